@@ -1,0 +1,196 @@
+"""The configuration: every setting with its type, its bounds and its default."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticCustomError
+
+from treerl import rules
+from treerl.setting import (
+    Bool,
+    Device,
+    Dtype,
+    Expected,
+    Int,
+    Number,
+    Options,
+    Text,
+    Weight,
+    check_name,
+    plugin,
+)
+
+
+class Section(BaseModel):
+    """Settings that belong together; unknown keys are refused and nothing changes after the check."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class Backbone(Section):
+    """The model that is trained."""
+
+    name: Annotated[Text, plugin("backbones")] = "sd35"
+    model: Text = "tiny"  # a hub id, a local folder, or the built-in tiny model
+    revision: Text | None = None
+    adapter: Text | None = None  # the folder of a trained LoRA to start from
+    dtype: Dtype = "float32"
+    device: Device = "auto"
+    height: Int | None = Field(None, ge=8, le=16384, multiple_of=8)
+    width: Int | None = Field(None, ge=8, le=16384, multiple_of=8)
+    max_sequence_length: Int | None = Field(None, ge=1, le=65536)
+
+
+class Env(Section):
+    """The reverse process that is walked."""
+
+    name: Annotated[Text, plugin("envs")] = "image"
+    steps: Int = Field(10, ge=2, le=1000)
+    guidance: Number = Field(1.0, ge=0, le=100)
+    storage: Dtype = "float32"  # of the latents that are kept and scored
+
+
+class Kernel(Section):
+    """How one stochastic step is taken."""
+
+    name: Annotated[Text, plugin("kernels")] = "flow-sde"
+    noise: Number = Field(0.7, gt=0, le=10)
+    options: Options = Field(default_factory=dict)
+
+
+class Tree(Section):
+    """The shape of the trees: where and how wide they branch, and how much of them is trained."""
+
+    branch: Int = Field(3, ge=1, le=64)
+    depth: Annotated[Int, Field(ge=1)] | Literal["all"] = 3  # "all" is every step but the last
+    roots: Int = Field(1, ge=1, le=4096)
+    window: Annotated[Text, plugin("branchings")] = "geometric"
+    start: Int | None = Field(None, ge=0)  # of the fixed window only
+    ratio: Number = Field(0.5, gt=0, lt=1)
+    every: Int = Field(50, ge=1)  # iterations between moves of the shift window
+    stride: Int = Field(1, ge=1)
+    fraction: Number = Field(1.0, gt=0, le=1)  # share of the stochastic steps that is trained
+    shared_noise: Bool = False  # the roots of a prompt start from one noise
+    max_leaves: Int = Field(4096, ge=1)  # per prompt
+    options: Options = Field(default_factory=dict)
+
+
+class Advantage(Section):
+    """How rewards of leaves become advantages of edges."""
+
+    weighting: Annotated[Text, plugin("weightings")] = "uniform"
+    temperature: Number = Field(1.0, gt=0)
+    baseline: Annotated[Text, plugin("baselines")] = "prompt"
+    normalise: Bool = True
+    clip: Number = Field(5.0, gt=0)
+    tolerance: Number = Field(1e-6, ge=0)
+    options: Options = Field(default_factory=dict)
+
+
+class Objective(Section):
+    """The loss."""
+
+    name: Annotated[Text, plugin("objectives")] = "clipped"
+    clip: Number = Field(1e-4, gt=0, lt=1)
+    reduce: Literal["nodes", "edges", "depths"] = "nodes"
+    kl: Number = Field(0.0, ge=0)
+    options: Options = Field(default_factory=dict)
+
+
+class Prompts(Section):
+    """Where prompts come from; null is the built-in set."""
+
+    train: Text | None = None
+    heldout: Text | None = None  # null with a train file of one's own: a seeded tenth of that file
+    max_length: Int = Field(2000, ge=1, le=1_000_000)  # characters
+
+
+class Train(Section):
+    """The optimisation."""
+
+    iterations: Int = Field(60, ge=0)
+    prompts: Int = Field(8, ge=1)  # per iteration
+    rows: Int = Field(24, ge=1)  # per forward
+    updates: Int = Field(2, ge=1)  # optimizer steps per iteration
+    learning_rate: Number = Field(1e-4, ge=0)
+    weight_decay: Number = Field(1e-4, ge=0)
+    max_grad_norm: Number = Field(1.0, gt=0)
+    weights: Literal["lora", "full"] = "lora"
+    rank: Int = Field(16, ge=1)
+    alpha: Number = Field(32.0, gt=0)
+    threads: Int = Field(0, ge=0, le=1024)  # 0 is the measured default
+
+
+class Evaluate(Section):
+    """What is measured on held-out prompts."""
+
+    prompts: Int = Field(64, ge=1)
+    samples: Int = Field(1, ge=1)  # pictures per prompt
+    every: Int = Field(0, ge=0)  # iterations; 0 is only before and after
+    steps: Int | None = Field(None, ge=2, le=1000)  # null is env.steps
+
+
+def _known_recipe(name: str) -> str:
+    from treerl.recipes import RECIPES  # recipes may themselves import the schema
+
+    return check_name("recipes", name, RECIPES, allow_plugins=False)
+
+
+def _some(rewards: dict[str, float]) -> dict[str, float]:
+    if not rewards:
+        raise ValueError("no reward")  # worded by `describe`
+    return rewards
+
+
+Rewards = Annotated[
+    dict[Annotated[Text, plugin("rewards")], Weight],
+    AfterValidator(_some),
+    Expected("a mapping of at least one reward's name to its weight"),
+]
+
+
+class Config(Section):
+    """A whole run; `Config()` trains the built-in tiny model."""
+
+    seed: Int = Field(0, ge=0, le=2**63 - 1)
+    recipe: Annotated[Text, AfterValidator(_known_recipe)] = "treegrpo"
+    output: Text | None = None  # the run folder; null is the next free runs/<recipe>-NNNN
+    backbone: Backbone = Backbone()
+    env: Env = Env()
+    kernel: Kernel = Kernel()
+    tree: Tree = Tree()
+    advantage: Advantage = Advantage()
+    objective: Objective = Objective()
+    rewards: Rewards = Field(default_factory=lambda: {"shapes": 1.0})
+    prompts: Prompts = Prompts()
+    train: Train = Train()
+    evaluate: Evaluate = Evaluate()
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        conflicts = rules.conflicts(self)
+        if conflicts:
+            text = "; ".join(f"{', '.join(conflict.paths)}: {conflict.message}" for conflict in conflicts)
+            raise PydanticCustomError("conflict", "{text}", {"text": text, "conflicts": conflicts})
+        return self
+
+
+def _walk() -> dict[str, FieldInfo]:
+    found = {}
+    for name, field in Config.model_fields.items():
+        if name in SECTIONS:
+            found |= {f"{name}.{key}": inner for key, inner in SECTIONS[name].model_fields.items()}
+        else:
+            found[name] = field
+    return found
+
+
+def _sections() -> dict[str, type[Section]]:
+    kinds: dict[str, Any] = {name: field.annotation for name, field in Config.model_fields.items()}
+    return {name: kind for name, kind in kinds.items() if isinstance(kind, type) and issubclass(kind, Section)}
+
+
+SECTIONS = _sections()  # by name: train, tree, ...
+FIELDS = _walk()  # by dotted path: seed, tree.branch, ...
+MAPPINGS = frozenset(["rewards", *(f"{name}.options" for name in SECTIONS if f"{name}.options" in FIELDS)])

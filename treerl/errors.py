@@ -1,0 +1,39 @@
+"""Errors a user can meet: one line each, with the exit code that scripts rely on."""
+
+
+class TreerlError(Exception):
+    """An error that is reported as one line; `code` is the process's exit code."""
+
+    code = 1
+
+
+class InputError(TreerlError):
+    """The configuration, the command line, a prompt file or a model folder is wrong."""
+
+    code = 2
+
+
+class NumericsError(TreerlError):
+    """A number is not finite, or a density is refused."""
+
+    code = 3
+
+
+class StorageError(TreerlError):
+    """A file could not be written or read back."""
+
+    code = 4
+
+
+class RewardError(TreerlError):
+    """A reward failed or broke its contract."""
+
+    code = 6
+
+
+class Stopped(TreerlError):
+    """A signal asked the run to end; `code` is 128 + the signal's number."""
+
+    def __init__(self, signal: int) -> None:
+        super().__init__(f"stopped by signal {signal}")
+        self.code = 128 + signal

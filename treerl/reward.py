@@ -1,0 +1,48 @@
+"""What a reward is: a score for each finished sample, and the checks that every score passes."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from treerl.errors import RewardError
+
+
+class Reward(ABC):
+    """Scores finished samples; a plug-in subclasses it and is constructed without arguments."""
+
+    @abstractmethod
+    def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+        """Score `images` `[N, 3, H, W]` in [0, 1], one prompt each; returns `[N]` floats, higher is better."""
+
+    def measures(self, images: Tensor, prompts: Sequence[str]) -> dict[str, Tensor]:
+        """Further figures worth watching in an evaluation, each `[N]` (none unless the reward has some)."""
+        return {}
+
+
+def score(name: str, reward: Reward, images: Tensor, prompts: Sequence[str]) -> Tensor:
+    """The reward's scores `[N]` in float64 on the CPU; `RewardError` names what broke the contract."""
+    try:
+        value = reward(images, prompts)
+    except RewardError:
+        raise
+    except Exception as error:
+        raise RewardError(f"reward {name}: {type(error).__name__}: {error} (prompt {prompts[0]!r})") from error
+    return _checked(name, value, prompts)
+
+
+def _checked(name: str, value: object, prompts: Sequence[str]) -> Tensor:
+    wanted = (len(prompts),)
+    if not isinstance(value, Tensor):
+        raise RewardError(f"reward {name}: expected a tensor of shape {wanted}, got {type(value).__name__}")
+    if tuple(value.shape) != wanted:
+        raise RewardError(f"reward {name}: expected shape {wanted}, got {tuple(value.shape)}")
+    if value.dtype == torch.bool or value.is_complex():
+        raise RewardError(f"reward {name}: expected real numbers, got {value.dtype}")
+    value = value.detach().to("cpu", torch.float64)
+    for row, number in enumerate(value.tolist()):
+        if not math.isfinite(number):
+            raise RewardError(f"reward {name}: {number} for sample {row} of {len(prompts)} (prompt {prompts[row]!r})")
+    return value
