@@ -1,6 +1,7 @@
 """Kernels: one reverse step as a Gaussian, x' ~ N(a_i x + b_i v, s_i²), the same numbers for sampler and scorer.
 
-Conventions (rectified flow): x_σ = (1-σ) x₀ + σ ε, v = ε - x₀, σ falls from 1 (noise) to 0 (sample), Δ_i = σ_i - σ_{i+1}.
+Conventions (rectified flow): x_σ = (1-σ) x₀ + σ ε, v = ε - x₀, σ falls from 1 (noise) to 0 (sample),
+Δ_i = σ_i - σ_{i+1}.
 """
 
 import math
@@ -75,7 +76,7 @@ class Table:
     std: Tensor  # [T] float64, s_i
 
     def gaussian(self, x: Tensor, prediction: Tensor, step: Tensor) -> Gaussian:
-        """The distribution of the next latent for states `x` `[M, ...]` at integer steps `[M]`, in float32 or better."""
+        """The distribution of the next latent for states `x` `[M, ...]` at integer steps `[M]`, float32 or better."""
         dtype = torch.promote_types(x.dtype, torch.float32)
         wide = (-1, *(1,) * (x.dim() - 1))
         index = step.cpu()

@@ -17,7 +17,7 @@ from treerl.errors import InputError
 CONTRACTS = {
     "backbones": "treerl.backbone:Backbone",
     "rewards": "treerl.reward:Reward",
-    "envs": "treerl.env:Env",
+    "envs": "treerl.env:PromptedEnv",
     "kernels": "treerl.flow:Kernel",
     "branchings": "treerl.branching:Branching",
     "weightings": "treerl.weighting:Weighting",
