@@ -1,0 +1,5 @@
+"""`python -m treerl`."""
+
+from treerl.cli import main
+
+main()

@@ -1,0 +1,177 @@
+"""The command line: treerl run, plan, list."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from treerl import registry
+from treerl.config import Config
+from treerl.errors import InputError, TreerlError
+from treerl.loading import parse_rewards, resolve
+
+app = typer.Typer(
+    name="treerl",
+    help="Tree reinforcement learning for diffusion and flow models.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Name = Annotated[str | None, typer.Option(metavar="NAME")]
+Backbone = Annotated[str | None, typer.Option(metavar="NAME", help="Model family (treerl list backbones).")]
+Model = Annotated[str | None, typer.Option(metavar="DIR_OR_ID", help="Local folder, hub id, or 'tiny'.")]
+Reward = Annotated[
+    list[str] | None, typer.Option(metavar="NAME[=WEIGHT]", help="Reward; repeat it for several (treerl list rewards).")
+]
+Recipe = Annotated[str | None, typer.Option(metavar="NAME", help="Published algorithm (treerl list recipes).")]
+Prompts = Annotated[Path | None, typer.Option(metavar="FILE", help="Prompts: .txt, .jsonl or .csv.")]
+Output = Annotated[Path | None, typer.Option(metavar="DIR", help="Run folder; by default the next runs/RECIPE-NNNN.")]
+File = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="Run file (YAML).")]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", metavar="dotted.path=value", help="Change one setting; may be repeated.")
+]
+Allow = Annotated[
+    bool, typer.Option("--allow-plugins", help="Let settings name classes in files of your own (their code is run).")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.command()
+def run(
+    backbone: Backbone = None,
+    model: Model = None,
+    reward: Reward = None,
+    recipe: Recipe = None,
+    prompts: Prompts = None,
+    output: Output = None,
+    config: File = None,
+    set_: Set = None,
+    allow_plugins: Allow = False,
+) -> None:
+    """Train a model from rewards. Without arguments: the built-in tiny model, on the CPU, in about two minutes."""
+    resolved = _resolve(backbone, model, reward, recipe, prompts, output, config, set_, allow_plugins)
+    _announce_plugins(resolved)
+    # before torch is imported: spinning OpenMP threads on a busy machine are many times slower than sleeping ones
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    from treerl import run as runs
+
+    runs.run(resolved, Console(stderr=False))
+
+
+@app.command()
+def plan(
+    backbone: Backbone = None,
+    model: Model = None,
+    reward: Reward = None,
+    recipe: Recipe = None,
+    prompts: Prompts = None,
+    output: Output = None,
+    config: File = None,
+    set_: Set = None,
+    allow_plugins: Allow = False,
+    as_json: Json = False,
+) -> None:
+    """Print what a run would cost, without loading a model."""
+    resolved = _resolve(backbone, model, reward, recipe, prompts, output, config, set_, allow_plugins)
+    _announce_plugins(resolved)
+    from treerl.memory import memory
+    from treerl.plan import Plan
+
+    made = Plan(resolved)
+    table = {**made.table(), "memory": memory(resolved, made)}
+    print(json.dumps(table, indent=2)) if as_json else _print_plan(table)
+
+
+@app.command("list")
+def list_(
+    kind: Annotated[str | None, typer.Argument(help="backbones, rewards, envs, recipes, ...; all without it.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List the plug-ins and recipes that are installed."""
+    from treerl.recipes import RECIPES
+
+    known: dict[str, dict[str, str]] = {"recipes": {name: f"{r.title} ({r.source})" for name, r in RECIPES.items()}}
+    for one in registry.CONTRACTS:
+        known[one] = {name: point.value for name, point in registry.announced(one).items()}
+    if kind is not None and kind not in known:
+        raise InputError(f"unknown kind {kind!r}; {registry.nearest(kind, list(known))}")
+    shown = known if kind is None else {kind: known[kind]}
+    if as_json:
+        print(json.dumps(shown, indent=2))
+        return
+    for title, rows in shown.items():
+        print(title)
+        for name, about in rows.items():
+            print(f"  {name:<16} {about}")
+
+
+def _resolve(
+    backbone: str | None,
+    model: str | None,
+    reward: list[str] | None,
+    recipe: str | None,
+    prompts: Path | None,
+    output: Path | None,
+    config: Path | None,
+    sets: list[str] | None,
+    allow_plugins: bool,
+) -> Config:
+    flags: dict[str, Any] = {
+        "backbone.name": backbone,
+        "backbone.model": model,
+        "rewards": parse_rewards(reward) if reward else None,
+        "recipe": recipe,
+        "prompts.train": str(prompts) if prompts else None,
+        "output": str(output) if output else None,
+    }
+    return resolve(config, flags, sets or [], allow_plugins)
+
+
+def _announce_plugins(config: Config) -> None:
+    used = [config.kernel.name, config.tree.window, config.advantage.weighting, config.advantage.baseline]
+    used += [config.objective.name, config.backbone.name, config.env.name, *config.rewards]
+    for name in used:
+        if mark := registry.fingerprint(name):
+            print(f"plug-in {name}: {mark}", file=sys.stderr)
+
+
+def _print_plan(table: dict[str, Any]) -> None:
+    console = Console()
+    per_prompt = dict(table["per_prompt"])
+    starts = per_prompt.pop("by_start")
+    shown = Table(title=f"{table['recipe']}: expected work", title_justify="left")
+    columns = {"per prompt": per_prompt, "per iteration": table["per_iteration"], "run": table["run"]}
+    shown.add_column("")
+    for column in columns:
+        shown.add_column(column, justify="right")
+    for name in dict.fromkeys(key for column in columns.values() for key in column):
+        shown.add_row(name.replace("_", " "), *(_figure(column.get(name)) for column in columns.values()))
+    console.print(shown)
+    if len(starts) > 1:
+        for row in starts:
+            print(f"window from step {row['start']}: {row['sampling_forwards']:,} sampling forwards a prompt")
+    for name, value in table["memory"].items():
+        print(f"{name.replace('_', ' ')}: {_figure(value)}")
+
+
+def _figure(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.1f}" if isinstance(value, float) else str(value)
+
+
+def main() -> None:
+    """Run the command line; every error of ours is one line and its exit code."""
+    try:
+        app()
+    except TreerlError as error:
+        for line in str(error).splitlines():
+            print(f"treerl: {line}", file=sys.stderr)
+        sys.exit(error.code)

@@ -1,0 +1,185 @@
+"""A run from beginning to end: load, evaluate, train, evaluate, and leave a folder that tells the story."""
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from treerl import lora, prompts, record, registry, report, trainer
+from treerl.backbone import Backbone
+from treerl.config import Config
+from treerl.display import Display
+from treerl.env import PromptedEnv
+from treerl.errors import Stopped, TreerlError
+from treerl.evaluate import Evaluation, evaluate
+from treerl.plan import Counts, Plan
+from treerl.signals import Stop, watched
+from treerl.trainer import Step, Trainer
+
+
+@dataclass(frozen=True)
+class _Story:
+    """The run folder, and the manifest that grows in it."""
+
+    folder: Path
+    manifest: dict[str, Any]
+
+    def save(self) -> None:
+        record.write_json(self.folder / "manifest.json", self.manifest)
+
+    @contextmanager
+    def timed(self, phase: str) -> Iterator[None]:
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            seconds = self.manifest["seconds"]
+            seconds[phase] = round(seconds.get(phase, 0.0) + time.perf_counter() - began, 3)
+
+
+def run(config: Config, console: Console) -> Path:
+    """Train as configured; the run folder. Stopped or failed runs leave their folder, report and adapter as well."""
+    torch.set_num_threads(config.train.threads or _threads())
+    train, heldout = _prompts(config)
+    plan = Plan(config)
+    total = plan.table()["run"]
+    device = _device(config)
+    with watched() as stop, Display(console, config.train.iterations) as display:
+        story = _Story(record.create(config), record.manifest(config, total, device))
+        try:
+            with story.timed("load"):
+                backbone, env = _load(config, plan, device)
+                made = trainer.make(config, plan, backbone, env, stop.poll)
+            _introduce(display, story, made, len(train), len(heldout))
+            _train(story, display, made, train, heldout, stop)
+            story.manifest["status"] = "done"
+        except TreerlError as error:
+            story.manifest["status"] = "interrupted" if isinstance(error, Stopped) else "failed"
+            story.manifest["error"] = str(error)
+            raise
+        finally:
+            _finish(story, display)
+    return story.folder
+
+
+def _train(story: _Story, display: Display, made: Trainer, train: list[str], heldout: list[str], stop: Stop) -> None:
+    """Evaluate, iterate, evaluate; whatever ends it, the adapter of what was done is kept."""
+    config, before = made.config, _evaluate(story, display, made, heldout, "before")
+    record.samples(story.folder, before, None)
+    story.save()
+    last: Step | None = None
+    spent, steps = Counts(), 0
+    try:
+        for iteration in range(config.train.iterations):
+            began = time.perf_counter()
+            with story.timed("train"):
+                last = made.iterate(iteration, train)
+            row = {"iteration": iteration + 1, **last.metrics, "seconds": round(time.perf_counter() - began, 3)}
+            row |= _between(story, made, heldout, iteration)
+            record.append(story.folder / "metrics.jsonl", row)
+            display.iteration(row)
+            spent, steps = spent + _work(last, len(config.rewards)), steps + config.train.updates
+            story.manifest["spent"] = {"iterations": iteration + 1, **spent.plain(), "optimizer_steps": steps}
+    finally:
+        if last is not None:
+            lora.save(made.backbone, story.folder / "checkpoints" / "last")
+            _draw_tree(story.folder, made, last)
+        story.manifest["spent"]["seconds"] = story.manifest["seconds"].get("train", 0.0)
+    record.samples(story.folder, before, _evaluate(story, display, made, heldout, "after"))
+
+
+def _evaluate(story: _Story, display: Display, made: Trainer, heldout: list[str], when: str) -> Evaluation:
+    with story.timed("evaluate"):
+        found = _draw(made, heldout)
+    summary = story.manifest["evaluation"][when] = found.summary()
+    figures = {"reward": summary["reward"], **summary["measures"], **summary["quality"]}
+    text = "  ".join(f"{name} {value:.3f}" for name, value in figures.items())
+    display.say(f"held-out {when}: {text}  ({summary['samples']} pictures)")
+    return found
+
+
+def _draw(made: Trainer, heldout: list[str]) -> Evaluation:
+    config = made.config
+    env = made.env.walk(config.evaluate.steps or config.env.steps)
+    return evaluate(env, heldout, config.evaluate.samples, made.weight, config.seed, config.train.rows, made.poll)
+
+
+def _between(story: _Story, made: Trainer, heldout: list[str], iteration: int) -> dict[str, Any]:
+    every = made.config.evaluate.every
+    if every == 0 or (iteration + 1) % every:
+        return {}
+    with story.timed("evaluate"):
+        return {"heldout": _draw(made, heldout).summary()}
+
+
+def _work(step: Step, rewards: int) -> Counts:
+    done = step.metrics
+    leaves = done["leaves"]
+    return Counts(done["forwards"], done["update_forwards"], done["edges"], leaves, leaves, leaves * rewards)
+
+
+def _draw_tree(folder: Path, made: Trainer, step: Step) -> None:
+    tree = step.tree
+    mine = tree.prompt[tree.leaves] == 0
+    images = made.env.ask(step.prompts).decode(tree.at(tree.leaves[mine]))
+    iteration = made.config.train.iterations
+    record.tree(folder, iteration, step, images, (step.score @ made.weight)[mine])
+
+
+def _introduce(display: Display, story: _Story, made: Trainer, train: int, heldout: int) -> None:
+    config, total = made.config, story.manifest["plan"]
+    trainable = sum(parameter.numel() for parameter in made.parameters)
+    story.manifest["trainable_parameters"] = trainable
+    story.manifest["prompts"] = {"train": train, "heldout": heldout}
+    story.save()
+    rewards = ", ".join(f"{name} × {weight:g}" for name, weight in config.rewards.items())
+    display.say(
+        f"{config.backbone.name} ({config.backbone.model}) · {config.recipe} · reward {rewards} · "
+        f"{trainable:,} trainable weights ({config.train.weights}) · {train} training and {heldout} held-out prompts\n"
+        f"plan: {total['iterations']} iterations, {total['sampling_forwards']:,.0f} sampling and "
+        f"{total['update_forwards']:,.0f} update forwards expected · folder {story.folder}"
+    )
+
+
+def _finish(story: _Story, display: Display) -> None:
+    story.manifest["ended"] = record.now()
+    if story.manifest["status"] == "running":  # an error that is not one of ours
+        story.manifest["status"] = "failed"
+    story.save()
+    display.say(f"report: {report.write(story.folder)}")
+
+
+def _load(config: Config, plan: Plan, device: torch.device) -> tuple[Backbone, PromptedEnv]:
+    backbone: Backbone = registry.load("backbones", config.backbone.name).load(config.backbone, device)
+    rewards = {name: registry.load("rewards", name)() for name in config.rewards}
+    env: PromptedEnv = registry.load("envs", config.env.name).make(backbone, rewards, config)
+    for shape in plan.starts().values():
+        env.refuse_unsound(shape.stochastic)
+    return backbone, env
+
+
+def _prompts(config: Config) -> tuple[list[str], list[str]]:
+    own, most = config.prompts, config.prompts.max_length
+    if own.train is not None:
+        train, heldout = prompts.split(prompts.read(Path(own.train), most), config.seed)
+    else:
+        train, heldout = prompts.builtin("shapes")
+    if own.heldout is not None:
+        heldout = prompts.read(Path(own.heldout), most)
+        train = prompts.read(Path(own.train), most) if own.train is not None else train
+    return train, heldout[: config.evaluate.prompts]
+
+
+def _device(config: Config) -> torch.device:
+    name = config.backbone.device
+    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+
+
+def _threads() -> int:
+    return min(2, os.cpu_count() or 1)
