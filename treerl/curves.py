@@ -9,8 +9,8 @@ from treerl.markup import Html, element, join, number, show
 _WORDS = {
     "clip_fraction": "share of updates held back by clipping",
     "grad_norm": "length of the gradient before clipping",
-    "reward_spread": "standard deviation within the pictures of one caption; none left means nothing to learn from",
-    "ratio_deviation": "how far the replayed policy strays from the one that sampled; 0 is exact",
+    "reward_spread": "standard deviation among pictures of one caption",
+    "ratio_deviation": "replayed against sampled policy; 0 is exact",
     "advantage_abs": "mean size of the learning signal on an edge",
     "zero_groups": "captions whose pictures all scored the same",
     "loss": "the objective; it need not fall",
@@ -27,7 +27,7 @@ def reward(metrics: Sequence[Mapping[str, Any]], total: float | None) -> Html:
     keys = [element("span", element("i"), "trend")] if len(curve.values) > 2 else []
     keys.append(element("span", element("i", class_="m-raw"), "mean of an iteration"))
     if curve.spreads:
-        keys.append(element("span", element("i", class_="m-band"), "± standard deviation among pictures of one caption"))
+        keys.append(element("span", element("i", class_="m-band"), "± spread among pictures of one caption"))
     chart = charts.line(curve, label="reward over iterations", large=True, total=total)
     return element("div", element("div", *keys, class_="marks"), chart, class_="card")
 

@@ -26,7 +26,7 @@ def _gain(sample: Sample) -> float:
 def summary(samples: Sequence[Sample]) -> str:
     """How many of the pairs became right, wrong, better or worse."""
     if not any(sample.after for sample in samples):
-        return "Only the pictures from before training: none were drawn after it."
+        return "No pictures were drawn after training."
     if any(_turn(sample) for sample in samples):
         better, worse = (sum(1 for sample in samples if sign * _turn(sample) > 0) for sign in (1, -1))
         return f"Of these {len(samples)} captions, {better} became right, {worse} became wrong."
@@ -47,9 +47,7 @@ def pairs(samples: Sequence[Sample]) -> Html:
 def _figure(sample: Sample) -> Html:
     before = _shot("before", sample.before, sample.before_score, sample.before_right)
     after = _shot("after", sample.after, sample.after_score, sample.after_right)
-    return element(
-        "figure", element("div", before, after, class_="pair"), element("figcaption", quoted(sample.prompt))
-    )
+    return element("figure", element("div", before, after, class_="pair"), element("figcaption", quoted(sample.prompt)))
 
 
 def _shot(when: str, picture: Picture | None, score: float | None, right: float | None) -> Html:

@@ -1,7 +1,6 @@
 """Writes a run folder as one self-contained HTML page that explains itself."""
 
 import os
-import shlex
 from pathlib import Path
 
 from treerl import curves, gallery, tables, treeview
@@ -40,7 +39,7 @@ def page(run: Run) -> str:
         element("title", f"{name} – treerl"),
         element("style", Html(CSS)),
     )
-    parts = (_hero(run, name), _pairs(run), _curves(run), _tree(run), _tables(run), _origin(run))
+    parts = (_hero(run, name), _pairs(run), _curves(run), _tree(run), _tables(run), _origin(run), _footer(run))
     return f'<!doctype html>\n<html lang="en">{head}{element("body", element("main", *parts))}</html>\n'
 
 
@@ -83,7 +82,7 @@ def _result(run: Run) -> Html:
         was = element("span", f"{before} →", class_="was")
         return element("p", f"{what}: ", was, " ", element("b", after), class_="result")
     if before is not None:
-        return element("p", f"{what} before training: ", element("b", before), class_="result")
+        return element("p", f"Before training: {what[:1].lower()}{what[1:]} ", element("b", before), class_="result")
     return element("p", "No held-out evaluation yet", class_="result")
 
 
@@ -140,7 +139,7 @@ def _pairs(run: Run) -> Html:
     heading = "The same captions, before and after"
     if not run.samples:
         return _section(heading, "No sample pictures were recorded.")
-    lead = f"Held-out captions, each drawn from the same noise both times. {gallery.summary(run.samples)}"
+    lead = f"Held-out captions, every pair drawn from the same noise. {gallery.summary(run.samples)}"
     return _section(heading, lead, gallery.pairs(run.samples))
 
 
@@ -156,21 +155,26 @@ def _tree(run: Run) -> Html:
     if run.forest is None or not run.forest.nodes:
         return _section(heading, "No tree was recorded yet.")
     forest = run.forest
+    window = ", ".join(map(str, forest.window))
     lead = element(
         "p",
         f"Iteration {show(forest.iteration)}, caption ",
         element("b", quoted(forest.prompt)),
         ". Read it from left to right, one column a denoising step. The rewards at the right travel back along the "
         "branches; a sampled step that led to better pictures than its comparison gets a positive advantage.",
+        f" Noise was added in step{'s' * (len(forest.window) > 1)} {window}." if window else "",
         class_="lead",
     )
+    hint = element("p", "Scroll sideways to the pictures →", class_="note hint")
     drawing = element("div", treeview.draw(forest), class_="scroll")
-    return element("section", element("h2", heading), lead, element("div", drawing, treeview.legend(forest), class_="card"))
+    card = element("div", hint, drawing, treeview.legend(forest), class_="card")
+    return element("section", element("h2", heading), lead, card)
 
 
 def _tables(run: Run) -> Html:
-    costs = _section("Planned and spent", "What the plan promised and what the run has used.", tables.costs(run))
-    lead = "Held-out captions. What the reward cannot see is where reward hacking would show."
+    exact = "The plan came true to the last call." if tables.as_planned(run) else "The plan and what the run has used."
+    costs = _section("Planned and spent", exact, tables.costs(run))
+    lead = "Where the reward does not look, reward hacking would show."
     return element("div", costs, _section("Quality, before and after", lead, tables.quality(run)), class_="two")
 
 
@@ -178,3 +182,8 @@ def _origin(run: Run) -> Html:
     config = element("details", element("summary", "The resolved configuration"), element("pre", run.config_text))
     lead = "Everything that is needed to run it again. One run with one seed is a lead, not a finding."
     return _section("Where this comes from", lead, element("div", tables.origin(run), config, class_="card"))
+
+
+def _footer(run: Run) -> Html:
+    version = run.manifest.get("treerl") or "of an unknown version"
+    return element("footer", f"treerl {version}. This page is one file: it loads nothing and runs no script.")

@@ -46,7 +46,7 @@ class _Story:
 def run(config: Config, console: Console) -> Path:
     """Train as configured; the run folder. Stopped or failed runs leave their folder, report and adapter as well."""
     torch.set_num_threads(config.train.threads or _threads())
-    train, heldout = _prompts(config)
+    train, heldout = read_prompts(config)
     plan = Plan(config)
     total = plan.table()["run"]
     device = _device(config)
@@ -54,7 +54,7 @@ def run(config: Config, console: Console) -> Path:
         story = _Story(record.create(config), record.manifest(config, total, device))
         try:
             with story.timed("load"):
-                backbone, env = _load(config, plan, device)
+                backbone, env = load(config, plan, device)
                 made = trainer.make(config, plan, backbone, env, stop.poll)
             _introduce(display, story, made, len(train), len(heldout))
             _train(story, display, made, train, heldout, stop)
@@ -155,7 +155,8 @@ def _finish(story: _Story, display: Display) -> None:
     display.say(f"report: {report.write(story.folder)}")
 
 
-def _load(config: Config, plan: Plan, device: torch.device) -> tuple[Backbone, PromptedEnv]:
+def load(config: Config, plan: Plan, device: torch.device) -> tuple[Backbone, PromptedEnv]:
+    """The model, and the environment that its rewards and kernel make of it."""
     backbone: Backbone = registry.load("backbones", config.backbone.name).load(config.backbone, device)
     rewards = {name: registry.load("rewards", name)() for name in config.rewards}
     env: PromptedEnv = registry.load("envs", config.env.name).make(backbone, rewards, config)
@@ -164,7 +165,8 @@ def _load(config: Config, plan: Plan, device: torch.device) -> tuple[Backbone, P
     return backbone, env
 
 
-def _prompts(config: Config) -> tuple[list[str], list[str]]:
+def read_prompts(config: Config) -> tuple[list[str], list[str]]:
+    """The training and the held-out prompts of the configuration."""
     own, most = config.prompts, config.prompts.max_length
     if own.train is not None:
         train, heldout = prompts.split(prompts.read(Path(own.train), most), config.seed)

@@ -4,17 +4,16 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from treerl import charts
 from treerl.markup import Html, duration, element, number, show, signed
 from treerl.runfolder import Run, part
 
 _COSTS = {
     "iterations": "",
-    "sampling_forwards": "model evaluations while sampling",
-    "update_forwards": "model evaluations while learning",
+    "sampling_forwards": "model calls to sample",
+    "update_forwards": "model calls to learn",
     "leaves": "finished pictures",
-    "edges": "sampled steps that were learned from",
-    "decodes": "latents turned into pictures",
+    "edges": "sampled steps to learn from",
+    "decodes": "latents made pictures",
     "reward_calls": "",
     "optimizer_steps": "",
 }
@@ -30,6 +29,13 @@ def costs(run: Run) -> Html:
     if (seconds := number(spent.get("seconds"))) is not None:
         rows.append(_row("seconds", "not planned", "–", show(seconds), ""))
     return element("div", _table(("", "planned", "spent", ""), rows), class_="card scroll")
+
+
+def as_planned(run: Run) -> bool:
+    """Whether everything that was counted came out exactly as the plan said."""
+    plan, spent = part(run.manifest, "plan"), part(run.manifest, "spent")
+    both = [key for key in _COSTS if key in plan and key in spent]
+    return bool(both) and all(plan[key] == spent[key] for key in both)
 
 
 def _cost(key: str, words: str, planned: object, spent: object) -> Html:
@@ -64,7 +70,7 @@ def quality(run: Run) -> Html:
     rows += [_group("what the reward does not see"), *unseen] if unseen else []
     samples = number(before.get("samples", after.get("samples")))
     note = element("p", f"Means over {show(samples)} held-out pictures.", class_="note") if samples else ""
-    return element("div", _table(("", "before", "after", "change", ""), rows), note, class_="card scroll")
+    return element("div", _table(("", "before", "after", "change", "relative"), rows), note, class_="card scroll")
 
 
 def _group(name: str) -> Html:
@@ -77,23 +83,24 @@ def _measures(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Html]
 
 def _measure(name: str, before: object, after: object) -> Html:
     first, second = number(before), number(after)
-    known = first is not None and second is not None
-    change = signed(second - first, 3) if first is not None and second is not None else "–"
-    drawn = charts.slope(first or 0.0, second or 0.0) if known else ""
-    return _row(name.replace("_", " "), "", show(before), show(after), change, drawn)
+    change = relative = "–"
+    if first is not None and second is not None:
+        change = signed(second - first, 3)
+        relative = f"{signed(100 * (second - first) / abs(first), 0)} %" if first else "–"
+    return _row(name.replace("_", " "), "", show(before), show(after), change, relative)
 
 
 def origin(run: Run) -> Html:
     """Command, seed, device, versions and times."""
     manifest = run.manifest
-    command = manifest.get("command")
+    command, threads = manifest.get("command"), manifest.get("threads")
     versions = part(manifest, "versions")
     seconds = part(manifest, "seconds")
     entries = {
         "command": shlex.join(str(word) for word in command) if isinstance(command, list) else "–",
         "folder": run.name,
         "seed": show(manifest.get("seed")),
-        "device": f"{manifest.get('device') or '–'}, {show(manifest.get('threads'))} thread(s)",
+        "device": f"{manifest.get('device') or '–'}, {show(threads)} thread{'s' * (threads != 1)}",
         "started": str(manifest.get("started") or "–"),
         "ended": str(manifest.get("ended") or "–"),
         "time": ", ".join(f"{name} {_time(value)}" for name, value in seconds.items()) or "–",

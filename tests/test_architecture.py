@@ -1,0 +1,118 @@
+"""The structure of the repository: import direction, announced plug-ins, packaged folders, sizes of files."""
+
+import ast
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SHELVES = ("backbones", "rewards", "envs")
+FORBIDDEN = {"pickle", "dill", "joblib", "cloudpickle", "shelve", "marshal"}
+
+
+def imports(source: str) -> Iterator[str]:
+    """The modules that a piece of source imports, anywhere in it."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield "." * node.level + (node.module or "")
+            if node.module == "treerl":
+                yield from (f"treerl.{alias.name}" for alias in node.names)
+
+
+def wrong_imports(place: str, source: str) -> list[str]:
+    """Imports that point the wrong way for a file of `place` ("treerl" or a shelf)."""
+    others = [shelf for shelf in SHELVES if shelf != place]
+    banned = [f"treerl.{shelf}" for shelf in others] + list(SHELVES)
+    return [name for name in imports(source) if any(name == one or name.startswith(one + ".") for one in banned)]
+
+
+def unannounced(files: set[str], entry_points: dict[str, str], shelf: str) -> set[str]:
+    """Plug-in files of a shelf that no entry point names, and entry points that name no file."""
+    named = {target.partition(":")[0].removeprefix(f"treerl.{shelf}.") for target in entry_points.values()}
+    return {name for name in files if not name.startswith("_")} ^ named
+
+
+def unpackaged(folders: set[str], packages: set[str]) -> set[str]:
+    """Folders with code that the wheel would leave out."""
+    return folders - packages
+
+
+def forbidden_calls(source: str) -> list[str]:
+    """Calls that run code hidden in data."""
+    found = [name for name in imports(source) if name.partition(".")[0] in FORBIDDEN]
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call):
+            name = ast.unparse(node.func)
+            if name in ("eval", "exec", "yaml.load", "yaml.unsafe_load", "torch.load", "os.system"):
+                found.append(name)
+            found += ["shell=True" for word in node.keywords if word.arg == "shell" and ast.unparse(word.value) == "True"]
+    return found
+
+
+def too_long(source: str, most_file: int = 250, most_function: int = 50) -> list[str]:
+    """What is too long to be read in one go."""
+    found = [f"{len(source.splitlines())} lines"] if len(source.splitlines()) > most_file else []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef):
+            length = (node.end_lineno or node.lineno) - node.lineno + 1
+            found += [f"{node.name}: {length} lines"] if length > most_function else []
+    return found
+
+
+def project() -> dict[str, dict[str, dict[str, str]]]:
+    loaded: dict[str, dict[str, dict[str, str]]] = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    return loaded
+
+
+def sources(place: str) -> list[Path]:
+    found = sorted((ROOT / place).rglob("*.py"))
+    assert found, f"{place} holds no code: this check would check nothing"
+    return found
+
+
+@pytest.mark.parametrize("place", ["treerl", *SHELVES])
+def test_imports_point_one_way(place: str) -> None:
+    for path in sources(place):
+        assert wrong_imports(place, path.read_text()) == [], path
+
+
+@pytest.mark.parametrize("shelf", SHELVES)
+def test_every_plug_in_is_announced(shelf: str) -> None:
+    files = {path.stem for path in sources(shelf)} - {"__init__"}
+    assert unannounced(files, project()["project"]["entry-points"][f"treerl.{shelf}"], shelf) == set()  # type: ignore[arg-type]
+
+
+def test_every_folder_with_code_is_packaged() -> None:
+    folders = {"treerl"} | {f"treerl.{shelf}" for shelf in SHELVES if sources(shelf)}
+    folders |= {f"treerl.{path.parent.name}" for path in (ROOT / "treerl").glob("*/*.py")}
+    assert unpackaged(folders, set(project()["tool"]["setuptools"]["packages"])) == set()
+
+
+@pytest.mark.parametrize("place", ["treerl", *SHELVES])
+def test_nothing_runs_code_hidden_in_data(place: str) -> None:
+    for path in sources(place):
+        assert forbidden_calls(path.read_text()) == [], path
+
+
+@pytest.mark.parametrize("place", ["treerl", *SHELVES, "tests", "scripts", "benchmarks"])
+def test_files_and_functions_can_be_read_in_one_go(place: str) -> None:
+    for path in sources(place):
+        assert too_long(path.read_text()) == [], path
+
+
+def test_each_check_fails_when_its_rule_is_broken() -> None:
+    assert wrong_imports("treerl", "from treerl.rewards.shapes import Shapes") == ["treerl.rewards.shapes"]
+    assert wrong_imports("treerl", "def f():\n    from treerl import backbones") == ["treerl.backbones"]
+    assert wrong_imports("rewards", "import treerl.backbones.sd35") == ["treerl.backbones.sd35"]
+    assert wrong_imports("rewards", "from treerl.rewards import shapes") == []
+    assert wrong_imports("treerl", "import rewards") == ["rewards"]
+    assert unannounced({"hps", "_crop"}, {}, "rewards") == {"hps"}
+    assert unannounced(set(), {"hps": "treerl.rewards.hps:HPS"}, "rewards") == {"hps"}
+    assert unpackaged({"treerl", "treerl.envs"}, {"treerl"}) == {"treerl.envs"}
+    assert forbidden_calls("import pickle\neval('1')\nsubprocess.run('x', shell=True)") == ["pickle", "eval", "shell=True"]
+    assert too_long("x = 1\n" * 251) == ["251 lines"]
+    assert too_long("def f():\n" + "    x = 1\n" * 50) == ["f: 51 lines"]
