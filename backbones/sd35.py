@@ -25,6 +25,8 @@ class SD35(Backbone):
 
     def __init__(self, pipeline: Any, settings: Settings, device: torch.device) -> None:
         self._pipeline = pipeline.to(device)
+        # kept, for diffusers walks over all modules to answer these, which costs as much as a small forward
+        self._device, self._dtype = torch.device(pipeline.transformer.device), pipeline.transformer.dtype
         self._tokens = settings.max_sequence_length or _T5_TOKENS
         for component in pipeline.components.values():
             if isinstance(component, nn.Module):
@@ -45,7 +47,7 @@ class SD35(Backbone):
             pipeline = StableDiffusion3Pipeline.from_pretrained(
                 source,
                 revision=settings.revision,
-                torch_dtype=getattr(torch, settings.dtype),
+                dtype=getattr(torch, settings.dtype),
                 use_safetensors=True,
                 **absent,
             )
@@ -63,7 +65,7 @@ class SD35(Backbone):
 
     @property
     def device(self) -> torch.device:
-        return torch.device(self._pipeline.transformer.device)
+        return self._device
 
     @property
     def pipeline(self) -> Any:
@@ -107,7 +109,7 @@ class SD35(Backbone):
         return noise
 
     def predict(self, x: Tensor, time: Tensor, condition: Condition, guidance: float) -> Tensor:
-        x = x.to(self._pipeline.transformer.dtype)
+        x = x.to(self._dtype)
         text, pooled = condition["text"], condition["pooled"]
         if guidance <= 1:  # the pipeline, too, guides only above 1
             return self._velocity(x, time, text, pooled).float()
@@ -119,7 +121,7 @@ class SD35(Backbone):
 
     def decode(self, x: Tensor) -> Tensor:
         vae = self._pipeline.vae
-        latents = x.to(vae.dtype) / vae.config.scaling_factor + vae.config.shift_factor
+        latents = x.to(self._dtype) / vae.config.scaling_factor + vae.config.shift_factor
         pictures: Tensor = vae.decode(latents, return_dict=False)[0].float() / 2 + 0.5
         return pictures.clamp(0, 1)
 
