@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import cache
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Branching(ABC):
         """The shapes that this iteration's trees may have; one of them is drawn and shared by all prompts."""
 
 
+@cache
 def window(steps: int, start: int, depth: int, branch: int) -> Shape:
     """`branch` children at each of the steps start, ..., start + depth - 1; one deterministic child elsewhere."""
     if depth < 1 or start < 0 or start + depth > steps - 1:
@@ -60,12 +62,7 @@ class Geometric(Branching):
     ratio: float = 0.5
 
     def law(self, steps: int, iteration: int) -> Law:
-        depth = width(self.depth, steps)
-        count = steps - depth
-        total = sum(self.ratio**start for start in range(count))
-        return tuple(
-            (self.ratio**start / total, window(steps, start, depth, self.branch)) for start in range(count)
-        )
+        return _geometric(steps, width(self.depth, steps), self.branch, self.ratio)
 
 
 @dataclass(frozen=True)
@@ -76,9 +73,7 @@ class Uniform(Branching):
     depth: int | str = 3
 
     def law(self, steps: int, iteration: int) -> Law:
-        depth = width(self.depth, steps)
-        count = steps - depth
-        return tuple((1 / count, window(steps, start, depth, self.branch)) for start in range(count))
+        return _uniform(steps, width(self.depth, steps), self.branch)
 
 
 @dataclass(frozen=True)
@@ -109,3 +104,14 @@ class Fixed(Branching):
 
     def law(self, steps: int, iteration: int) -> Law:
         return ((1.0, window(steps, self.start, width(self.depth, steps), self.branch)),)
+
+
+@cache
+def _geometric(steps: int, depth: int, branch: int, ratio: float) -> Law:
+    total = sum(ratio**start for start in range(steps - depth))
+    return tuple((ratio**start / total, window(steps, start, depth, branch)) for start in range(steps - depth))
+
+
+@cache
+def _uniform(steps: int, depth: int, branch: int) -> Law:
+    return tuple((1 / (steps - depth), window(steps, start, depth, branch)) for start in range(steps - depth))

@@ -3,6 +3,7 @@
 import math
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from treerl import noise, registry
@@ -96,14 +97,13 @@ class Plan:
         tree = self.config.tree
         return count(shape, tree.roots, tree.fraction, len(self.config.rewards))
 
-    def expected(self, iteration: int) -> Counts:
-        """The expected work for one prompt in that iteration."""
-        return sum((self.per_prompt(shape) * chance for chance, shape in self.law(iteration)), Counts())
-
     def total(self, iterations: int | None = None) -> Counts:
         """The expected work of the run, or of its first `iterations`."""
-        span = range(self.config.train.iterations if iterations is None else iterations)
-        return sum((self.expected(iteration) for iteration in span), Counts()) * self.config.train.prompts
+        span = self.config.train.iterations if iterations is None else iterations
+        work = Counts()
+        for law, times in self._laws(span):
+            work += sum((self.per_prompt(shape) * chance for chance, shape in law), Counts()) * times
+        return work * self.config.train.prompts
 
     def drawn(self, iterations: int) -> Counts:
         """The work of the first `iterations` with the shapes that the seed draws: what a run must spend exactly."""
@@ -112,7 +112,7 @@ class Plan:
 
     def starts(self) -> dict[int, Shape]:
         """Every shape that the run may meet, by the start of its window."""
-        met = [shape for iteration in range(self._horizon) for _, shape in self.law(iteration)]
+        met = [shape for law, _ in self._laws(self._horizon) for _, shape in law]
         return {shape.start: shape for shape in sorted(met, key=lambda shape: shape.start)}
 
     def table(self) -> dict[str, Any]:
@@ -134,6 +134,10 @@ class Plan:
                 "optimizer_steps": config.train.iterations * config.train.updates,
             },
         }
+
+    def _laws(self, iterations: int) -> list[tuple[Law, int]]:
+        """The laws of the first iterations, each with the number of consecutive iterations that it holds for."""
+        return [(law, len(list(same))) for law, same in groupby(map(self.law, range(iterations)))]
 
     @property
     def _horizon(self) -> int:

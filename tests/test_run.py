@@ -1,0 +1,152 @@
+"""Runs as a user starts them: the folder that they leave, interrupts, faults, and the adapter that loads back."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+import treerl
+from treerl.backbone import Backbone
+from treerl.config import Backbone as Settings
+
+SMALL = ["--set", "train.prompts=2", "--set", "evaluate.prompts=4", "--set", "tree.depth=2"]
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+
+
+def command(*words: str) -> list[str]:
+    return [sys.executable, "-m", "treerl", *words]
+
+
+def treerl_run(folder: Path, *words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(command(*words), cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == code, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr, done.stderr
+    return done
+
+
+def manifest(run: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((run / "manifest.json").read_text())
+    return found
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("finished")
+    treerl_run(folder, "run", "--output", "run", *SMALL, "--set", "train.iterations=2")
+    return folder / "run"
+
+
+def test_a_run_leaves_the_whole_folder(finished: Path) -> None:
+    names = {str(path.relative_to(finished)) for path in finished.rglob("*") if path.is_file()}
+    assert {
+        "config.yaml",
+        "manifest.json",
+        "metrics.jsonl",
+        "report.html",
+        "samples/samples.json",
+        "trees/tree.json",
+        "checkpoints/last/pytorch_lora_weights.safetensors",
+    } <= names
+    assert manifest(finished)["status"] == "done"
+    assert "data:image/png;base64," in (finished / "report.html").read_text()
+
+
+def test_what_was_spent_is_what_the_plan_draws(finished: Path) -> None:
+    from treerl.loading import resolve
+    from treerl.plan import Plan
+
+    config = resolve(finished / "config.yaml", {"output": str(finished) + "-again"}, [])
+    spent = manifest(finished)["spent"]
+    assert {name: spent[name] for name in Plan(config).drawn(2).plain()} == Plan(config).drawn(2).plain()
+
+
+def test_the_ratio_of_the_first_update_is_exactly_one(finished: Path) -> None:
+    rows = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
+    assert [row["ratio_deviation"] for row in rows] == [0.0, 0.0]
+
+
+def test_the_adapter_loads_back_through_the_backbone_and_through_diffusers(finished: Path) -> None:
+    from diffusers import StableDiffusion3Pipeline
+
+    folder = finished / "checkpoints" / "last"
+    config = yaml.safe_load((finished / "config.yaml").read_text())
+    backbone: Backbone = treerl.load("backbones", "sd35").load(Settings(**config["backbone"]), torch.device("cpu"))
+    condition = backbone.encode(["a red circle on the left"])
+    x = torch.randn(1, *backbone.shape, generator=torch.Generator().manual_seed(0))
+    time_ = backbone.schedule(10).time[:1]
+    with torch.no_grad():
+        base = backbone.predict(x, time_, condition, 1.0)
+        backbone.pipeline.load_lora_weights(folder, adapter_name="default")
+        tuned = backbone.predict(x, time_, condition, 1.0)
+    assert isinstance(backbone.pipeline, StableDiffusion3Pipeline)
+    assert not torch.equal(base, tuned)
+    again = folder.parent.parent.parent / "again"
+    treerl_run(again.parent, "run", "--output", str(again), *SMALL, "--set", "train.iterations=0", "--set",
+               f"backbone.adapter={folder}")  # fmt: skip
+    after, before = manifest(finished)["evaluation"]["after"], manifest(again)["evaluation"]["before"]
+    assert after == before
+
+
+def test_an_existing_folder_is_refused_and_left_alone(finished: Path) -> None:
+    before = sorted(path.name for path in finished.iterdir())
+    done = treerl_run(finished.parent, "run", "--output", str(finished), code=2)
+    assert "exists and is not empty" in done.stderr
+    assert sorted(path.name for path in finished.iterdir()) == before
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_the_run_with_report_and_adapter(tmp_path: Path, number: int, code: int) -> None:
+    words = command("run", "--output", "run", *SMALL, "--set", "train.iterations=100000")
+    process = subprocess.Popen(words, cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    for _ in range(1200):
+        if metrics.is_file() and process.poll() is None:
+            break
+        time.sleep(0.1)
+    process.send_signal(number)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == code, stderr
+    assert b"Traceback" not in stderr
+    assert manifest(tmp_path / "run")["status"] == "interrupted"
+    assert (tmp_path / "run" / "report.html").is_file()
+    assert (tmp_path / "run" / "checkpoints" / "last" / "pytorch_lora_weights.safetensors").is_file()
+
+
+def test_a_failing_reward_stops_the_run_by_name_with_code_6(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "import torch\nfrom treerl.reward import Reward\n\n\nclass Bad(Reward):\n"
+        "    def __call__(self, images, prompts):\n        return torch.full((len(prompts),), float('nan'))\n"
+    )
+    words = ["--reward", "./mine.py:Bad", "--allow-plugins", "--output", "run"]
+    done = treerl_run(tmp_path, "run", *words, *SMALL, code=6)
+    assert "reward ./mine.py:Bad: nan for sample 0" in done.stderr
+    assert manifest(tmp_path / "run")["status"] == "failed"
+
+
+def test_a_plug_in_file_needs_the_flag(tmp_path: Path) -> None:
+    done = treerl_run(tmp_path, "run", "--reward", "./mine.py:Bad", code=2)
+    assert "--allow-plugins" in done.stderr and not (tmp_path / "runs").exists()
+
+
+def test_zero_learning_rate_leaves_the_weights_as_they_are(tmp_path: Path) -> None:
+    for name, iterations in (("moved", 2), ("unmoved", 0)):
+        treerl_run(tmp_path, "run", "--output", name, *SMALL, "--set", "train.learning_rate=0", "--set",
+                   f"train.iterations={iterations}")  # fmt: skip
+    moved, unmoved = manifest(tmp_path / "moved"), manifest(tmp_path / "unmoved")
+    assert moved["evaluation"]["after"] == moved["evaluation"]["before"] == unmoved["evaluation"]["before"]
+    rows = [json.loads(line) for line in (tmp_path / "moved" / "metrics.jsonl").read_text().splitlines()]
+    assert [(row["clip_fraction"], row["ratio_deviation"]) for row in rows] == [(0.0, 0.0)] * 2
+
+
+def test_one_prompt_file_of_ones_own_is_enough(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("a red circle on the left\n\na blue square at the top\n")
+    treerl_run(tmp_path, "run", "--prompts", "mine.txt", "--output", "run", *SMALL, "--set", "train.iterations=1")
+    assert manifest(tmp_path / "run")["prompts"] == {"train": 1, "heldout": 1}
