@@ -60,9 +60,14 @@ def run(
     # before torch is imported: spinning OpenMP threads on a busy machine are many times slower than sleeping ones
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
     from treerl import run as runs
 
-    runs.run(resolved, Console(stderr=False))
+    for logging in (diffusers_logging, transformers_logging):
+        logging.disable_progress_bar()
+    runs.run(resolved, Console())
 
 
 @app.command()

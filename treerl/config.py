@@ -21,6 +21,8 @@ from treerl.setting import (
     plugin,
 )
 
+_MANY = 10**9  # more of anything is a slip of the finger, and would overflow somewhere later
+
 
 class Section(BaseModel):
     """Settings that belong together; unknown keys are refused and nothing changes after the check."""
@@ -37,17 +39,17 @@ class Backbone(Section):
     adapter: Text | None = None  # the folder of a trained LoRA to start from
     dtype: Dtype = "float32"
     device: Device = "auto"
-    height: Int | None = Field(None, ge=8, le=16384, multiple_of=8)
-    width: Int | None = Field(None, ge=8, le=16384, multiple_of=8)
-    max_sequence_length: Int | None = Field(None, ge=1, le=65536)
+    height: Int | None = Field(default=None, ge=8, le=16384, multiple_of=8)
+    width: Int | None = Field(default=None, ge=8, le=16384, multiple_of=8)
+    max_sequence_length: Int | None = Field(default=None, ge=1, le=65536)
 
 
 class Env(Section):
     """The reverse process that is walked."""
 
     name: Annotated[Text, plugin("envs")] = "image"
-    steps: Int = Field(10, ge=2, le=1000)
-    guidance: Number = Field(1.0, ge=0, le=100)
+    steps: Int = Field(default=10, ge=2, le=1000)
+    guidance: Number = Field(default=1.0, ge=0, le=100)
     storage: Dtype = "float32"  # of the latents that are kept and scored
 
 
@@ -55,24 +57,24 @@ class Kernel(Section):
     """How one stochastic step is taken."""
 
     name: Annotated[Text, plugin("kernels")] = "flow-sde"
-    noise: Number = Field(0.7, gt=0, le=10)
+    noise: Number = Field(default=0.7, gt=0, le=10)
     options: Options = Field(default_factory=dict)
 
 
 class Tree(Section):
     """The shape of the trees: where and how wide they branch, and how much of them is trained."""
 
-    branch: Int = Field(3, ge=1, le=64)
+    branch: Int = Field(default=3, ge=1, le=64)
     depth: Annotated[Int, Field(ge=1)] | Literal["all"] = 3  # "all" is every step but the last
-    roots: Int = Field(1, ge=1, le=4096)
+    roots: Int = Field(default=1, ge=1, le=4096)
     window: Annotated[Text, plugin("branchings")] = "geometric"
-    start: Int | None = Field(None, ge=0)  # of the fixed window only
-    ratio: Number = Field(0.5, gt=0, lt=1)
-    every: Int = Field(50, ge=1)  # iterations between moves of the shift window
-    stride: Int = Field(1, ge=1)
-    fraction: Number = Field(1.0, gt=0, le=1)  # share of the stochastic steps that is trained
+    start: Int | None = Field(default=None, ge=0, le=_MANY)  # of the fixed window only
+    ratio: Number = Field(default=0.5, gt=0, lt=1)
+    every: Int = Field(default=50, ge=1, le=_MANY)  # iterations between moves of the shift window
+    stride: Int = Field(default=1, ge=1, le=_MANY)
+    fraction: Number = Field(default=1.0, gt=0, le=1)  # share of the stochastic steps that is trained
     shared_noise: Bool = False  # the roots of a prompt start from one noise
-    max_leaves: Int = Field(4096, ge=1)  # per prompt
+    max_leaves: Int = Field(default=4096, ge=1, le=_MANY)  # per prompt
     options: Options = Field(default_factory=dict)
 
 
@@ -80,11 +82,11 @@ class Advantage(Section):
     """How rewards of leaves become advantages of edges."""
 
     weighting: Annotated[Text, plugin("weightings")] = "uniform"
-    temperature: Number = Field(1.0, gt=0)
+    temperature: Number = Field(default=1.0, gt=0)
     baseline: Annotated[Text, plugin("baselines")] = "prompt"
     normalise: Bool = True
-    clip: Number = Field(5.0, gt=0)
-    tolerance: Number = Field(1e-6, ge=0)
+    clip: Number = Field(default=5.0, gt=0)
+    tolerance: Number = Field(default=1e-6, ge=0)
     options: Options = Field(default_factory=dict)
 
 
@@ -92,9 +94,9 @@ class Objective(Section):
     """The loss."""
 
     name: Annotated[Text, plugin("objectives")] = "clipped"
-    clip: Number = Field(1e-4, gt=0, lt=1)
+    clip: Number = Field(default=1e-4, gt=0, lt=1)
     reduce: Literal["nodes", "edges", "depths"] = "nodes"
-    kl: Number = Field(0.0, ge=0)
+    kl: Number = Field(default=0.0, ge=0)
     options: Options = Field(default_factory=dict)
 
 
@@ -103,32 +105,32 @@ class Prompts(Section):
 
     train: Text | None = None
     heldout: Text | None = None  # null with a train file of one's own: a seeded tenth of that file
-    max_length: Int = Field(2000, ge=1, le=1_000_000)  # characters
+    max_length: Int = Field(default=2000, ge=1, le=1_000_000)  # characters
 
 
 class Train(Section):
     """The optimisation."""
 
-    iterations: Int = Field(60, ge=0)
-    prompts: Int = Field(8, ge=1)  # per iteration
-    rows: Int = Field(24, ge=1)  # per forward
-    updates: Int = Field(2, ge=1)  # optimizer steps per iteration
-    learning_rate: Number = Field(1e-4, ge=0)
-    weight_decay: Number = Field(1e-4, ge=0)
-    max_grad_norm: Number = Field(1.0, gt=0)
+    iterations: Int = Field(default=60, ge=0, le=_MANY)
+    prompts: Int = Field(default=8, ge=1, le=_MANY)  # per iteration
+    rows: Int = Field(default=24, ge=1, le=_MANY)  # per forward
+    updates: Int = Field(default=2, ge=1, le=_MANY)  # optimizer steps per iteration
+    learning_rate: Number = Field(default=1e-4, ge=0)
+    weight_decay: Number = Field(default=1e-4, ge=0)
+    max_grad_norm: Number = Field(default=1.0, gt=0)
     weights: Literal["lora", "full"] = "lora"
-    rank: Int = Field(16, ge=1)
-    alpha: Number = Field(32.0, gt=0)
-    threads: Int = Field(0, ge=0, le=1024)  # 0 is the measured default
+    rank: Int = Field(default=16, ge=1, le=_MANY)
+    alpha: Number = Field(default=32.0, gt=0)
+    threads: Int = Field(default=0, ge=0, le=1024)  # 0 is the measured default
 
 
 class Evaluate(Section):
     """What is measured on held-out prompts."""
 
-    prompts: Int = Field(64, ge=1)
-    samples: Int = Field(1, ge=1)  # pictures per prompt
-    every: Int = Field(0, ge=0)  # iterations; 0 is only before and after
-    steps: Int | None = Field(None, ge=2, le=1000)  # null is env.steps
+    prompts: Int = Field(default=64, ge=1, le=_MANY)
+    samples: Int = Field(default=1, ge=1, le=_MANY)  # pictures per prompt
+    every: Int = Field(default=0, ge=0, le=_MANY)  # iterations; 0 is only before and after
+    steps: Int | None = Field(default=None, ge=2, le=1000)  # null is env.steps
 
 
 def _known_recipe(name: str) -> str:
@@ -153,7 +155,7 @@ Rewards = Annotated[
 class Config(Section):
     """A whole run; `Config()` trains the built-in tiny model."""
 
-    seed: Int = Field(0, ge=0, le=2**63 - 1)
+    seed: Int = Field(default=0, ge=0, le=2**63 - 1)
     recipe: Annotated[Text, AfterValidator(_known_recipe)] = "treegrpo"
     output: Text | None = None  # the run folder; null is the next free runs/<recipe>-NNNN
     backbone: Backbone = Backbone()
@@ -177,7 +179,7 @@ class Config(Section):
 
 
 def _walk() -> dict[str, FieldInfo]:
-    found = {}
+    found: dict[str, FieldInfo] = {}
     for name, field in Config.model_fields.items():
         if name in SECTIONS:
             found |= {f"{name}.{key}": inner for key, inner in SECTIONS[name].model_fields.items()}

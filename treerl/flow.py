@@ -128,7 +128,7 @@ class DanceSDE(Kernel):
 class CPS(Kernel):
     """Coefficients-preserving sampling (arXiv 2509.05952): s = σ' sin(aπ/2); `noise` is a in (0, 1].
 
-    It does not preserve the ODE's marginals: on a Gaussian the variance tends to -27.6 % at a = 0.8.
+    It does not preserve the ODE's marginals: with many steps a Gaussian loses sin²(aπ/4) of its variance, 35 % at 0.8.
     """
 
     noise: float = 0.8

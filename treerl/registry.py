@@ -48,22 +48,26 @@ def load(kind: str, name: str) -> Any:
     return found
 
 
-def build(kind: str, name: str, section: Any) -> Any:
+def build(kind: str, name: str, section: Any, beside: type | None = None) -> Any:
     """An instance whose dataclass fields are taken from the configuration section's keys of the same name.
 
-    Keys of `section.options` are the plug-in's own and must be fields of it.
+    Keys of `section.options` are the plug-in's own: fields of it, or of the class `beside` it in the same section.
     """
     found = load(kind, name)
-    fields = {field.name for field in dataclasses.fields(found)} if dataclasses.is_dataclass(found) else set()
-    options = dict(section.options)
-    unknown = sorted(set(options) - fields)
+    fields = _fields(found)
+    unknown = sorted(set(section.options) - fields - _fields(beside))
     if unknown:
         raise InputError(f"{kind}: {name}: unknown option {unknown[0]!r}; it has {sorted(fields) or 'none'}")
+    options = {key: value for key, value in section.options.items() if key in fields}
     own = {key: getattr(section, key) for key in fields - set(options) if key in type(section).model_fields}
     try:
         return found(**own, **options)
     except (TypeError, ValueError) as error:
         raise InputError(f"{kind}: {name}: {error}") from error
+
+
+def _fields(found: type | None) -> set[str]:
+    return {field.name for field in dataclasses.fields(found)} if dataclasses.is_dataclass(found) else set()
 
 
 def fingerprint(name: str) -> str | None:

@@ -20,7 +20,10 @@ class Conflict:
 
 def conflicts(config: "Config") -> list[Conflict]:
     """Everything that does not fit together; empty for a configuration that can run."""
-    return [*_window(config), *_groups(config), *_training(config), *_size(config)]
+    found = [*_window(config), *_training(config), *_size(config)]
+    # a depth that does not fit has no bound, and its power of the branching factor would take for ever
+    fits = width(config.tree.depth, config.env.steps) < config.env.steps
+    return [*found, *_groups(config), *_updates(config)] if fits else found
 
 
 def _window(config: "Config") -> Iterator[Conflict]:
@@ -51,7 +54,9 @@ def _groups(config: "Config") -> Iterator[Conflict]:
         yield Conflict(paths, f"expected at least 2 leaves a prompt, as a group of one has no advantage, got {sum_}")
     baseline = config.advantage.baseline
     if baseline in ("siblings", "parent") and tree.branch == 1:
-        message = f"expected tree.branch >= 2, as without siblings the baseline {baseline} makes every advantage 0, got 1"
+        message = (
+            f"expected tree.branch >= 2, as without siblings the baseline {baseline} makes every advantage 0, got 1"
+        )
         yield Conflict(("advantage.baseline", "tree.branch"), message)
 
 
@@ -61,13 +66,18 @@ def nodes(tree: "Tree", steps: int) -> int:
     return depth if tree.branch == 1 else (tree.branch**depth - 1) // (tree.branch - 1)
 
 
-def _training(config: "Config") -> Iterator[Conflict]:
+def _updates(config: "Config") -> Iterator[Conflict]:
     train, tree = config.train, config.tree
     count = train.prompts * tree.roots * nodes(tree, config.env.steps)
     if train.updates > count:
         paths = ("train.updates", "train.prompts", "tree.roots", "tree.branch", "tree.depth")
-        yield Conflict(paths, f"expected at most {count} updates, one for each node of an iteration, got {train.updates}")
-    if config.objective.kl > 0 and train.weights == "full":
+        yield Conflict(
+            paths, f"expected at most {count} updates, one for each node of an iteration, got {train.updates}"
+        )
+
+
+def _training(config: "Config") -> Iterator[Conflict]:
+    if config.objective.kl > 0 and config.train.weights == "full":
         message = f"expected 0 with train.weights = full (the reference is the adapter off), got {config.objective.kl}"
         yield Conflict(("objective.kl", "train.weights"), message)
 

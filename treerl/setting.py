@@ -12,7 +12,6 @@ from pydantic import AfterValidator, BeforeValidator, Field, Strict, ValidationI
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
-from treerl.errors import InputError
 from treerl.registry import announced, is_file, nearest
 
 # Decimal only: no hexadecimal, no digit groups, no "nan"; YAML 1.1 readers deliver 1e-4 as this kind of text.
@@ -28,7 +27,7 @@ class Expected:
     words: str
 
 
-def _to_float(value: object) -> object:
+def to_float(value: object) -> object:
     """Text and integers that mean a number become one; what stays is refused by the strict float after this."""
     if isinstance(value, str) and _NUMBER.fullmatch(value):
         return float(value)
@@ -65,7 +64,7 @@ def _non_zero(value: float) -> float:
 
 
 Int = Annotated[int, Strict()]
-Number = Annotated[float, Strict(), BeforeValidator(_to_float), Field(allow_inf_nan=False)]
+Number = Annotated[float, Strict(), BeforeValidator(to_float), Field(allow_inf_nan=False)]
 Bool = Annotated[bool, Strict()]
 Text = Annotated[str, Strict(), AfterValidator(_clean), Expected("a text without control characters")]
 Device = Annotated[str, Strict(), AfterValidator(_device), Expected("auto, cpu, cuda, cuda:N or mps")]
@@ -80,7 +79,9 @@ def check_name(kind: str, name: str, known: Iterable[str], allow_plugins: bool) 
     if is_file(name) and kind != "recipes":
         if allow_plugins:
             return name
-        why = f"{name!r} is a plug-in from outside the registry; add --allow-plugins to the command line to run its code"
+        why = (
+            f"{name!r} is a plug-in from outside the registry; add --allow-plugins to the command line to run its code"
+        )
         raise PydanticCustomError("name", "{why}", {"why": why})
     known = list(known)
     if name not in known:
@@ -97,27 +98,6 @@ def plugin(kind: str) -> AfterValidator:
         return check_name(kind, name, announced(kind), bool(context.get("allow_plugins", False)))
 
     return AfterValidator(check)
-
-
-def parse_rewards(texts: Iterable[str]) -> dict[str, float]:
-    """`["hps=0.8", "clip"]` as weights by name; a weight that is not given is 1."""
-    rewards: dict[str, float] = {}
-    errors = []
-    for text in texts:
-        name, equals, weight = text.rpartition("=") if "=" in text else (text, "", "1")
-        name = name.strip()
-        value = _to_float(weight.strip())
-        if not name:
-            errors.append(f"--reward: expected NAME or NAME=WEIGHT, got {shorten(text)}")
-        elif not isinstance(value, float) or not math.isfinite(value) or value == 0:
-            errors.append(f"--reward: rewards.{name}: expected a finite number other than 0, got {shorten(weight)}")
-        elif name in rewards:
-            errors.append(f"--reward: rewards.{name}: given twice")
-        else:
-            rewards[name] = value
-    if errors:
-        raise InputError("\n".join(errors))
-    return rewards
 
 
 def describe(field: FieldInfo) -> str:
@@ -150,11 +130,19 @@ def _plain(kind: Any) -> str:
 
 
 def _bounds(metadata: Iterable[Any]) -> str:
-    signs = {Ge: ">=", Gt: ">", Le: "<=", Lt: "<"}
-    names = {Ge: "ge", Gt: "gt", Le: "le", Lt: "lt"}
-    limits = [f"{signs[type(item)]} {getattr(item, names[type(item)]):g}" if type(item) is not Ge or item.ge == 0
-              else f">= {item.ge}" for item in metadata if type(item) in signs]
-    limits += [f"a multiple of {item.multiple_of}" for item in metadata if isinstance(item, MultipleOf)]
+    limits = []
+    for item in metadata:
+        match item:
+            case Ge(ge=limit):
+                limits.append(f">= {limit}")
+            case Gt(gt=limit):
+                limits.append(f"> {limit}")
+            case Le(le=limit):
+                limits.append(f"<= {limit}")
+            case Lt(lt=limit):
+                limits.append(f"< {limit}")
+            case MultipleOf(multiple_of=limit):
+                limits.append(f"a multiple of {limit}")
     return " " + " and ".join(limits) if limits else ""
 
 
@@ -163,10 +151,12 @@ def shorten(value: object) -> str:
     if value is None:
         return "null"
     if isinstance(value, Mapping):
-        return "a mapping"
+        return "a mapping" if value else "an empty mapping"
     if isinstance(value, list | tuple):
-        return "a list"
+        return "a list" if value else "an empty list"
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, int) and abs(value) >= 10**50:
+        return "an integer of more than 50 digits"  # Python refuses to print some
     text = ascii(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -125,14 +125,15 @@ def make(config: Config, plan: Plan, backbone: Backbone, env: PromptedEnv, poll:
     """The trainer that the configuration describes; the denoiser gets its trainable weights here."""
     adapter = Path(config.backbone.adapter) if config.backbone.adapter else None
     parameters = lora.attach(backbone, config.train, adapter, config.seed)
-    t = config.train
+    t, a = config.train, config.advantage
+    kinds = registry.load("weightings", a.weighting), registry.load("baselines", a.baseline)
     return Trainer(
         config=config,
         plan=plan,
         backbone=backbone,
         env=env,
-        weighting=registry.build("weightings", config.advantage.weighting, config.advantage),
-        baseline=registry.build("baselines", config.advantage.baseline, config.advantage),
+        weighting=registry.build("weightings", a.weighting, a, beside=kinds[1]),
+        baseline=registry.build("baselines", a.baseline, a, beside=kinds[0]),
         objective=registry.build("objectives", config.objective.name, config.objective),
         parameters=parameters,
         optimizer=torch.optim.AdamW(parameters, lr=t.learning_rate, weight_decay=t.weight_decay, fused=True),

@@ -1,0 +1,161 @@
+"""The backbone sd35 is the diffusers pipeline: same schedule, same sampler, same pictures; and it fits the engine."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler, StableDiffusion3Pipeline
+from torch import Tensor
+
+import treerl
+from treerl import lora, noise
+from treerl.backbone import Backbone
+from treerl.branching import ode, window
+from treerl.config import Backbone as Settings, Config, Train
+from treerl.env import PromptedEnv
+from treerl.errors import InputError
+from treerl.flow import ODE, FlowSDE
+from treerl.grow import grow, plant
+from treerl.loading import resolve
+from treerl.tree import Tree
+
+PROMPTS = ["a red circle on the left", "a blue cross at the top", "a green square in the centre"]
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def backbone() -> Backbone:
+    loaded: Backbone = treerl.load("backbones", "sd35").load(Settings(max_sequence_length=1), CPU)
+    return loaded
+
+
+def environment(backbone: Backbone, *sets: str) -> PromptedEnv:
+    config: Config = resolve(None, {}, list(sets))
+    rewards = {name: treerl.load("rewards", name)() for name in config.rewards}
+    env: PromptedEnv = treerl.load("envs", "image").make(backbone, rewards, config)
+    return env.ask(PROMPTS)
+
+
+def forest(env: PromptedEnv, steps: int, rows: int = 3, order: list[int] | None = None) -> Tree:
+    keys = [noise.key(0, row) for row in order or range(len(PROMPTS))]
+    return grow(env, plant(keys, 1), window(steps, 1, 2, 3), rows)
+
+
+def pipeline(backbone: Backbone, latents: Tensor, guidance: float, steps: int, output: str) -> Tensor:
+    made: StableDiffusion3Pipeline = backbone.pipeline
+    pictures: Tensor = made(
+        PROMPTS,
+        num_inference_steps=steps,
+        guidance_scale=guidance,
+        max_sequence_length=1,
+        latents=latents,
+        output_type=output,
+    ).images
+    return pictures
+
+
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+@pytest.mark.parametrize("steps", [4, 10])
+def test_the_ode_path_equals_the_diffusers_pipeline_on_the_same_latents(
+    backbone: Backbone, guidance: float, steps: int
+) -> None:
+    env = environment(backbone, f"env.guidance={guidance}", f"env.steps={steps}", "tree.depth=1")
+    roots = plant([noise.key(0, row) for row in range(3)], 1)
+    tree = grow(env, roots, ode(steps), rows=3)
+    latents = noise.normal(roots.start, env.shape, torch.float32)
+    expected = pipeline(backbone, latents, guidance, steps, "latent")
+    found = tree.at(tree.leaves)
+    torch.testing.assert_close(found.x, expected, atol=1e-5, rtol=0)
+    pictures = pipeline(backbone, latents, guidance, steps, "pt")
+    torch.testing.assert_close(env.decode(found), pictures, atol=1e-5, rtol=0)
+
+
+def test_a_stochastic_kernel_with_zero_noise_is_the_ode(backbone: Backbone) -> None:
+    schedule = backbone.schedule(10)
+    silent, plain = FlowSDE(noise=0.0).table(schedule), ODE().table(schedule)
+    assert torch.equal(silent.state, plain.state) and torch.equal(silent.std, plain.std)
+    torch.testing.assert_close(silent.prediction, plain.prediction, atol=1e-15, rtol=0)
+
+
+def test_the_schedule_is_the_pipelines_own(backbone: Backbone) -> None:
+    scheduler = FlowMatchEulerDiscreteScheduler.from_config(backbone.pipeline.scheduler.config)
+    scheduler.set_timesteps(10)
+    found = backbone.schedule(10)
+    assert torch.equal(found.sigma, scheduler.sigmas.double()) and torch.equal(found.time, scheduler.timesteps)
+
+
+@pytest.mark.parametrize("storage", ["float32", "bfloat16", "float16"])
+def test_the_ratio_on_replay_is_exactly_one_with_one_row_count(backbone: Backbone, storage: str) -> None:
+    env = environment(backbone, f"env.storage={storage}")
+    tree = forest(env, 10)
+    edges = tree.edges[torch.randperm(len(tree.edges), generator=torch.Generator().manual_seed(0))]
+    for part in torch.split(edges, 3):
+        policy = env.policy(tree.at(tree.parent[part]), stochastic=True)
+        scored = policy.log_prob(tree.at(part).x).double()
+        assert torch.equal(scored, tree.log_prob[part])
+
+
+def test_the_same_seed_gives_the_same_tree_whatever_the_rows(backbone: Backbone) -> None:
+    env = environment(backbone)
+    one, other = forest(env, 10, rows=3), forest(env, 10, rows=8)
+    assert torch.equal(one.key, other.key)
+    torch.testing.assert_close(one.x, other.x, atol=2e-5, rtol=0)
+
+
+def test_the_same_seed_gives_the_same_tree_whatever_the_order_of_prompts(backbone: Backbone) -> None:
+    env = environment(backbone)
+    one, order = forest(env, 10), [2, 0, 1]
+    other = forest(env.ask([PROMPTS[row] for row in order]), 10, order=order)
+    for place, row in enumerate(order):
+        mine, theirs = one.leaves[one.prompt[one.leaves] == row], other.leaves[other.prompt[other.leaves] == place]
+        assert torch.equal(one.at(mine).x, other.at(theirs).x)
+
+
+def test_gradients_reach_every_trainable_weight_and_no_other() -> None:
+    backbone: Backbone = treerl.load("backbones", "sd35").load(Settings(max_sequence_length=1), CPU)
+    trained = lora.attach(backbone, Train(), None, seed=0)
+    with torch.no_grad():  # a fresh LoRA has B = 0, which would hide A's gradient
+        for parameter in trained:
+            parameter.add_(0.01)
+    env = environment(backbone)
+    tree = forest(env, 10)
+    env.policy(tree.at(tree.parent[tree.edges[:3]]), stochastic=True).mean.square().sum().backward()
+    names = {name for name, one in backbone.module.named_parameters() if any(one is two for two in trained)}
+    reached = {
+        name for name, one in backbone.module.named_parameters() if one.grad is not None and bool(one.grad.any())
+    }
+    # the last block drops the text after its attention, so nothing depends on the text's queries there
+    last = len(backbone.pipeline.transformer.transformer_blocks) - 1
+    assert names - reached == {name for name in names if f"blocks.{last}.attn.add_q_proj" in name}
+    others = [p for p in backbone.module.parameters() if not any(p is one for one in trained)]
+    assert others and all(parameter.grad is None for parameter in others)
+
+
+@pytest.mark.parametrize("weights", ["lora", "full"])
+def test_what_is_saved_is_what_is_restored(tmp_path: Path, weights: str) -> None:
+    load = treerl.load("backbones", "sd35").load
+    first: Backbone = load(Settings(max_sequence_length=1), CPU)
+    train = Train(weights=weights)  # type: ignore[arg-type]
+    with torch.no_grad():
+        for parameter in lora.attach(first, train, None, seed=0):
+            parameter.add_(0.02)
+    lora.save(first, tmp_path)
+    second: Backbone = load(Settings(max_sequence_length=1), CPU)
+    lora.attach(second, train, tmp_path, seed=1)
+    tree, again = (forest(environment(one), 10) for one in (first, second))
+    assert torch.equal(tree.x, again.x)
+
+
+def test_a_folder_that_is_no_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"^backbone.model: .* is no Stable Diffusion 3"):
+        treerl.load("backbones", "sd35").load(Settings(model=str(tmp_path)), CPU)
+    with pytest.raises(InputError, match=r"^backbone.height, backbone.width: expected multiples of 8, got 36x32"):
+        (
+            Settings(height=40, width=32),
+            treerl.load("backbones", "sd35").load(
+                Settings.model_construct(**{**Settings().model_dump(), "height": 36, "width": 32}), CPU
+            ),
+        )
+    with pytest.raises(InputError, match=r"^backbone.adapter: "):
+        loaded = treerl.load("backbones", "sd35").load(Settings(), CPU)
+        lora.attach(loaded, Train(), tmp_path, seed=0)
