@@ -1,12 +1,16 @@
 """Fixtures of the whole suite."""
 
+import os
 from collections.abc import Sequence
 
-import pytest
-import torch
-from torch import Tensor
+# before torch is imported: two spinning threads on a busy machine are ten times slower than one
+os.environ["OMP_NUM_THREADS"] = "1"
 
-from treerl import noise
+import pytest  # noqa: E402
+import torch  # noqa: E402
+from torch import Tensor  # noqa: E402
+
+from treerl import noise  # noqa: E402
 
 
 @pytest.fixture

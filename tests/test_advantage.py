@@ -1,5 +1,6 @@
 """Advantages: what adds up to zero, what does not change them, and what gives exactly nothing."""
 
+import math
 from dataclasses import dataclass
 
 import pytest
@@ -196,3 +197,17 @@ def test_a_weighting_that_breaks_its_contract_is_named(broken: object) -> None:
     tree = complete(1, 2, 2)
     with pytest.raises(NumericsError, match="weighting Broken: expected"):
         back_up(tree, scores(tree, 0), Broken())
+
+
+def test_softmax_weights_are_those_of_the_logits_over_the_temperature() -> None:
+    family = Family(torch.tensor([[0.0, 1.0]]), torch.tensor([[math.log(0.2), math.log(0.6)]]), dims=2)
+    expected = {
+        SoftmaxMeanLogProb(): 3,
+        SoftmaxMeanLogProb(0.5): 9,
+        SoftmaxSumLogProb(): 9,
+        SoftmaxSumLogProb(4.0): math.sqrt(3),
+        SoftmaxValue(): math.e,
+        SoftmaxValue(0.5): math.e**2,
+    }
+    for weighting, odds in expected.items():
+        assert weighting(family)[0].tolist() == pytest.approx([1 / (1 + odds), odds / (1 + odds)], rel=1e-6)

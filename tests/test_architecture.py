@@ -49,7 +49,9 @@ def forbidden_calls(source: str) -> list[str]:
             name = ast.unparse(node.func)
             if name in ("eval", "exec", "yaml.load", "yaml.unsafe_load", "torch.load", "os.system"):
                 found.append(name)
-            found += ["shell=True" for word in node.keywords if word.arg == "shell" and ast.unparse(word.value) == "True"]
+            found += [
+                "shell=True" for word in node.keywords if (word.arg, ast.unparse(word.value)) == ("shell", "True")
+            ]
     return found
 
 
@@ -113,6 +115,6 @@ def test_each_check_fails_when_its_rule_is_broken() -> None:
     assert unannounced({"hps", "_crop"}, {}, "rewards") == {"hps"}
     assert unannounced(set(), {"hps": "treerl.rewards.hps:HPS"}, "rewards") == {"hps"}
     assert unpackaged({"treerl", "treerl.envs"}, {"treerl"}) == {"treerl.envs"}
-    assert forbidden_calls("import pickle\neval('1')\nsubprocess.run('x', shell=True)") == ["pickle", "eval", "shell=True"]
+    assert forbidden_calls("import pickle\neval('1')\nrun('x', shell=True)") == ["pickle", "eval", "shell=True"]
     assert too_long("x = 1\n" * 251) == ["251 lines"]
     assert too_long("def f():\n" + "    x = 1\n" * 50) == ["f: 51 lines"]

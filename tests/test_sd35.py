@@ -119,7 +119,7 @@ def test_gradients_reach_every_trainable_weight_and_no_other() -> None:
             parameter.add_(0.01)
     env = environment(backbone)
     tree = forest(env, 10)
-    env.policy(tree.at(tree.parent[tree.edges[:3]]), stochastic=True).mean.square().sum().backward()
+    env.policy(tree.at(tree.parent[tree.edges[:3]]), stochastic=True).mean.square().sum().backward()  # type: ignore[no-untyped-call]
     names = {name for name, one in backbone.module.named_parameters() if any(one is two for two in trained)}
     reached = {
         name for name, one in backbone.module.named_parameters() if one.grad is not None and bool(one.grad.any())
@@ -135,7 +135,7 @@ def test_gradients_reach_every_trainable_weight_and_no_other() -> None:
 def test_what_is_saved_is_what_is_restored(tmp_path: Path, weights: str) -> None:
     load = treerl.load("backbones", "sd35").load
     first: Backbone = load(Settings(max_sequence_length=1), CPU)
-    train = Train(weights=weights)  # type: ignore[arg-type]
+    train = Train.model_validate({"weights": weights})
     with torch.no_grad():
         for parameter in lora.attach(first, train, None, seed=0):
             parameter.add_(0.02)
