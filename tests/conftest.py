@@ -6,11 +6,11 @@ from collections.abc import Sequence
 # before torch is imported: two spinning threads on a busy machine are ten times slower than one
 os.environ["OMP_NUM_THREADS"] = "1"
 
-import pytest  # noqa: E402
-import torch  # noqa: E402
-from torch import Tensor  # noqa: E402
+import pytest
+import torch
+from torch import Tensor
 
-from treerl import noise  # noqa: E402
+from treerl import noise
 
 
 @pytest.fixture

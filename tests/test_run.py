@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
 
 import treerl
+from treerl import lora
 from treerl.backbone import Backbone
 from treerl.config import Backbone as Settings
 
@@ -53,7 +53,7 @@ def test_a_run_leaves_the_whole_folder(finished: Path) -> None:
         "report.html",
         "samples/samples.json",
         "trees/tree.json",
-        "checkpoints/last/pytorch_lora_weights.safetensors",
+        "checkpoints/last/transformer/diffusion_pytorch_model.safetensors",
     } <= names
     assert manifest(finished)["status"] == "done"
     assert "data:image/png;base64," in (finished / "report.html").read_text()
@@ -73,26 +73,48 @@ def test_the_ratio_of_the_first_update_is_exactly_one(finished: Path) -> None:
     assert [row["ratio_deviation"] for row in rows] == [0.0, 0.0]
 
 
-def test_the_adapter_loads_back_through_the_backbone_and_through_diffusers(finished: Path) -> None:
+@pytest.mark.parametrize("weights", ["full", "lora"])
+def test_what_was_trained_loads_back_and_draws_the_same(tmp_path: Path, weights: str) -> None:
+    words = [*SMALL, "--set", f"train.weights={weights}"]
+    treerl_run(tmp_path, "run", "--output", "first", *words, "--set", "train.iterations=1")
+    saved = tmp_path / "first" / "checkpoints" / "last"
+    again = ["--set", f"backbone.adapter={saved}", "--set", "train.iterations=0"]
+    treerl_run(tmp_path, "run", "--output", "again", *words, *again)
+    first, second = manifest(tmp_path / "first")["evaluation"], manifest(tmp_path / "again")["evaluation"]
+    assert second["before"] == first["after"] != first["before"]
+
+
+def test_the_lora_loads_through_diffusers_own_loader(tmp_path: Path) -> None:
     from diffusers import StableDiffusion3Pipeline
 
-    folder = finished / "checkpoints" / "last"
-    config = yaml.safe_load((finished / "config.yaml").read_text())
-    backbone: Backbone = treerl.load("backbones", "sd35").load(Settings(**config["backbone"]), torch.device("cpu"))
-    condition = backbone.encode(["a red circle on the left"])
-    x = torch.randn(1, *backbone.shape, generator=torch.Generator().manual_seed(0))
-    time_ = backbone.schedule(10).time[:1]
-    with torch.no_grad():
-        base = backbone.predict(x, time_, condition, 1.0)
-        backbone.pipeline.load_lora_weights(folder, adapter_name="default")
-        tuned = backbone.predict(x, time_, condition, 1.0)
-    assert isinstance(backbone.pipeline, StableDiffusion3Pipeline)
+    sets = ["train.weights=lora", "train.learning_rate=0.01", "train.iterations=1", "train.alpha=64"]
+    treerl_run(tmp_path, "run", "--output", "run", *SMALL, *(part for one in sets for part in ("--set", one)))
+    saved = tmp_path / "run" / "checkpoints" / "last"
+    backbone: Backbone = treerl.load("backbones", "sd35").load(Settings(max_sequence_length=1), torch.device("cpu"))
+    pipeline = backbone.pipeline
+    assert isinstance(pipeline, StableDiffusion3Pipeline)
+
+    def draw() -> torch.Tensor:
+        noise = torch.Generator().manual_seed(0)
+        drawn = pipeline(
+            ["a red circle on the left"],
+            num_inference_steps=4,
+            guidance_scale=1.0,
+            max_sequence_length=1,
+            generator=noise,
+            output_type="pt",
+        )
+        pictures: torch.Tensor = drawn.images
+        return pictures
+
+    base = draw()
+    pipeline.load_lora_weights(saved)
+    tuned = draw()
     assert not torch.equal(base, tuned)
-    again = folder.parent.parent.parent / "again"
-    treerl_run(again.parent, "run", "--output", str(again), *SMALL, "--set", "train.iterations=0", "--set",
-               f"backbone.adapter={folder}")  # fmt: skip
-    after, before = manifest(finished)["evaluation"]["after"], manifest(again)["evaluation"]["before"]
-    assert after == before
+    other: Backbone = treerl.load("backbones", "sd35").load(Settings(max_sequence_length=1), torch.device("cpu"))
+    lora.restore(other, saved)
+    pipeline = other.pipeline
+    assert torch.equal(draw(), tuned)
 
 
 def test_an_existing_folder_is_refused_and_left_alone(finished: Path) -> None:
@@ -117,7 +139,7 @@ def test_a_signal_ends_the_run_with_report_and_adapter(tmp_path: Path, number: i
     assert b"Traceback" not in stderr
     assert manifest(tmp_path / "run")["status"] == "interrupted"
     assert (tmp_path / "run" / "report.html").is_file()
-    assert (tmp_path / "run" / "checkpoints" / "last" / "pytorch_lora_weights.safetensors").is_file()
+    assert (tmp_path / "run" / "checkpoints" / "last" / "transformer" / "config.json").is_file()
 
 
 def test_a_failing_reward_stops_the_run_by_name_with_code_6(tmp_path: Path) -> None:

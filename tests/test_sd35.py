@@ -99,7 +99,9 @@ def test_the_same_seed_gives_the_same_tree_whatever_the_rows(backbone: Backbone)
     env = environment(backbone)
     one, other = forest(env, 10, rows=3), forest(env, 10, rows=8)
     assert torch.equal(one.key, other.key)
-    torch.testing.assert_close(one.x, other.x, atol=2e-5, rtol=0)
+    # the noise is equal to the bit; matrix products of another height round otherwise, and ten steps amplify that
+    torch.testing.assert_close(one.x, other.x, atol=1e-3, rtol=0)
+    assert float((one.x - other.x).abs().median()) < 1e-6
 
 
 def test_the_same_seed_gives_the_same_tree_whatever_the_order_of_prompts(backbone: Backbone) -> None:
