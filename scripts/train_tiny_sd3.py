@@ -185,9 +185,9 @@ def diagonal(caption: Caption) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=PACKAGE / "tiny" / "sd35")
-    parser.add_argument("--wrong", type=float, default=0.12, help="chance that an attribute of a caption is wrong")
-    parser.add_argument("--autoencoder-iterations", type=int, default=1000)
-    parser.add_argument("--iterations", type=int, default=2400)
+    parser.add_argument("--wrong", type=float, default=0.14, help="chance that an attribute of a caption is wrong")
+    parser.add_argument("--autoencoder-iterations", type=int, default=1500)
+    parser.add_argument("--iterations", type=int, default=4000)
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
