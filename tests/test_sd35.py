@@ -149,7 +149,7 @@ def test_what_is_saved_is_what_is_restored(tmp_path: Path, weights: str) -> None
 
 
 def test_a_folder_that_is_no_model_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"^backbone.model: .* is no Stable Diffusion 3"):
+    with pytest.raises(InputError, match=r"^backbone.model: .* cannot be loaded as Stable Diffusion 3"):
         treerl.load("backbones", "sd35").load(Settings(model=str(tmp_path)), CPU)
     with pytest.raises(InputError, match=r"^backbone.height, backbone.width: expected multiples of 8, got 36x32"):
         (

@@ -180,3 +180,5 @@ def main() -> None:
         for line in str(error).splitlines():
             print(f"treerl: {line}", file=sys.stderr)
         sys.exit(error.code)
+    except KeyboardInterrupt:  # before the run has its own handler
+        sys.exit(130)

@@ -34,21 +34,24 @@ def storing(path: Path) -> Any:
         raise StorageError(f"{path}: {error.strerror or error}") from error
 
 
-def create(config: Config) -> Path:
-    """The new, empty run folder; a folder that exists and is not empty is refused."""
+def choose(config: Config) -> Path:
+    """The folder that the run will have; one that exists and is not empty is refused."""
     if config.output is not None:
         run = Path(config.output)
         if run.exists() and (not run.is_dir() or any(run.iterdir())):
             raise InputError(f"output: {run} exists and is not empty; name another folder")
-    else:
-        taken = [path.name.rpartition("-")[2] for path in Path("runs").glob(f"{config.recipe}-[0-9]*")]
-        number = max((int(one) for one in taken if one.isdigit()), default=0) + 1
-        run = Path("runs") / f"{config.recipe}-{number:04d}"
+        return run
+    taken = [path.name.rpartition("-")[2] for path in Path("runs").glob(f"{config.recipe}-[0-9]*")]
+    number = max((int(one) for one in taken if one.isdigit()), default=0) + 1
+    return Path("runs") / f"{config.recipe}-{number:04d}"
+
+
+def create(run: Path, config: Config) -> None:
+    """Make the run folder."""
     with storing(run):
         for folder in (run, run / "samples", run / "trees", run / "checkpoints"):
             folder.mkdir(parents=True, exist_ok=True)
         (run / "config.yaml").write_text(dump(config), encoding="utf-8")
-    return run
 
 
 def manifest(config: Config, plan: Mapping[str, Any], device: torch.device) -> dict[str, Any]:

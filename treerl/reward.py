@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from treerl.errors import RewardError
+from treerl.errors import RewardError, TreerlError
 
 
 class Reward(ABC):
@@ -26,8 +26,8 @@ def score(name: str, reward: Reward, images: Tensor, prompts: Sequence[str]) -> 
     """The reward's scores `[N]` in float64 on the CPU; `RewardError` names what broke the contract."""
     try:
         value = reward(images, prompts)
-    except RewardError:
-        raise
+    except TreerlError:
+        raise  # it says what is wrong in its own words
     except Exception as error:
         raise RewardError(f"reward {name}: {type(error).__name__}: {error} (prompt {prompts[0]!r})") from error
     return _checked(name, value, prompts)

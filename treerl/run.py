@@ -16,7 +16,7 @@ from treerl.backbone import Backbone
 from treerl.config import Config
 from treerl.display import Display
 from treerl.env import PromptedEnv
-from treerl.errors import Stopped, TreerlError
+from treerl.errors import InputError, Stopped, TreerlError
 from treerl.evaluate import Evaluation, evaluate
 from treerl.plan import Counts, Plan
 from treerl.signals import Stop, watched
@@ -47,15 +47,14 @@ def run(config: Config, console: Console) -> Path:
     """Train as configured; the run folder. Stopped or failed runs leave their folder, report and adapter as well."""
     torch.set_num_threads(config.train.threads or _threads())
     train, heldout = read_prompts(config)
-    plan = Plan(config)
-    total = plan.table()["run"]
-    device = _device(config)
+    plan, device = Plan(config), _device(config)
+    story = _Story(record.choose(config), record.manifest(config, plan.table()["run"], device))
     with watched() as stop, Display(console, config.train.iterations) as display:
-        story = _Story(record.create(config), record.manifest(config, total, device))
+        with story.timed("load"):
+            backbone, env = load(config, plan, device)
+            made = trainer.make(config, plan, backbone, env, stop.poll)
+        record.create(story.folder, config)
         try:
-            with story.timed("load"):
-                backbone, env = load(config, plan, device)
-                made = trainer.make(config, plan, backbone, env, stop.poll)
             _introduce(display, story, made, len(train), len(heldout))
             _train(story, display, made, train, heldout, stop)
             story.manifest["status"] = "done"
@@ -80,16 +79,16 @@ def _train(story: _Story, display: Display, made: Trainer, train: list[str], hel
             began = time.perf_counter()
             with story.timed("train"):
                 last = made.iterate(iteration, train)
+            spent, steps = spent + _work(last, len(config.rewards)), steps + config.train.updates
+            story.manifest["spent"] = {"iterations": iteration + 1, **spent.plain(), "optimizer_steps": steps}
             row = {"iteration": iteration + 1, **last.metrics, "seconds": round(time.perf_counter() - began, 3)}
             row |= _between(story, made, heldout, iteration)
             record.append(story.folder / "metrics.jsonl", row)
             display.iteration(row)
-            spent, steps = spent + _work(last, len(config.rewards)), steps + config.train.updates
-            story.manifest["spent"] = {"iterations": iteration + 1, **spent.plain(), "optimizer_steps": steps}
     finally:
         if last is not None:
             lora.save(made.backbone, story.folder / "checkpoints" / "last")
-            _draw_tree(story.folder, made, last)
+            _draw_tree(story.folder, made, last, story.manifest["spent"]["iterations"])
         story.manifest["spent"]["seconds"] = story.manifest["seconds"].get("train", 0.0)
     record.samples(story.folder, before, _evaluate(story, display, made, heldout, "after"))
 
@@ -124,11 +123,10 @@ def _work(step: Step, rewards: int) -> Counts:
     return Counts(done["forwards"], done["update_forwards"], done["edges"], leaves, leaves, leaves * rewards)
 
 
-def _draw_tree(folder: Path, made: Trainer, step: Step) -> None:
+def _draw_tree(folder: Path, made: Trainer, step: Step, iteration: int) -> None:
     tree = step.tree
     mine = tree.prompt[tree.leaves] == 0
     images = made.env.ask(step.prompts).decode(tree.at(tree.leaves[mine]))
-    iteration = made.config.train.iterations
     record.tree(folder, iteration, step, images, (step.score @ made.weight)[mine])
 
 
@@ -180,7 +178,12 @@ def read_prompts(config: Config) -> tuple[list[str], list[str]]:
 
 def _device(config: Config) -> torch.device:
     name = config.backbone.device
-    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+    device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"backbone.device: {name} cannot be used: {str(error).splitlines()[0]}") from error
+    return device
 
 
 def _threads() -> int:
