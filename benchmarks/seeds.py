@@ -1,0 +1,46 @@
+"""The default run over several seeds, as a user starts it: before and after on held-out captions, one row a seed.
+
+python benchmarks/seeds.py --seeds 5 --output /tmp/seeds [--set dotted.path=value ...]
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+QUALITY = ("contrast", "roughness", "saturation", "diversity")
+
+
+def row(seed: int, run: Path) -> str:
+    """One line of the table."""
+    manifest: dict[str, Any] = json.loads((run / "manifest.json").read_text(encoding="utf-8"))
+    before, after = manifest["evaluation"]["before"], manifest["evaluation"]["after"]
+    cells = [str(seed)]
+    for name in ("right", "background"):
+        cells.append(f"{before['measures'][name]:.3f} → {after['measures'][name]:.3f}")
+    cells += [f"{before['quality'][name]:.3f} → {after['quality'][name]:.3f}" for name in QUALITY]
+    cells.append(f"{sum(manifest['seconds'].values()):.0f}")
+    return "| " + " | ".join(cells) + " |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--set", action="append", default=[], dest="sets")
+    options = parser.parse_args()
+    print(f"| seed | right | background | {' | '.join(QUALITY)} | seconds |")
+    print("|" + "---|" * (len(QUALITY) + 4))
+    for seed in range(options.seeds):
+        run = options.output / f"seed-{seed}"
+        if not (run / "manifest.json").is_file():
+            sets = [part for one in [f"seed={seed}", *options.sets] for part in ("--set", one)]
+            words = [sys.executable, "-m", "treerl", "run", "--output", str(run), *sets]
+            subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
+        print(row(seed, run), flush=True)
+
+
+if __name__ == "__main__":
+    main()
