@@ -122,6 +122,22 @@ def test_n6_the_last_step_of_cps_has_no_density_and_is_refused() -> None:
         refuse_unsound(table, noise, (True,) * 10)
 
 
+@pytest.mark.parametrize("noise", [1e-3, 30.0])
+def test_n6_a_std_outside_the_sound_range_is_refused_where_it_is_sampled_and_only_there(noise: float) -> None:
+    levels = schedule(4)
+    table = DanceSDE(noise).table(levels)
+    refuse_unsound(table, levels, (False,) * 4)
+    with pytest.raises(NumericsError, match=rf"step 1 \(sigma 0.75\) has std {float(table.std[1]):.6g}, outside"):
+        refuse_unsound(table, levels, (False, True, False, False))
+
+
+@pytest.mark.parametrize("below", [0, 1e-12, 1e-7, 1e-6, 5e-4])
+def test_n6_a_schedule_that_starts_just_below_one_has_the_std_of_one_that_starts_at_one(below: float) -> None:
+    # flow_grpo guards by `== 1`: from 1 - 1e-6 its first std is 695
+    sigma = torch.tensor([1 - below, 0.9, 0.5, 0], dtype=torch.float64)
+    assert float(FlowSDE(0.7).table(Schedule(sigma, sigma[:-1])).std[0]) == pytest.approx(0.7, rel=1e-2)
+
+
 def test_n7_every_step_reads_its_own_row_for_any_schedule() -> None:
     generator = torch.Generator().manual_seed(7)
     for _ in range(1000):

@@ -73,7 +73,7 @@ class ParentGain(Baseline):
 
 @dataclass(frozen=True)
 class LeaveSubtreeOut(Baseline):
-    """The mean of the prompt's leaves that are not below the node: unbiased at every depth.
+    """The mean of the prompt's leaves that are not below the node: under uniform weights unbiased at every depth.
 
     An edge that carries all leaves of its prompt has nothing left to be compared with: advantage 0.
     """

@@ -1,5 +1,6 @@
 """Where trees split: how many children each node gets at each step, and which steps are stochastic."""
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cache
@@ -51,6 +52,11 @@ def ode(steps: int) -> Shape:
 def width(depth: int | str, steps: int) -> int:
     """The number of stochastic steps; "all" is every step but the last, whose density would explode."""
     return steps - 1 if isinstance(depth, str) else depth
+
+
+def kept(nodes: int, fraction: float) -> int:
+    """How many of a tree's nodes are trained: the share rounded down, as DanceGRPO counts, but never none."""
+    return max(min(nodes, 1), math.floor(fraction * nodes + 1e-9))
 
 
 @dataclass(frozen=True)

@@ -144,12 +144,17 @@ class CPS(Kernel):
 
 
 def refuse_unsound(table: Table, schedule: Schedule, stochastic: tuple[bool, ...]) -> None:
-    """`NumericsError` when a step that is to be sampled has a std outside [e^-5, e^2]."""
+    """`NumericsError` when a step that is to be sampled has a std outside [e^-5, e^2], or overshoots (factor < 0)."""
     for step, (std, sampled) in enumerate(zip(table.std.tolist(), stochastic, strict=True)):
         if sampled and not STD_FLOOR <= std <= STD_CEILING:
             raise NumericsError(
                 f"kernel: step {step} (sigma {float(schedule.sigma[step]):.6g}) has std {std:.6g}, outside "
                 f"[{STD_FLOOR:.4g}, {STD_CEILING:.4g}]; move the window or change kernel.noise"
+            )
+        if sampled and float(table.state[step]) < 0:
+            raise NumericsError(
+                f"kernel: step {step} (sigma {float(schedule.sigma[step]):.6g}) overshoots: it multiplies the latent by "
+                f"{float(table.state[step]):.3g}; lower kernel.noise"
             )
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from treerl.plan import kept
+from treerl.branching import kept
 from treerl.tree import Tree
 
 Reduce = Literal["nodes", "edges", "depths"]

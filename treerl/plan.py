@@ -1,13 +1,12 @@
 """What a run will do, from its configuration alone: pure, printed by `treerl plan`, and obeyed by the trainer."""
 
-import math
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from treerl import noise, registry
-from treerl.branching import Branching, Law, Shape
+from treerl.branching import Branching, Law, Shape, kept
 from treerl.noise import Purpose
 
 if TYPE_CHECKING:
@@ -52,11 +51,6 @@ def count(shape: Shape, roots: int, fraction: float = 1.0, rewards: int = 1) -> 
     trained = kept(nodes, fraction)
     terms = edges * trained / nodes if nodes else 0
     return Counts(*(roots * value for value in (forwards, trained, terms, live, live, live * rewards)))
-
-
-def kept(nodes: int, fraction: float) -> int:
-    """How many of a tree's nodes are trained: the share rounded down, as DanceGRPO counts, but never none."""
-    return max(min(nodes, 1), math.floor(fraction * nodes + 1e-9))
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from treerl.branching import width
+from treerl.branching import kept, width
 
 if TYPE_CHECKING:
     from treerl.config import Config, Tree
@@ -68,7 +68,7 @@ def nodes(tree: "Tree", steps: int) -> int:
 
 def _updates(config: "Config") -> Iterator[Conflict]:
     train, tree = config.train, config.tree
-    count = train.prompts * tree.roots * nodes(tree, config.env.steps)
+    count = train.prompts * tree.roots * kept(nodes(tree, config.env.steps), tree.fraction)
     if train.updates > count:
         paths = ("train.updates", "train.prompts", "tree.roots", "tree.branch", "tree.depth")
         yield Conflict(
