@@ -53,7 +53,8 @@ class SD35(Backbone):
             )
         except (OSError, ValueError) as error:
             reason = str(error).strip().splitlines()[0]
-            raise InputError(f"backbone.model: {settings.model!r} cannot be loaded as Stable Diffusion 3: {reason}") from error
+            what = f"backbone.model: {settings.model!r} cannot be loaded as Stable Diffusion 3"
+            raise InputError(f"{what}: {reason}") from error
         pipeline.set_progress_bar_config(disable=True)
         return cls(pipeline, settings, device)
 

@@ -153,8 +153,8 @@ def refuse_unsound(table: Table, schedule: Schedule, stochastic: tuple[bool, ...
             )
         if sampled and float(table.state[step]) < 0:
             raise NumericsError(
-                f"kernel: step {step} (sigma {float(schedule.sigma[step]):.6g}) overshoots: it multiplies the latent by "
-                f"{float(table.state[step]):.3g}; lower kernel.noise"
+                f"kernel: step {step} (sigma {float(schedule.sigma[step]):.6g}) overshoots: it multiplies the "
+                f"latent by {float(table.state[step]):.3g}; lower kernel.noise"
             )
 
 
