@@ -12,7 +12,7 @@ import yaml
 from treerl.config import FIELDS, SECTIONS
 from treerl.errors import InputError
 from treerl.loading import resolve
-from treerl.setting import describe
+from treerl.settings.setting import describe
 
 _DATA = Path(__file__).parent / "data"
 _WRITTEN = yaml.safe_load((_DATA / "bad_configs.yaml").read_text("utf-8"))

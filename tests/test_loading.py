@@ -8,11 +8,12 @@ import pytest
 import yaml
 from hypothesis import given, settings, strategies as st
 
-from treerl import loading, yamlfile
+from treerl import loading
 from treerl.config import FIELDS, MAPPINGS, SECTIONS, Config
 from treerl.errors import InputError
 from treerl.loading import dump, parse_rewards, resolve
 from treerl.recipes import RECIPES
+from treerl.settings import yamlfile
 
 
 def _lines(file: Path | None, flags: dict[str, object], allow_plugins: bool = False) -> list[str]:

@@ -13,8 +13,9 @@ import pytest
 import yaml
 from PIL import Image, ImageDraw
 
-from treerl import charts, markup, report
+from treerl import report
 from treerl.errors import StorageError
+from treerl.page import charts, markup
 
 COLOURS = {"red": "#d7352b", "green": "#2e9e4f", "blue": "#2f62d0", "yellow": "#e8c22b"}
 SHAPES = ("circle", "square", "triangle")

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from treerl import markup, report
+from treerl import report
 from treerl.errors import StorageError
+from treerl.page import markup
 
 
 def make_tree(folder: Path, window: Sequence[int], branch: int, roots: int, steps: int = 10) -> dict[str, Any]:

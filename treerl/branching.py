@@ -1,8 +1,8 @@
 """Where trees split: how many children each node gets at each step, and which steps are stochastic."""
 
-import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cache
 
 
@@ -56,7 +56,7 @@ def width(depth: int | str, steps: int) -> int:
 
 def kept(nodes: int, fraction: float) -> int:
     """How many of a tree's nodes are trained: the share rounded down, as DanceGRPO counts, but never none."""
-    return max(min(nodes, 1), math.floor(fraction * nodes + 1e-9))
+    return max(min(nodes, 1), int(Fraction(str(fraction)) * nodes))  # exact: a tree of a bad setting can be vast
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
-from treerl import rules
-from treerl.setting import (
+from treerl.settings import rules
+from treerl.settings.setting import (
     Bool,
     Device,
     Dtype,

@@ -8,15 +8,15 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from treerl import textfile, yamlfile
-from treerl.complaint import complaints
 from treerl.config import Config
-from treerl.draft import Draft, wrap
 from treerl.errors import InputError
 from treerl.recipes import RECIPES
 from treerl.registry import announced
-from treerl.setting import shorten, to_float
-from treerl.yamlfile import Item
+from treerl.settings import textfile, yamlfile
+from treerl.settings.complaint import complaints
+from treerl.settings.draft import Draft, wrap
+from treerl.settings.setting import shorten, to_float
+from treerl.settings.yamlfile import Item
 
 Layer = list[tuple[str, Item]]  # dotted paths and what to write there, in order
 

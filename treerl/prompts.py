@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator, Sequence
 from importlib import resources
 from pathlib import Path
 
-from treerl import textfile
 from treerl.errors import InputError
-from treerl.setting import is_control, shorten
+from treerl.settings import textfile
+from treerl.settings.setting import is_control, shorten
 
 _BYTES = 2**28
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,100}", re.ASCII)

@@ -3,11 +3,11 @@
 import os
 from pathlib import Path
 
-from treerl import curves, gallery, tables, treeview
 from treerl.errors import StorageError
-from treerl.markup import Html, duration, element, number, percent, quoted, show
-from treerl.runfolder import Run, part, read
-from treerl.stylesheet import CSS
+from treerl.page import curves, gallery, tables, treeview
+from treerl.page.markup import Html, duration, element, number, percent, quoted, show
+from treerl.page.runfolder import Run, part, read
+from treerl.page.stylesheet import CSS
 
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _RECIPES = ("TreeGRPO", "BranchGRPO", "MixGRPO", "Flow-GRPO", "Flow-GRPO-Fast", "DanceGRPO", "DDPO", "TempFlow-GRPO")

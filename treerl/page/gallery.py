@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from treerl.markup import Html, element, join, quoted
-from treerl.runfolder import Picture, Sample
+from treerl.page.markup import Html, element, join, quoted
+from treerl.page.runfolder import Picture, Sample
 
 _OPEN = 12  # pairs that are shown at once
 

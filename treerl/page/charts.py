@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from treerl.markup import Html, element, join, show
+from treerl.page.markup import Html, element, join, show
 
 _HITS = 400  # more columns than this cannot be pointed at one by one
 

@@ -5,9 +5,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from treerl.config import FIELDS, MAPPINGS, SECTIONS
-from treerl.draft import Draft
-from treerl.setting import describe, shorten
-from treerl.textfile import shown
+from treerl.settings.draft import Draft
+from treerl.settings.setting import describe, shorten
+from treerl.settings.textfile import shown
 
 _INSIDE = {"rewards": "a finite number other than 0"}  # what a mapping's values are; the others are all options
 _OPTION = "a finite number, a text or true/false"

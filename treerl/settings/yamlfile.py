@@ -8,8 +8,8 @@ from typing import Any, NoReturn
 
 import yaml
 
-from treerl import textfile
 from treerl.errors import InputError
+from treerl.settings import textfile
 
 _BYTES, _NODES, _DEPTH = 1_000_000, 10_000, 20
 _DIGITS = 400  # no setting is longer, and Python refuses to read more than 4,300

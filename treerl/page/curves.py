@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from treerl import charts
-from treerl.markup import Html, element, join, number, show
+from treerl.page import charts
+from treerl.page.markup import Html, element, join, number, show
 
 _WORDS = {
     "clip_fraction": "share of updates held back by clipping",

@@ -13,7 +13,7 @@ import yaml
 from PIL import Image
 
 from treerl.errors import StorageError
-from treerl.markup import number
+from treerl.page.markup import number
 
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,100}")
 

@@ -7,9 +7,9 @@ from pathlib import PurePath
 from typing import Any
 
 from treerl.config import FIELDS, MAPPINGS, SECTIONS
-from treerl.setting import shorten
-from treerl.textfile import shown
-from treerl.yamlfile import Item
+from treerl.settings.setting import shorten
+from treerl.settings.textfile import shown
+from treerl.settings.yamlfile import Item
 
 
 @dataclass

@@ -4,8 +4,8 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from treerl.markup import Html, duration, element, number, show, signed
-from treerl.runfolder import Run, part
+from treerl.page.markup import Html, duration, element, number, show, signed
+from treerl.page.runfolder import Run, part
 
 _COSTS = {
     "iterations": "",

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from treerl.markup import Html, element, join, show, signed
-from treerl.runfolder import Forest, Node
+from treerl.page.markup import Html, element, join, show, signed
+from treerl.page.runfolder import Forest, Node
 
 _WIDTH = 1040.0
 _HEAD = 52.0  # room above the drawing for the step numbers

@@ -1,0 +1,1 @@
+"""The parts of the configuration: types of settings, rules between them, strict YAML, messages."""
