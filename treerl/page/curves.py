@@ -16,7 +16,7 @@ _WORDS = {
     "loss": "the objective; it need not fall",
     "seconds": "wall time of an iteration",
 }
-_APART = {"iteration", "reward", "start", "forwards", "update_forwards"}  # shown elsewhere, or the same every time
+_APART = {"iteration", "reward", "start", "forwards", "update_forwards", "leaves", "edges"}  # shown elsewhere, or the same every time
 
 
 def reward(metrics: Sequence[Mapping[str, Any]], total: float | None) -> Html:
