@@ -16,7 +16,8 @@ _WORDS = {
     "loss": "the objective; it need not fall",
     "seconds": "wall time of an iteration",
 }
-_APART = {"iteration", "reward", "start", "forwards", "update_forwards", "leaves", "edges"}  # shown elsewhere, or the same every time
+# shown elsewhere, or the same every time
+_APART = {"iteration", "reward", "start", "forwards", "update_forwards", "leaves", "edges"}
 
 
 def reward(metrics: Sequence[Mapping[str, Any]], total: float | None) -> Html:
