@@ -83,9 +83,8 @@ class ImageEnv(PromptedEnv):
         table = self.table if stochastic else self._ode
         return table.gaussian(state.x, velocity, state.step)
 
-    def reward(self, state: State) -> Tensor:
-        images = self.decode(state)
-        prompts = [self.prompts[row] for row in state.prompt.tolist()]
+    def score(self, images: Tensor, prompt: Tensor) -> Tensor:
+        prompts = [self.prompts[row] for row in prompt.tolist()]
         return torch.stack([score(name, reward, images, prompts) for name, reward in self.rewards.items()], dim=1)
 
     def decode(self, state: State) -> Tensor:

@@ -86,5 +86,12 @@ class PromptedEnv(Env):
         """The samples of finished states, on the CPU: pictures `[M, 3, H, W]` in [0, 1]."""
 
     @abstractmethod
+    def score(self, images: Tensor, prompt: Tensor) -> Tensor:
+        """Scores `[M, K]` of decoded samples for the prompts in rows `prompt` `[M]`, float64 on the CPU."""
+
+    def reward(self, state: State) -> Tensor:
+        return self.score(self.decode(state), state.prompt)
+
+    @abstractmethod
     def refuse_unsound(self, stochastic: tuple[bool, ...]) -> None:
         """`NumericsError` when one of the steps that are to be sampled has no sound density."""

@@ -55,7 +55,7 @@ def evaluate(
     return Evaluation(
         prompts=texts,
         images=images,
-        score=env.reward(state) @ weight,
+        score=env.score(images, state.prompt) @ weight,
         measures={name: value for one in measures for name, value in one.items()},
         quality=quality(images, state.prompt.to("cpu", torch.int64)),
     )
