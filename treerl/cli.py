@@ -14,6 +14,7 @@ from treerl import registry
 from treerl.config import Config
 from treerl.errors import InputError, TreerlError
 from treerl.loading import parse_rewards, resolve
+from treerl.prompts import chosen
 
 app = typer.Typer(
     name="treerl",
@@ -57,6 +58,7 @@ def run(
     """Train a model from rewards. Without arguments: the built-in tiny model, on the CPU, in about two minutes."""
     resolved = _resolve(backbone, model, reward, recipe, prompts, output, config, set_, allow_plugins)
     _announce_plugins(resolved)
+    chosen(resolved)  # a bad prompt file is refused before anything heavy is imported
     # before torch is imported: spinning OpenMP threads on a busy machine are many times slower than sleeping ones
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from importlib import resources
 from pathlib import Path
 
+from treerl.config import Config
 from treerl.errors import InputError
 from treerl.settings import textfile
 from treerl.settings.setting import is_control, shorten
@@ -55,6 +56,19 @@ def builtin(name: str) -> tuple[list[str], list[str]]:
             raise InputError(f"built-in prompts {name}: {file.name} is missing")
         parts.append(_checked(_lines(textfile.decode(file.read_bytes(), file.name), file.name), file.name, 10_000))
     return parts[0], parts[1]
+
+
+def chosen(config: Config) -> tuple[list[str], list[str]]:
+    """The training and the held-out prompts of the configuration."""
+    own, most = config.prompts, config.prompts.max_length
+    train, heldout = builtin("shapes")
+    if own.train is not None:
+        train = read(Path(own.train), most)
+        if own.heldout is None:
+            train, heldout = split(train, config.seed)
+    if own.heldout is not None:
+        heldout = read(Path(own.heldout), most)
+    return train, heldout[: config.evaluate.prompts]
 
 
 def _checked(rows: Rows, where: str, max_length: int) -> list[str]:

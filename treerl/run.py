@@ -46,7 +46,7 @@ class _Story:
 def run(config: Config, console: Console) -> Path:
     """Train as configured; the run folder. Stopped or failed runs leave their folder, report and adapter as well."""
     torch.set_num_threads(config.train.threads or _threads())
-    train, heldout = read_prompts(config)
+    train, heldout = prompts.chosen(config)
     plan, device = Plan(config), _device(config)
     story = _Story(record.choose(config), record.manifest(config, plan.table()["run"], device))
     with watched() as stop, Display(console, config.train.iterations) as display:
@@ -161,19 +161,6 @@ def load(config: Config, plan: Plan, device: torch.device) -> tuple[Backbone, Pr
     for shape in plan.starts().values():
         env.refuse_unsound(shape.stochastic)
     return backbone, env
-
-
-def read_prompts(config: Config) -> tuple[list[str], list[str]]:
-    """The training and the held-out prompts of the configuration."""
-    own, most = config.prompts, config.prompts.max_length
-    if own.train is not None:
-        train, heldout = prompts.split(prompts.read(Path(own.train), most), config.seed)
-    else:
-        train, heldout = prompts.builtin("shapes")
-    if own.heldout is not None:
-        heldout = prompts.read(Path(own.heldout), most)
-        train = prompts.read(Path(own.train), most) if own.train is not None else train
-    return train, heldout[: config.evaluate.prompts]
 
 
 def _device(config: Config) -> torch.device:
