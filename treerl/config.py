@@ -121,7 +121,7 @@ class Train(Section):
     weights: Literal["lora", "full"] = "lora"
     rank: Int = Field(default=16, ge=1, le=_MANY)
     alpha: Number = Field(default=32.0, gt=0)
-    threads: Int = Field(default=0, ge=0, le=1024)  # 0 is the measured default
+    threads: Int = Field(default=0, ge=0, le=1024)  # 0 is torch's own choice
 
 
 class Evaluate(Section):

@@ -1,6 +1,5 @@
 """A run from beginning to end: load, evaluate, train, evaluate, and leave a folder that tells the story."""
 
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,7 +44,8 @@ class _Story:
 
 def run(config: Config, console: Console) -> Path:
     """Train as configured; the run folder. Stopped or failed runs leave their folder, report and adapter as well."""
-    torch.set_num_threads(config.train.threads or _threads())
+    if config.train.threads:
+        torch.set_num_threads(config.train.threads)
     train, heldout = prompts.chosen(config)
     plan, device = Plan(config), _device(config)
     story = _Story(record.choose(config), record.manifest(config, plan.table()["run"], device))
@@ -171,8 +171,3 @@ def _device(config: Config) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"backbone.device: {name} cannot be used: {str(error).splitlines()[0]}") from error
     return device
-
-
-def _threads() -> int:
-    # what the environment says, else two: more did not help the tiny model, and larger ones run on a GPU
-    return int(os.environ.get("OMP_NUM_THREADS", 0)) or min(2, os.cpu_count() or 1)
