@@ -1,6 +1,6 @@
 """The default run over several seeds, as a user starts it: before and after on held-out captions, one row a seed.
 
-python benchmarks/seeds.py --seeds 5 --output /tmp/seeds [--set dotted.path=value ...]
+python benchmarks/seeds.py --seeds 5 --output DIR [--set dotted.path=value ...]
 """
 
 import argparse

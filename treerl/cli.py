@@ -161,7 +161,7 @@ def _print_plan(table: dict[str, Any]) -> None:
     for name in dict.fromkeys(key for column in columns.values() for key in column):
         shown.add_row(name.replace("_", " "), *(_figure(column.get(name)) for column in columns.values()))
     console.print(shown)
-    if len(starts) > 1:
+    if len({row["sampling_forwards"] for row in starts}) > 1:
         for row in starts:
             print(f"window from step {row['start']}: {row['sampling_forwards']:,} sampling forwards a prompt")
     for name, value in table["memory"].items():
