@@ -161,3 +161,20 @@ def test_a_folder_that_is_no_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"^backbone.adapter: "):
         loaded = treerl.load("backbones", "sd35").load(Settings(), CPU)
         lora.attach(loaded, Train(), tmp_path, seed=0)
+
+
+def test_a_lora_cannot_be_trained_on_as_full_weights(tmp_path: Path) -> None:
+    load = treerl.load("backbones", "sd35").load
+    first: Backbone = load(Settings(max_sequence_length=1), CPU)
+    lora.attach(first, Train(), None, seed=0)
+    lora.save(first, tmp_path)
+    with pytest.raises(InputError, match=r"^train.weights: expected lora, as backbone.adapter .* is a LoRA"):
+        lora.attach(load(Settings(max_sequence_length=1), CPU), Train(weights="full"), tmp_path, seed=0)
+
+
+@pytest.mark.parametrize("name", [lora.LORA_FILE, "transformer/config.json"])
+def test_an_adapter_that_cannot_be_read_is_refused(backbone: Backbone, tmp_path: Path, name: str) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("junk")
+    with pytest.raises(InputError, match=r"^backbone.adapter: .* does not fit this model: "):
+        lora.restore(backbone, tmp_path)

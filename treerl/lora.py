@@ -23,6 +23,8 @@ def attach(backbone: Backbone, train: Train, adapter: Path | None, seed: int) ->
     if adapter is not None:
         restore(backbone, adapter)
     if train.weights == "full":
+        if ADAPTER in getattr(module, "peft_config", {}):
+            raise InputError(f"train.weights: expected lora, as backbone.adapter {adapter} is a LoRA, got full")
         module.requires_grad_(True)
     elif ADAPTER not in getattr(module, "peft_config", {}):
         _add(module, backbone.lora_targets, train, seed)
@@ -61,15 +63,19 @@ def save(backbone: Backbone, folder: Path) -> None:
 
 
 def restore(backbone: Backbone, folder: Path) -> None:
-    """Load what `save` wrote."""
+    """Load what `save` wrote; `InputError` when the folder holds none or one of another model."""
     name = _component(backbone)
-    if (folder / LORA_FILE).is_file():
-        backbone.pipeline.load_lora_weights(folder, weight_name=LORA_FILE, adapter_name=ADAPTER)
-    elif (folder / name / "config.json").is_file():
-        module: Any = backbone.module
-        module.load_state_dict(type(module).from_pretrained(folder / name).state_dict())
-    else:
+    if not (folder / LORA_FILE).is_file() and not (folder / name / "config.json").is_file():
         raise InputError(f"backbone.adapter: {folder} has neither {LORA_FILE} nor a {name} folder")
+    try:
+        if (folder / LORA_FILE).is_file():
+            backbone.pipeline.load_lora_weights(folder, weight_name=LORA_FILE, adapter_name=ADAPTER)
+        else:
+            module: Any = backbone.module
+            module.load_state_dict(type(module).from_pretrained(folder / name).state_dict())
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"backbone.adapter: {folder} does not fit this model: {reason}") from error
 
 
 def _add(module: Any, targets: tuple[str, ...], train: Train, seed: int) -> None:
