@@ -80,6 +80,10 @@ def _training(config: "Config") -> Iterator[Conflict]:
     if config.objective.kl > 0 and config.train.weights == "full":
         message = f"expected 0 with train.weights = full (the reference is the adapter off), got {config.objective.kl}"
         yield Conflict(("objective.kl", "train.weights"), message)
+    dtype = config.backbone.dtype
+    if config.train.weights == "full" and dtype != "float32":
+        message = f"expected float32 with train.weights = full (the weights are the optimizer's own), got {dtype}"
+        yield Conflict(("backbone.dtype", "train.weights"), message)
 
 
 def _size(config: "Config") -> Iterator[Conflict]:
