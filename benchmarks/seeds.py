@@ -1,6 +1,6 @@
-"""The default run over several seeds, as a user starts it: before and after on held-out captions, one row a seed.
+"""A run of a tiny model over several seeds, as a user starts it: before and after on held-out captions, one row a seed.
 
-python benchmarks/seeds.py --seeds 5 --output DIR [--set dotted.path=value ...]
+python benchmarks/seeds.py --seeds 5 --output DIR [--backbone flux] [--set dotted.path=value ...]
 """
 
 import argparse
@@ -29,15 +29,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--backbone", help="whose tiny model; the default run without it")
     parser.add_argument("--set", action="append", default=[], dest="sets")
     options = parser.parse_args()
     print(f"| seed | right | background | {' | '.join(QUALITY)} | seconds |")
     print("|" + "---|" * (len(QUALITY) + 4))
+    chosen = ["--backbone", options.backbone, "--model", "tiny"] if options.backbone else []
     for seed in range(options.seeds):
         run = options.output / f"seed-{seed}"
         if not (run / "manifest.json").is_file():
             sets = [part for one in [f"seed={seed}", *options.sets] for part in ("--set", one)]
-            words = [sys.executable, "-m", "treerl", "run", "--output", str(run), *sets]
+            words = [sys.executable, "-m", "treerl", "run", "--output", str(run), *chosen, *sets]
             subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
         print(row(seed, run), flush=True)
 

@@ -23,7 +23,7 @@ class Seen:
     mask: Tensor  # [N, H, W] how much of each pixel belongs to the object
     colours: Tensor  # [N, len(COLOURS)] distance to each colour
     fits: Tensor  # [N, len(SHAPES)] overlap (IoU) with each shape of the same centroid and area
-    places: Tensor  # [N, len(PLACES)] distance to each place
+    centre: Tensor  # [N, 2] centroid of the object
     sized: Tensor  # [N] whether the area is that of an object
 
 
@@ -33,21 +33,23 @@ class Shapes(Reward):
     def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         """Scores `[N]`: near 1 for what the caption says drawn cleanly, near 0 for one wrong attribute or no object."""
         seen, asked = look(images), _asked(prompts, images.device)
-        colour = _share(-seen.colours.square() / 0.03, asked[0]) * _fade(seen.colours, asked[0], 0.03, 0.35)
-        place = _share(-seen.places.square() / 0.004, asked[2]) * _fade(seen.places, asked[2], 0.045, 0.18)
-        outline = 1 - _fade(seen.fits, asked[1], 0.60, 0.95)
-        shape = _share(seen.fits / 0.03, asked[1]) * outline
-        return (colour * place * shape * seen.sized).float()
+        places = _apart(seen.centre, list(PLACES.values()))
+        place = _share(-places.square() / 0.004, asked[2]) * _fade(places, asked[2], 0.045, 0.18)
+        return (colour_score(seen, asked[0]) * place * shape_score(seen, asked[1]) * seen.sized).float()
+
+    def refuse(self, prompts: Sequence[str]) -> None:
+        for prompt in prompts:
+            Caption.parse(prompt)
 
     def measures(self, images: Tensor, prompts: Sequence[str]) -> dict[str, Tensor]:
         """Hard decisions, and how uneven the background is (which the score leaves out on purpose)."""
         seen, asked = look(images), _asked(prompts, images.device)
-        colour = (seen.colours.argmin(1) == asked[0]) & (seen.colours.amin(1) < NEAR_COLOUR) & seen.sized
-        shape = (seen.fits.argmax(1) == asked[1]) & (seen.fits.amax(1) > GOOD_FIT) & seen.sized
-        place = (seen.places.argmin(1) == asked[2]) & (seen.places.amin(1) < NEAR_PLACE) & seen.sized
+        places = _apart(seen.centre, list(PLACES.values()))
+        colour, shape = is_colour(seen, asked[0]), is_shape(seen, asked[1])
+        place = (places.argmin(1) == asked[2]) & (places.amin(1) < NEAR_PLACE) & seen.sized
         hard = {"right": colour & shape & place, "colour": colour, "shape": shape, "place": place}
         figures = {name: value.float() for name, value in hard.items()}
-        return figures | {"background": _unevenness(images.double(), seen.mask).float()}
+        return figures | {"background": unevenness(images.double(), seen.mask).float()}
 
 
 def look(images: Tensor) -> Seen:
@@ -74,9 +76,29 @@ def look(images: Tensor) -> Seen:
         mask=mask,
         colours=_apart(colour, list(COLOURS.values())),
         fits=both / either,
-        places=_apart(torch.stack([x, y], dim=1), list(PLACES.values())),
+        centre=torch.stack([x, y], dim=1),
         sized=(size > 0.75 * SIZES[0]) & (size < 1.3 * SIZES[1]),
     )
+
+
+def colour_score(seen: Seen, asked: Tensor) -> Tensor:
+    """How well the colour is the one of index `asked` `[N]`, in [0, 1]."""
+    return _share(-seen.colours.square() / 0.03, asked) * _fade(seen.colours, asked, 0.03, 0.35)
+
+
+def shape_score(seen: Seen, asked: Tensor) -> Tensor:
+    """How well the shape is the one of index `asked` `[N]`, in [0, 1]."""
+    return _share(seen.fits / 0.03, asked) * (1 - _fade(seen.fits, asked, 0.60, 0.95))
+
+
+def is_colour(seen: Seen, asked: Tensor) -> Tensor:
+    """Whether an object is there, `[N]`, and its colour is nearest to the one of index `asked` and near to it."""
+    return (seen.colours.argmin(1) == asked) & (seen.colours.amin(1) < NEAR_COLOUR) & seen.sized
+
+
+def is_shape(seen: Seen, asked: Tensor) -> Tensor:
+    """Whether an object is there, `[N]`, and its outline fits the shape of index `asked` best and well."""
+    return (seen.fits.argmax(1) == asked) & (seen.fits.amax(1) > GOOD_FIT) & seen.sized
 
 
 def _asked(prompts: Sequence[str], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
@@ -110,11 +132,15 @@ def _share(logits: Tensor, asked: Tensor) -> Tensor:
 
 def _fade(values: Tensor, asked: Tensor, full: float, none: float) -> Tensor:
     """1 up to `full`, falling to 0 at `none`, of the value `[N]` of the alternative asked for."""
-    value = values.gather(1, asked[:, None]).squeeze(1)
+    return ramp(values.gather(1, asked[:, None]).squeeze(1), full, none)
+
+
+def ramp(value: Tensor, full: float, none: float) -> Tensor:
+    """1 where `value` is on the far side of `full`, 0 on that of `none`, straight in between."""
     return ((none - value) / (none - full)).clamp(0, 1)
 
 
-def _unevenness(images: Tensor, mask: Tensor) -> Tensor:
+def unevenness(images: Tensor, mask: Tensor) -> Tensor:
     """Standard deviation `[N]` of the colour over the pixels away from the object."""
     away = (torch.nn.functional.max_pool2d(mask.unsqueeze(1), 5, stride=1, padding=2).squeeze(1) == 0).to(mask.dtype)
     channels = [images[:, channel] for channel in range(images.shape[1])]

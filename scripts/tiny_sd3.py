@@ -30,19 +30,22 @@ def tokenizer(captions: Sequence[str]) -> CLIPTokenizer:
 
 def text_encoder(words: CLIPTokenizer) -> CLIPTextModelWithProjection:
     """A small CLIP text encoder over that vocabulary."""
-    return CLIPTextModelWithProjection(
-        CLIPTextConfig(
-            vocab_size=len(words),
-            hidden_size=TEXT,
-            intermediate_size=2 * TEXT,
-            num_hidden_layers=2,
-            num_attention_heads=3,
-            max_position_embeddings=TOKENS,
-            projection_dim=TEXT,
-            bos_token_id=words.bos_token_id,
-            eos_token_id=words.eos_token_id,
-            pad_token_id=words.pad_token_id,
-        )
+    return CLIPTextModelWithProjection(text_settings(words))
+
+
+def text_settings(words: CLIPTokenizer) -> CLIPTextConfig:
+    """The sizes of a small CLIP text encoder over that vocabulary."""
+    return CLIPTextConfig(
+        vocab_size=len(words),
+        hidden_size=TEXT,
+        intermediate_size=2 * TEXT,
+        num_hidden_layers=2,
+        num_attention_heads=3,
+        max_position_embeddings=TOKENS,
+        projection_dim=TEXT,
+        bos_token_id=words.bos_token_id,
+        eos_token_id=words.eos_token_id,
+        pad_token_id=words.pad_token_id,
     )
 
 

@@ -15,19 +15,20 @@ from torch import Tensor, nn
 
 from treerl import noise
 from treerl.env import Env
-from treerl.flow import CPS, ODE, DanceSDE, FlowSDE, Gaussian, Kernel, Schedule
 from treerl.grow import Roots, plant
+from treerl.kernel import CPS, ODE, DanceSDE, FlowSDE, Gaussian, Kernel
 from treerl.objective import Edges
+from treerl.schedule import Flow
 from treerl.tree import State, Tree
 
 KERNELS: tuple[Kernel, ...] = (FlowSDE(0.7), DanceSDE(0.3), CPS(0.8))
 
 
-def schedule(steps: int, shift: float = 1.0) -> Schedule:
+def schedule(steps: int, shift: float = 1.0) -> Flow:
     """σ = shift u / (1 + (shift - 1) u) for u from 1 to 0."""
     u = torch.linspace(1, 0, steps + 1, dtype=torch.float64)
     sigma = shift * u / (1 + (shift - 1) * u)
-    return Schedule(sigma, sigma[:-1])
+    return Flow(time=sigma[:-1], sigma=sigma)
 
 
 def published(kernel: Kernel, now: float, after: float, x: float, v: float) -> tuple[float, float]:
@@ -95,7 +96,7 @@ class World(Env):
     """The part of an environment that both worlds share; `asked` counts the rows that went through `velocity`."""
 
     def __init__(
-        self, kernel: Kernel, schedule: Schedule, shape: tuple[int, ...], storage: torch.dtype = torch.float64
+        self, kernel: Kernel, schedule: Flow, shape: tuple[int, ...], storage: torch.dtype = torch.float64
     ) -> None:
         self.schedule = schedule
         self.noisy, self.smooth = kernel.table(schedule), ODE().table(schedule)
@@ -139,7 +140,7 @@ class Linear(World):
     def __init__(
         self,
         kernel: Kernel,
-        schedule: Schedule,
+        schedule: Flow,
         theta: Tensor,
         mean: float = 0.4,
         spread: float = 0.5,
@@ -165,7 +166,7 @@ class Neural(World):
     def __init__(
         self,
         kernel: Kernel,
-        schedule: Schedule,
+        schedule: Flow,
         shape: tuple[int, ...] = (6,),
         storage: torch.dtype = torch.float32,
         width: int = 16,

@@ -24,9 +24,10 @@ def blocks(page: str, language: str) -> list[str]:
 def write_files(page: str, folder: Path) -> list[Path]:
     """The page's Python files, named by their first line."""
     paths = []
-    for code in blocks(page, "python"):
+    for code in [*blocks(page, "python"), *blocks(page, "yaml")]:
         name = code.splitlines()[0].removeprefix("# ")
-        assert name.endswith(".py"), code
+        assert name.endswith((".py", ".yaml")), code
+        (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(code, encoding="utf-8")
         paths.append(folder / name)
     assert paths
@@ -44,7 +45,7 @@ def test_the_first_example_is_short(page: str, most: int) -> None:
     assert len(lines) <= most
 
 
-@pytest.mark.parametrize("page", ["weighting.md", "reward.md", "others.md"])
+@pytest.mark.parametrize("page", ["weighting.md", "reward.md", "others.md", "backbone.md"])
 def test_every_command_of_the_page_does_what_it_says(page: str, tmp_path: Path) -> None:
     write_files(page, tmp_path)
     assert commands(page)

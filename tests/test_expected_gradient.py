@@ -11,8 +11,8 @@ from torch import Tensor
 from treerl.advantage import advantages, standardise
 from treerl.baseline import Baseline, Depth, LeaveSubtreeOut, ParentGain, Prompt, Siblings
 from treerl.branching import Shape, window
-from treerl.flow import CPS, DanceSDE, FlowSDE, Kernel
 from treerl.grow import Roots, grow
+from treerl.kernel import CPS, DanceSDE, FlowSDE, Kernel
 from treerl.objective import Clipped
 from treerl.weighting import SoftmaxSumLogProb, Uniform, Weighting, back_up
 

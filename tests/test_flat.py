@@ -12,8 +12,8 @@ from treerl import noise
 from treerl.advantage import advantages, standardise
 from treerl.baseline import Prompt
 from treerl.branching import Fixed, Shape
-from treerl.flow import ODE, Kernel
 from treerl.grow import Roots, grow
+from treerl.kernel import ODE, Kernel
 from treerl.minibatch import minibatches
 from treerl.objective import Clipped
 from treerl.tree import Tree

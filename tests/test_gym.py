@@ -7,8 +7,8 @@ from gymnasium.error import ResetNeeded
 from gymnasium.utils.env_checker import check_env
 from oracle import Linear, schedule
 
-from treerl.flow import FlowSDE
 from treerl.gym import DenoisingEnv
+from treerl.kernel import FlowSDE
 
 SHAPE = (4,)
 STILL = np.zeros(SHAPE, np.float32)

@@ -7,7 +7,8 @@ import torch
 from oracle import KERNELS, closed_form, log_density, published, schedule
 
 from treerl.errors import NumericsError
-from treerl.flow import CPS, ODE, DanceSDE, FlowSDE, Gaussian, Kernel, Schedule, refuse_unsound
+from treerl.kernel import CPS, ODE, DanceSDE, FlowSDE, Gaussian, Kernel, refuse_unsound
+from treerl.schedule import Flow
 
 LOG_2_PI_E = math.log(2 * math.pi * math.e)
 
@@ -39,7 +40,7 @@ def test_q1_the_first_std_of_flow_sde_is_its_noise() -> None:
 def test_q1_stds_of_sd35_at_ten_steps_are_the_measured_ones() -> None:
     sigma = [1.0, 0.9601, 0.9133, 0.8577, 0.7904, 0.7073, 0.6022, 0.4649, 0.2780, 0.0089, 0.0]
     noise = torch.tensor(sigma, dtype=torch.float64)
-    std = FlowSDE(0.7).table(Schedule(noise, noise[:-1])).std
+    std = FlowSDE(0.7).table(Flow(time=noise[:-1], sigma=noise)).std
     expected = [0.700, 0.743, 0.536, 0.446, 0.392, 0.353, 0.319, 0.282, 0.225, 0.0063]
     assert std.tolist() == pytest.approx(expected, abs=1e-3)
 
@@ -92,7 +93,7 @@ def test_an_ode_step_has_no_density() -> None:
 def test_n6_any_sigma_gives_finite_numbers_or_a_named_error(kernel: Kernel, top: float, gap: float) -> None:
     sigma = torch.tensor([top, top - gap, (top - gap) / 2, 0], dtype=torch.float64)
     try:
-        noise = Schedule(sigma, sigma[:-1])
+        noise = Flow(time=sigma[:-1], sigma=sigma)
         table = kernel.table(noise)
         sampled = (not isinstance(kernel, ODE), False, False)
         refuse_unsound(table, noise, sampled)
@@ -114,7 +115,7 @@ def test_n6_any_sigma_gives_finite_numbers_or_a_named_error(kernel: Kernel, top:
 )
 def test_n6_a_schedule_that_does_not_fall_from_one_to_zero_is_refused(sigma: list[float]) -> None:
     with pytest.raises(NumericsError, match="schedule: expected"):
-        Schedule(torch.tensor(sigma, dtype=torch.float64), torch.zeros(len(sigma) - 1))
+        Flow(time=torch.zeros(len(sigma) - 1), sigma=torch.tensor(sigma, dtype=torch.float64))
 
 
 def test_n6_the_last_step_of_cps_has_no_density_and_is_refused() -> None:
@@ -138,7 +139,7 @@ def test_n6_a_std_outside_the_sound_range_is_refused_where_it_is_sampled_and_onl
 def test_n6_a_schedule_that_starts_just_below_one_has_the_std_of_one_that_starts_at_one(below: float) -> None:
     # flow_grpo guards by `== 1`: from 1 - 1e-6 its first std is 695
     sigma = torch.tensor([1 - below, 0.9, 0.5, 0], dtype=torch.float64)
-    assert float(FlowSDE(0.7).table(Schedule(sigma, sigma[:-1])).std[0]) == pytest.approx(0.7, rel=1e-2)
+    assert float(FlowSDE(0.7).table(Flow(time=sigma[:-1], sigma=sigma)).std[0]) == pytest.approx(0.7, rel=1e-2)
 
 
 def test_n7_every_step_reads_its_own_row_for_any_schedule() -> None:

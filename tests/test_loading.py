@@ -94,8 +94,8 @@ def test_later_layers_win(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert (config.seed, config.train.rows, config.train.rank, config.train.alpha) == (1, 2, 3, 4.0)
     assert config.train.threads == 5 and config.output is None
     assert resolve(None, {"backbone.model": "other"}, []).train.rows == 1  # the preset was the tiny model's
-    preset.write_text("backbone:\n  model: x\n")
-    assert _lines(None, {})[0].startswith("preset sd35-tiny.yaml:2: backbone.model: expected no")
+    preset.write_text("backbone:\n  name: x\n")
+    assert _lines(None, {})[0].startswith("preset sd35-tiny.yaml:2: backbone.name: expected no")
     preset.write_text("train:\n  rows: x\n")
     assert _lines(None, {})[0].startswith("preset sd35-tiny.yaml:2: train.rows: expected an")
 

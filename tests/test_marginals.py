@@ -9,8 +9,8 @@ from oracle import Linear, closed_form, many, schedule
 from torch import Tensor
 
 from treerl.branching import Shape
-from treerl.flow import CPS, ODE, DanceSDE, FlowSDE, Kernel, Table
 from treerl.grow import grow
+from treerl.kernel import CPS, ODE, DanceSDE, FlowSDE, Kernel, Table
 
 MEAN, SPREAD = 0.4, 0.5
 MODES = ((0.3, -1.0, 0.2), (0.7, 0.8, 0.3))  # weight, mean, std

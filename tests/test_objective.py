@@ -11,8 +11,8 @@ from torch import Tensor
 from treerl.advantage import advantages, standardise
 from treerl.baseline import LeaveSubtreeOut, Prompt
 from treerl.branching import window
-from treerl.flow import FlowSDE, Gaussian, Kernel
 from treerl.grow import grow
+from treerl.kernel import FlowSDE, Gaussian, Kernel
 from treerl.objective import Clipped, Edges
 from treerl.tree import Tree
 from treerl.weighting import Uniform

@@ -1,5 +1,8 @@
 """Prompt files of every kind and condition: read as they are meant, or refused by file, line and byte."""
 
+import subprocess
+import sys
+from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -38,8 +41,12 @@ _REFUSED = [
     ("a.txt", b"a\n\xc2\x85\n", ":2: expected no control characters, got U+0085"),
     ("a.txt", b"a\n" + b"x" * 101 + b"\n", ":2: expected at most 100 characters, got 101"),
     ("a.txt", b"x" * 1_000_000, ":1: expected at most 100 characters, got 1000000"),
-    ("a.jsonl", b'{"prompt": "a"}\n{"text": "b", "id": 3}\n', ':2: missing key "prompt"; it has text, id'),
-    ("a.jsonl", b"{}\n", ':1: missing key "prompt"; it has none'),
+    (
+        "a.jsonl",
+        b'{"prompt": "a"}\n{"text": "b", "id": 3}\n',
+        ':2: missing key "prompt" (prompts.field); it has text, id',
+    ),
+    ("a.jsonl", b"{}\n", ':1: missing key "prompt" (prompts.field); it has none'),
     ("a.jsonl", b'{"prompt": "a"}\n["b"]\n', ":2: expected a JSON object, got a list"),
     ("a.jsonl", b'"a"\n', ":1: expected a JSON object, got 'a'"),
     ("a.jsonl", b'{"prompt": null}\n', ':1: "prompt": expected a text, got null'),
@@ -54,7 +61,7 @@ _REFUSED = [
     (
         "a.csv",
         b"id,text\n1,a\n",
-        ':1: missing key "prompt": expected one column of that name, got the columns id, text',
+        ':1: missing key "prompt": expected one column of that name (prompts.field), got the columns id, text',
     ),
     ("a.csv", b"prompt,prompt\na,b\n", ':1: missing key "prompt": expected one column'),
     (
@@ -161,8 +168,25 @@ def test_builtin_sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             prompts.builtin(name)
 
 
-def test_what_comes_with_the_package_is_apart() -> None:
-    folder = Path(prompts.__file__).parent / "prompts"
-    for file in folder.glob("*-train.txt"):
-        train, held = prompts.builtin(file.name.removesuffix("-train.txt"))
-        assert train and held and not set(train) & set(held)
+def test_another_key_or_column_may_hold_the_prompts(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("Prompts,Category\na cat,Colors\n")
+    (tmp_path / "a.jsonl").write_text('{"caption": "a dog", "prompt": 3}\n')
+    assert prompts.read(tmp_path / "a.csv", 100, "Prompts") == ["a cat"]
+    assert prompts.read(tmp_path / "a.jsonl", 100, "caption") == ["a dog"]
+
+
+def test_the_built_in_sets_are_what_their_script_writes(tmp_path: Path) -> None:
+    script = Path(__file__).parent.parent / "scripts" / "write_prompts.py"
+    subprocess.run([sys.executable, str(script), "--output", str(tmp_path)], check=True, timeout=120)
+    shipped = resources.files("treerl").joinpath("prompts")
+    written = sorted(path.name for path in tmp_path.iterdir())
+    assert written == [f"{name}-{part}.txt" for name in ("clips", "scenes") for part in ("heldout", "train")]
+    for name in written:
+        assert (tmp_path / name).read_bytes() == shipped.joinpath(name).read_bytes()
+
+
+@pytest.mark.parametrize("name", ["scenes", "clips", "shapes", "moving-shapes"])
+def test_no_built_in_prompt_is_repeated_or_on_both_sides(name: str) -> None:
+    train, heldout = prompts.builtin(name)
+    assert len(set(train + heldout)) == len(train) + len(heldout)
+    assert min(len(train), len(heldout)) >= 30

@@ -9,8 +9,8 @@ from treerl import noise
 from treerl.branching import Shape, window
 from treerl.env import Env
 from treerl.errors import NumericsError
-from treerl.flow import Gaussian, Kernel
 from treerl.grow import grow
+from treerl.kernel import Gaussian, Kernel
 from treerl.minibatch import minibatches
 from treerl.objective import Clipped
 from treerl.tree import State, Tree

@@ -14,9 +14,10 @@ from treerl.branching import ode, window
 from treerl.config import Backbone as Settings, Config, Train
 from treerl.env import PromptedEnv
 from treerl.errors import InputError
-from treerl.flow import ODE, FlowSDE
 from treerl.grow import grow, plant
+from treerl.kernel import ODE, FlowSDE
 from treerl.loading import resolve
+from treerl.schedule import Flow
 from treerl.tree import Tree
 
 PROMPTS = ["a red circle on the left", "a blue cross at the top", "a green square in the centre"]
@@ -32,7 +33,7 @@ def backbone() -> Backbone:
 def environment(backbone: Backbone, *sets: str) -> PromptedEnv:
     config: Config = resolve(None, {}, list(sets))
     rewards = {name: treerl.load("rewards", name)() for name in config.rewards}
-    env: PromptedEnv = treerl.load("envs", "image").make(backbone, rewards, config)
+    env: PromptedEnv = treerl.load("envs", "denoising").make(backbone, rewards, config)
     return env.ask(PROMPTS)
 
 
@@ -81,6 +82,7 @@ def test_the_schedule_is_the_pipelines_own(backbone: Backbone) -> None:
     scheduler = FlowMatchEulerDiscreteScheduler.from_config(backbone.pipeline.scheduler.config)
     scheduler.set_timesteps(10)
     found = backbone.schedule(10)
+    assert isinstance(found, Flow)
     assert torch.equal(found.sigma, scheduler.sigmas.double()) and torch.equal(found.time, scheduler.timesteps)
 
 
@@ -122,14 +124,18 @@ def test_gradients_reach_every_trainable_weight_and_no_other() -> None:
     env = environment(backbone)
     tree = forest(env, 10)
     env.policy(tree.at(tree.parent[tree.edges[:3]]), stochastic=True).mean.square().sum().backward()  # type: ignore[no-untyped-call]
-    names = {name for name, one in backbone.module.named_parameters() if any(one is two for two in trained)}
+    names = {
+        name for name, one in backbone.denoisers["transformer"].named_parameters() if any(one is two for two in trained)
+    }
     reached = {
-        name for name, one in backbone.module.named_parameters() if one.grad is not None and bool(one.grad.any())
+        name
+        for name, one in backbone.denoisers["transformer"].named_parameters()
+        if one.grad is not None and bool(one.grad.any())
     }
     # the last block drops the text after its attention, so nothing depends on the text's queries there
     last = len(backbone.pipeline.transformer.transformer_blocks) - 1
     assert names - reached == {name for name in names if f"blocks.{last}.attn.add_q_proj" in name}
-    others = [p for p in backbone.module.parameters() if not any(p is one for one in trained)]
+    others = [p for p in backbone.denoisers["transformer"].parameters() if not any(p is one for one in trained)]
     assert others and all(parameter.grad is None for parameter in others)
 
 

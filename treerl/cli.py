@@ -59,16 +59,9 @@ def run(
     resolved = _resolve(backbone, model, reward, recipe, prompts, output, config, set_, allow_plugins)
     _announce_plugins(resolved)
     chosen(resolved)  # a bad prompt file is refused before anything heavy is imported
-    # before torch is imported: spinning OpenMP threads on a busy machine are many times slower than sleeping ones
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging as transformers_logging
-
+    _quiet()
     from treerl import run as runs
 
-    for logging in (diffusers_logging, transformers_logging):
-        logging.disable_progress_bar()
     runs.run(resolved, Console())
 
 
@@ -94,6 +87,47 @@ def plan(
     made = Plan(resolved)
     table = {**made.table(), "memory": memory(resolved, made)}
     print(json.dumps(table, indent=2)) if as_json else _print_plan(table)
+
+
+@app.command()
+def export(
+    source: Annotated[Path, typer.Argument(metavar="RUN|CHECKPOINT", help="A run folder, or a checkpoint in one.")],
+    target: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to write; must not exist, or be empty.")],
+) -> None:
+    """Write what was trained as diffusers loads it by itself, and prove it in a fresh process."""
+    _quiet()
+    from treerl.export import export as exported
+
+    found = exported(source, target)
+    print(f"{found.folder}: {found.kind}")
+    same = f"largest difference of a pixel {found.difference:.1e}"
+    print(f"a fresh process with diffusers alone draws {found.prompt!r} as treerl does: {same}")
+    if found.change is not None:
+        print(f"mean change of a pixel that the LoRA makes: {found.change:.2g}")
+
+
+@app.command()
+def check(
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="backbone.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Its name, or ./mine.py:Class with --allow-plugins.")],
+    model: Model = "miniature",
+    set_: Set = None,
+    allow_plugins: Allow = False,
+) -> None:
+    """Try a plug-in against its contract: what was expected, what came, how to mend it."""
+    _quiet()
+    from treerl.check import CHECKED
+
+    if kind not in CHECKED:
+        raise InputError(f"check: unknown kind {kind!r}; {registry.nearest(kind, list(CHECKED))}")
+    resolved = resolve(None, {"backbone.name": name, "backbone.model": model}, set_ or [], allow_plugins)
+    _announce_plugins(resolved)
+    wrong = 0
+    for finding in CHECKED[kind](resolved):
+        print("\n".join(finding.lines()), flush=True)
+        wrong += not finding.good
+    if wrong:
+        raise InputError(f"check: {name}: {wrong} of its statements do not hold")
 
 
 @app.command("list")
@@ -139,6 +173,20 @@ def _resolve(
         "output": str(output) if output else None,
     }
     return resolve(config, flags, sets or [], allow_plugins)
+
+
+def _quiet() -> None:
+    """Import what is heavy, without its bars and advice."""
+    # before torch is imported: spinning OpenMP threads on a busy machine are many times slower than sleeping ones
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    for logging in (diffusers_logging, transformers_logging):
+        logging.set_verbosity(50)  # critical: what goes wrong is said by us, in one line
+        logging.disable_progress_bar()
 
 
 def _announce_plugins(config: Config) -> None:

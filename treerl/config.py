@@ -34,23 +34,32 @@ class Backbone(Section):
     """The model that is trained."""
 
     name: Annotated[Text, plugin("backbones")] = "sd35"
-    model: Text = "tiny"  # a hub id, a local folder, or the built-in tiny model
+    model: Text = "tiny"  # a hub id, a local folder, tiny, random or miniature
     revision: Text | None = None
     adapter: Text | None = None  # the folder of a trained LoRA to start from
     dtype: Dtype = "float32"
     device: Device = "auto"
     height: Int | None = Field(default=None, ge=8, le=16384, multiple_of=8)
     width: Int | None = Field(default=None, ge=8, le=16384, multiple_of=8)
+    frames: Int | None = Field(default=None, ge=1, le=4096)  # of a video
     max_sequence_length: Int | None = Field(default=None, ge=1, le=65536)
+    negative: Text | None = None  # the negative prompt of guidance; null is the pipeline's own
+    train_unconditional: Bool = False  # gradient through the unconditional half of guidance too
+    variant: Text | None = None  # of the weight files, such as fp16
+    decoder: Text | None = None  # an AutoencoderTiny (folder or hub id) to decode with
+    slicing: Bool = False  # decode one sample at a time
+    tiling: Bool = False  # decode in tiles, and videos in runs of frames
+    offload: Bool = True  # text encoders wait on the CPU
 
 
 class Env(Section):
     """The reverse process that is walked."""
 
-    name: Annotated[Text, plugin("envs")] = "image"
+    name: Annotated[Text, plugin("envs")] = "denoising"
     steps: Int = Field(default=10, ge=2, le=1000)
     guidance: Number = Field(default=1.0, ge=0, le=100)
     storage: Dtype = "float32"  # of the latents that are kept and scored
+    store: Literal["device", "cpu"] = "device"  # where they are kept
 
 
 class Kernel(Section):
@@ -104,7 +113,9 @@ class Prompts(Section):
     """Where prompts come from; null is the built-in set."""
 
     train: Text | None = None
+    builtin: Text = "shapes"  # the built-in set that null files stand for
     heldout: Text | None = None  # null with a train file of one's own: a seeded tenth of that file
+    field: Text = "prompt"  # key of a .jsonl, column of a .csv
     max_length: Int = Field(default=2000, ge=1, le=1_000_000)  # characters
 
 
@@ -121,6 +132,7 @@ class Train(Section):
     weights: Literal["lora", "full"] = "lora"
     rank: Int = Field(default=16, ge=1, le=_MANY)
     alpha: Number = Field(default=32.0, gt=0)
+    checkpointing: Bool = False  # recompute activations in the backward pass instead of keeping them
     threads: Int = Field(default=0, ge=0, le=1024)  # 0 is torch's own choice
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from treerl.backbone import Backbone
-from treerl.flow import Gaussian
+from treerl.kernel import Gaussian
 from treerl.reward import Reward
 from treerl.tree import State
 
@@ -40,7 +40,12 @@ class Env(ABC):
     @property
     @abstractmethod
     def device(self) -> torch.device:
-        """Where latents live."""
+        """Where the policy runs."""
+
+    @property
+    def stored_on(self) -> torch.device:
+        """Where the latents of a tree are kept."""
+        return self.device
 
     @abstractmethod
     def initial(self, prompt: Tensor, noise: Tensor) -> State:
@@ -83,7 +88,7 @@ class PromptedEnv(Env):
 
     @abstractmethod
     def decode(self, state: State) -> Tensor:
-        """The samples of finished states, on the CPU: pictures `[M, 3, H, W]` in [0, 1]."""
+        """The samples of finished states, on the CPU: pictures `[M, 3, H, W]`, videos `[M, F, 3, H, W]`, in [0, 1]."""
 
     @abstractmethod
     def score(self, images: Tensor, prompt: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from treerl import noise
 from treerl.branching import Shape
 from treerl.env import Env
 from treerl.errors import NumericsError
-from treerl.flow import Gaussian
+from treerl.kernel import Gaussian
 from treerl.tree import State, Tree
 
 
@@ -54,16 +54,15 @@ def chunks(count: int, rows: int) -> Iterator[tuple[Tensor, int]]:
 
 def grow(env: Env, roots: Roots, shape: Shape, rows: int, poll: Callable[[], None] = lambda: None) -> Tree:
     """The forest of `roots` under `shape`, with `rows` states in every forward; `poll` may raise to stop."""
-    device = env.device
-    draws = noise.normal(roots.start, env.shape, torch.float32, device)
-    start = env.initial(roots.prompt.to(device), draws)
-    state = State(start.x.to(env.storage), start.step, start.prompt)
+    store = env.stored_on
+    draws = noise.normal(roots.start, env.shape, torch.float32, env.device)
+    start = env.initial(roots.prompt.to(env.device), draws)
+    state = State(start.x.to(store, env.storage), start.step.to(store), start.prompt.to(store))
     levels = [_Level(state.x, torch.full((len(roots.key),), Tree.NO_PARENT), _nothing(len(roots.key)), roots.key)]
     with torch.no_grad():
         for count, stochastic in zip(shape.children, shape.stochastic, strict=True):
             level = _advance(env, state, levels[-1].key, count, stochastic, rows, poll)
-            owner = level.parent.to(device)
-            state = env.transition(state.take(owner), level.x)
+            state = env.transition(state.take(level.parent.to(store)), level.x)
             levels.append(level)
     return _assemble(roots, shape, levels)
 
@@ -75,11 +74,11 @@ def _advance(
     x, log_prob = [], []
     for index, real in chunks(len(key), rows):
         poll()
-        policy = env.policy(state.take(index.to(env.device)), stochastic)
+        policy = env.policy(state.take(index.to(env.stored_on)), stochastic)
         low = int(index[0])
         action, scored = _act(env, policy, keys[low * count : (low + real) * count], real, count, stochastic)
         _refuse_non_finite(action, int(state.step[0]), low)
-        x.append(action)
+        x.append(action.to(env.stored_on))
         log_prob.append(scored)
     parent = torch.arange(len(key)).repeat_interleave(count)
     return _Level(torch.cat(x), parent, torch.cat(log_prob), keys)

@@ -26,7 +26,7 @@ _FLAGS = {  # the flags that are not called like their path
     "rewards": "--reward",
     "prompts.train": "--prompts",
 }
-_CHOICES = frozenset(["recipe", "backbone.name", "backbone.model"])  # these choose the preset, so it cannot set them
+_CHOICES = frozenset(["recipe", "backbone.name"])  # these choose the preset, so it cannot set them
 
 
 def resolve(
@@ -128,17 +128,23 @@ def _recipe(high: Layer) -> Layer:
 
 
 def _preset(layers: Layer) -> Layer:
-    """What the chosen backbone needs at this size: presets/NAME.yaml, or presets/NAME-tiny.yaml for the tiny model."""
+    """What the chosen backbone needs: presets/NAME.yaml, or presets/NAME-tiny.yaml for the tiny model.
+
+    A backbone that was named without a model means the published one, which NAME.yaml names.
+    """
     draft = _drafted(layers)
     name, model = draft.get("backbone.name"), draft.get("backbone.model")
     if not isinstance(name, str) or name not in announced("backbones"):  # also keeps `..` out of the file name
         return []
-    file = f"{name}-tiny.yaml" if model == "tiny" else f"{name}.yaml"
+    published = "backbone.name" in draft.values and "backbone.model" not in draft.values
+    file = f"{name}-tiny.yaml" if model == "tiny" and not published else f"{name}.yaml"
     preset = resources.files("treerl").joinpath("presets", file)
     if not preset.is_file():
         return []
     where = f"preset {file}"
     item = yamlfile.parse(textfile.decode(preset.read_bytes(), where), where)
+    if model == "miniature":  # has none of the sizes that the published model is used with
+        item = Item({key: inner for key, inner in item.value.items() if key != "backbone"}, item.where)
     for path, source in _drafted([("", item)]).sources.items():
         if path in _CHOICES:
             raise InputError(f"{source}: {path}: expected no choice of recipe or backbone in a preset")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from treerl.flow import Gaussian
+from treerl.kernel import Gaussian
 
 
 @dataclass(frozen=True)

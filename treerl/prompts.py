@@ -20,13 +20,16 @@ _NAME = re.compile(r"[A-Za-z0-9._-]{1,100}", re.ASCII)
 Rows = Iterator[tuple[int, str]]  # line number and prompt
 
 
-def read(path: Path, max_length: int) -> list[str]:
-    """The prompts of a .txt, .jsonl or .csv file in their order; blank ones are skipped, repeated ones kept."""
+def read(path: Path, max_length: int, field: str = "prompt") -> list[str]:
+    """The prompts of a .txt, .jsonl or .csv file in their order; blank ones are skipped, repeated ones kept.
+
+    `field` is the key, or the column, that holds them.
+    """
     reader = _READERS.get(path.suffix.lower())
     where = textfile.shown(path)
     if reader is None:
         raise InputError(f"{where}: expected a file named {', '.join(f'*{suffix}' for suffix in _READERS)}")
-    return _checked(reader(textfile.read(path, _BYTES), where), where, max_length)
+    return _checked(reader(textfile.read(path, _BYTES), where, field), where, max_length)
 
 
 def split(prompts: Sequence[str], seed: int, share: float = 0.1) -> tuple[list[str], list[str]]:
@@ -54,20 +57,20 @@ def builtin(name: str) -> tuple[list[str], list[str]]:
         file = folder.joinpath(f"{name}-{part}.txt")
         if not file.is_file():
             raise InputError(f"built-in prompts {name}: {file.name} is missing")
-        parts.append(_checked(_lines(textfile.decode(file.read_bytes(), file.name), file.name), file.name, 10_000))
+        parts.append(_checked(_lines(textfile.decode(file.read_bytes(), file.name)), file.name, 10_000))
     return parts[0], parts[1]
 
 
 def chosen(config: Config) -> tuple[list[str], list[str]]:
     """The training and the held-out prompts of the configuration."""
     own, most = config.prompts, config.prompts.max_length
-    train, heldout = builtin("shapes")
+    train, heldout = builtin(own.builtin)
     if own.train is not None:
-        train = read(Path(own.train), most)
+        train = read(Path(own.train), most, own.field)
         if own.heldout is None:
             train, heldout = split(train, config.seed)
     if own.heldout is not None:
-        heldout = read(Path(own.heldout), most)
+        heldout = read(Path(own.heldout), most, own.field)
     return train, heldout[: config.evaluate.prompts]
 
 
@@ -87,14 +90,14 @@ def _checked(rows: Rows, where: str, max_length: int) -> list[str]:
     return found
 
 
-def _lines(text: str, where: str) -> Rows:
+def _lines(text: str, where: str = "", field: str = "") -> Rows:
     # not splitlines: it also breaks at separators that may stand inside a prompt
     for number, line in enumerate(text.split("\n"), start=1):
         yield number, line.removesuffix("\r")
 
 
-def _objects(text: str, where: str) -> Rows:
-    for number, line in _lines(text, where):
+def _objects(text: str, where: str, field: str) -> Rows:
+    for number, line in _lines(text):
         if not line.strip():
             continue
         try:
@@ -106,37 +109,38 @@ def _objects(text: str, where: str) -> Rows:
             ) from None
         if not isinstance(row, dict):
             raise InputError(f"{where}:{number}: expected a JSON object, got {shorten(row)}")
-        if "prompt" not in row:
+        if field not in row:
             keys = textfile.shown(", ".join(row) or "none")
-            raise InputError(f'{where}:{number}: missing key "prompt"; it has {keys}')
-        if not isinstance(row["prompt"], str):
-            raise InputError(f'{where}:{number}: "prompt": expected a text, got {shorten(row["prompt"])}')
-        yield number, row["prompt"]
+            raise InputError(f'{where}:{number}: missing key "{field}" (prompts.field); it has {keys}')
+        if not isinstance(row[field], str):
+            raise InputError(f'{where}:{number}: "{field}": expected a text, got {shorten(row[field])}')
+        yield number, row[field]
 
 
-def _table(text: str, where: str) -> Rows:
+def _table(text: str, where: str, field: str) -> Rows:
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     header: list[str] | None = None
     try:
         for row in reader:
             if header is None:
-                header = _header(row, where)
+                header = _header(row, where, field)
             elif row and len(row) != len(header):
                 why = "a comma inside a prompt needs quotes"
                 got = f"expected {len(header)} fields, got {len(row)} ({why})"
                 raise InputError(f"{where}:{reader.line_num}: {got}")
             elif row:
-                yield reader.line_num, row[header.index("prompt")]
+                yield reader.line_num, row[header.index(field)]
     except csv.Error as error:
         raise InputError(f"{where}:{reader.line_num}: not CSV: {error}") from None
 
 
-def _header(row: list[str], where: str) -> list[str]:
+def _header(row: list[str], where: str, field: str) -> list[str]:
     header = [name.strip() for name in row]
-    if header.count("prompt") != 1:
+    if header.count(field) != 1:
         found = textfile.shown(", ".join(header) or "none")
-        raise InputError(f'{where}:1: missing key "prompt": expected one column of that name, got the columns {found}')
+        what = "expected one column of that name (prompts.field), got the columns"
+        raise InputError(f'{where}:1: missing key "{field}": {what} {found}')
     return header
 
 
-_READERS: dict[str, Callable[[str, str], Rows]] = {".txt": _lines, ".jsonl": _objects, ".csv": _table}
+_READERS: dict[str, Callable[[str, str, str], Rows]] = {".txt": _lines, ".jsonl": _objects, ".csv": _table}

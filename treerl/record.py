@@ -23,6 +23,7 @@ from treerl.trainer import Step
 
 _PACKAGES = ("treerl", "torch", "diffusers", "transformers", "peft", "numpy", "safetensors")
 _PAIRS = 24  # before/after pictures that a run keeps
+_FRAME = 120  # milliseconds
 
 
 @contextmanager
@@ -139,7 +140,14 @@ def tree(run: Path, iteration: int, step: Step, images: Tensor, total: Tensor) -
 
 
 def picture(path: Path, image: Tensor) -> None:
-    """One picture `[3, H, W]` in [0, 1] as PNG."""
+    """One picture `[3, H, W]` in [0, 1] as PNG; a video `[F, 3, H, W]` as an animated one, which browsers play."""
     with storing(path):
-        pixels = (image.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
-        Image.fromarray(pixels).save(path)
+        frames = image if image.dim() == 4 else image[None]
+        pixels = (frames.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
+        first, *rest = [Image.fromarray(frame) for frame in pixels]
+        if not rest:
+            first.save(path)
+            return
+        # the last frame rests for a moment, so that one sees where the video begins again
+        lasting = [_FRAME] * len(rest) + [6 * _FRAME]
+        first.save(path, save_all=True, append_images=rest, duration=lasting, loop=0)

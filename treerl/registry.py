@@ -18,7 +18,7 @@ CONTRACTS = {
     "backbones": "treerl.backbone:Backbone",
     "rewards": "treerl.reward:Reward",
     "envs": "treerl.env:PromptedEnv",
-    "kernels": "treerl.flow:Kernel",
+    "kernels": "treerl.kernel:Kernel",
     "branchings": "treerl.branching:Branching",
     "weightings": "treerl.weighting:Weighting",
     "baselines": "treerl.baseline:Baseline",

@@ -3,19 +3,27 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from treerl.backbone import Medium
 from treerl.errors import RewardError, TreerlError
 
 
 class Reward(ABC):
     """Scores finished samples; a plug-in subclasses it and is constructed without arguments."""
 
+    takes: ClassVar[Medium] = "pictures"  # [N, 3, H, W]; "videos" are [N, F, 3, H, W]
+
     @abstractmethod
     def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
-        """Score `images` `[N, 3, H, W]` in [0, 1], one prompt each; returns `[N]` floats, higher is better."""
+        """Score samples in [0, 1], one prompt each; returns `[N]` floats, higher is better."""
+
+    def refuse(self, prompts: Sequence[str]) -> None:
+        """`InputError` naming the first of these prompts that cannot be scored; asked before anything is loaded."""
+        return
 
     def measures(self, images: Tensor, prompts: Sequence[str]) -> dict[str, Tensor]:
         """Further figures worth watching in an evaluation, each `[N]` (none unless the reward has some)."""

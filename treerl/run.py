@@ -1,7 +1,7 @@
 """A run from beginning to end: load, evaluate, train, evaluate, and leave a folder that tells the story."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from treerl.env import PromptedEnv
 from treerl.errors import InputError, Stopped, TreerlError
 from treerl.evaluate import Evaluation, evaluate
 from treerl.plan import Counts, Plan
+from treerl.reward import Reward
 from treerl.signals import Stop, watched
 from treerl.trainer import Step, Trainer
 
@@ -47,11 +48,12 @@ def run(config: Config, console: Console) -> Path:
     if config.train.threads:
         torch.set_num_threads(config.train.threads)
     train, heldout = prompts.chosen(config)
-    plan, device = Plan(config), _device(config)
-    story = _Story(record.choose(config), record.manifest(config, plan.table()["run"], device))
+    plan, where = Plan(config), device(config)
+    story = _Story(record.choose(config), record.manifest(config, plan.table()["run"], where))
     with watched() as stop, Display(console, config.train.iterations) as display:
         with story.timed("load"):
-            backbone, env = load(config, plan, device)
+            rewards = scorers(config, [*train, *heldout])
+            backbone, env = load(config, plan, where, rewards)
             made = trainer.make(config, plan, backbone, env, stop.poll)
         record.create(story.folder, config)
         try:
@@ -87,10 +89,17 @@ def _train(story: _Story, display: Display, made: Trainer, train: list[str], hel
             display.iteration(row)
     finally:
         if last is not None:
-            lora.save(made.backbone, story.folder / "checkpoints" / "last")
+            _keep(story, display, made)
             _draw_tree(story.folder, made, last, story.manifest["spent"]["iterations"])
         story.manifest["spent"]["seconds"] = story.manifest["seconds"].get("train", 0.0)
     record.samples(story.folder, before, _evaluate(story, display, made, heldout, "after"))
+
+
+def _keep(story: _Story, display: Display, made: Trainer) -> None:
+    if made.config.backbone.model == "random":
+        display.say("no checkpoint: a LoRA of random weights could be mistaken for one of the model")
+    else:
+        lora.save(made.backbone, story.folder / "checkpoints" / "last")
 
 
 def _evaluate(story: _Story, display: Display, made: Trainer, heldout: list[str], when: str) -> Evaluation:
@@ -153,21 +162,36 @@ def _finish(story: _Story, display: Display) -> None:
     display.say(f"report: {report.write(story.folder)}")
 
 
-def load(config: Config, plan: Plan, device: torch.device) -> tuple[Backbone, PromptedEnv]:
+def scorers(config: Config, prompts: Sequence[str]) -> dict[str, Reward]:
+    """The rewards; `InputError` when one cannot score what the backbone makes, or one of the prompts."""
+    rewards: dict[str, Reward] = {name: registry.load("rewards", name)() for name in config.rewards}
+    makes = registry.load("backbones", config.backbone.name).makes
+    for name, reward in rewards.items():
+        if reward.takes != makes:
+            what = f"it scores {reward.takes}, and {config.backbone.name} makes {makes}"
+            raise InputError(f"rewards.{name}: {what}; choose with --reward (treerl list rewards)")
+        try:
+            reward.refuse(prompts)
+        except InputError as error:
+            raise InputError(f"rewards.{name}: {error}; choose with --reward or --prompts") from error
+    return rewards
+
+
+def load(config: Config, plan: Plan, device: torch.device, rewards: dict[str, Reward]) -> tuple[Backbone, PromptedEnv]:
     """The model, and the environment that its rewards and kernel make of it."""
     backbone: Backbone = registry.load("backbones", config.backbone.name).load(config.backbone, device)
-    rewards = {name: registry.load("rewards", name)() for name in config.rewards}
     env: PromptedEnv = registry.load("envs", config.env.name).make(backbone, rewards, config)
     for shape in plan.starts().values():
         env.refuse_unsound(shape.stochastic)
     return backbone, env
 
 
-def _device(config: Config) -> torch.device:
+def device(config: Config) -> torch.device:
+    """The device that the configuration names, tried; `InputError` when it cannot be used."""
     name = config.backbone.device
-    device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+    found = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
     try:
-        torch.empty(1, device=device)
+        torch.empty(1, device=found)
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"backbone.device: {name} cannot be used: {str(error).splitlines()[0]}") from error
-    return device
+    return found

@@ -104,7 +104,7 @@ class Trainer:
             with torch.no_grad(), lora.disabled(self.backbone):
                 reference = env.policy(parents, stochastic=True).take(owner)
         edges = Edges(
-            x=tree.at(batch.children).x,
+            x=tree.at(batch.children).x.to(device),
             log_prob=tree.log_prob[batch.children].to(device),
             advantage=advantage[batch.children].to(device),
             reference=reference,

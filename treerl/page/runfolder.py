@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from PIL import Image
+from PIL import Image, ImageSequence
 
 from treerl.errors import StorageError
 from treerl.page.markup import number
@@ -175,13 +175,21 @@ def _picture(run: Path, folder: str, name: object, limit: int) -> Picture | None
             image.load()
             size = max(image.size)
             if size > limit:
-                image.thumbnail((limit, limit))
-                buffer = io.BytesIO()
-                image.save(buffer, "PNG")
-                raw = buffer.getvalue()
+                raw = _shrunk(image, limit)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return Picture(None)
     return Picture("data:image/png;base64," + base64.b64encode(raw).decode("ascii"), small=size < 128)
+
+
+def _shrunk(image: Image.Image, limit: int) -> bytes:
+    """The PNG of a picture, or of an animated one, at `limit` pixels."""
+    first, *rest = [frame.copy() for frame in ImageSequence.Iterator(image)]
+    for frame in (first, *rest):
+        frame.thumbnail((limit, limit))
+    animated = {"save_all": True, "append_images": rest, "duration": image.info.get("duration", 120), "loop": 0}
+    buffer = io.BytesIO()
+    first.save(buffer, "PNG", **(animated if rest else {}))
+    return buffer.getvalue()
 
 
 def _sample(run: Path, row: Mapping[str, Any]) -> Sample:

@@ -81,8 +81,8 @@ def _training(config: "Config") -> Iterator[Conflict]:
         message = f"expected 0 with train.weights = full (the reference is the adapter off), got {config.objective.kl}"
         yield Conflict(("objective.kl", "train.weights"), message)
     dtype = config.backbone.dtype
-    if config.train.weights == "full" and dtype != "float32":
-        message = f"expected float32 with train.weights = full (the weights are the optimizer's own), got {dtype}"
+    if config.train.weights == "full" and dtype == "float16":
+        message = f"expected float32 or bfloat16 with train.weights = full (gradients underflow), got {dtype}"
         yield Conflict(("backbone.dtype", "train.weights"), message)
 
 

@@ -1,4 +1,4 @@
-"""The denoising environment of a backbone that makes pictures."""
+"""The denoising environment: a backbone walked by a kernel, its pictures or videos scored by rewards."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -12,9 +12,10 @@ from treerl import registry
 from treerl.backbone import Backbone, Condition
 from treerl.env import PromptedEnv
 from treerl.errors import NumericsError
-from treerl.flow import ODE, Gaussian, Kernel, Schedule, Table, refuse_unsound
 from treerl.grow import chunks
+from treerl.kernel import ODE, Gaussian, Kernel, Table, refuse_unsound
 from treerl.reward import Reward, score
+from treerl.schedule import Schedule
 from treerl.tree import State
 
 if TYPE_CHECKING:
@@ -24,14 +25,15 @@ _REMEMBERED = 4096  # encoded prompts kept; a text is encoded once, alone, so th
 
 
 @dataclass(frozen=True)
-class ImageEnv(PromptedEnv):
-    """A backbone walked by a kernel, its pictures scored by rewards."""
+class Denoising(PromptedEnv):
+    """The Markov decision process of a backbone, a kernel and rewards."""
 
     backbone: Backbone
     kernel: Kernel
     rewards: dict[str, Reward]
     schedule: Schedule
     storage_name: str
+    store: str  # "device" or "cpu"
     guidance: float
     rows: int  # samples per forward and per decode
     prompts: tuple[str, ...] = ()
@@ -39,21 +41,23 @@ class ImageEnv(PromptedEnv):
     memory: dict[str, Condition] = field(default_factory=dict, repr=False)  # shared by all copies
 
     @classmethod
-    def make(cls, backbone: Backbone, rewards: dict[str, Reward], config: "Config") -> "ImageEnv":
+    def make(cls, backbone: Backbone, rewards: dict[str, Reward], config: "Config") -> "Denoising":
         return cls(
             backbone=backbone,
             kernel=registry.build("kernels", config.kernel.name, config.kernel),
             rewards=rewards,
             schedule=backbone.schedule(config.env.steps),
             storage_name=config.env.storage,
+            store=config.env.store,
             guidance=config.env.guidance,
             rows=config.train.rows,
         )
 
-    def ask(self, prompts: Sequence[str]) -> "ImageEnv":
-        return replace(self, prompts=tuple(prompts), condition=_encode(self.backbone, self.memory, prompts))
+    def ask(self, prompts: Sequence[str]) -> "Denoising":
+        condition = _encode(self.backbone, self.memory, prompts).to(self.device)
+        return replace(self, prompts=tuple(prompts), condition=condition)
 
-    def walk(self, steps: int) -> "ImageEnv":
+    def walk(self, steps: int) -> "Denoising":
         return replace(self, schedule=self.backbone.schedule(steps))
 
     @property
@@ -73,25 +77,30 @@ class ImageEnv(PromptedEnv):
     def device(self) -> torch.device:
         return self.backbone.device
 
+    @property
+    def stored_on(self) -> torch.device:
+        return torch.device("cpu") if self.store == "cpu" else self.device
+
     def initial(self, prompt: Tensor, noise: Tensor) -> State:
         return State(self.backbone.initial(noise), torch.zeros_like(prompt), prompt)
 
     def policy(self, state: State, stochastic: bool) -> Gaussian:
         assert self.condition is not None, "ask() comes before policy()"
         time = self.schedule.time[state.step.cpu()].to(self.device)
-        velocity = self.backbone.predict(state.x, time, self.condition.take(state.prompt), self.guidance)
+        x = state.x.to(self.device)
+        prediction = self.backbone.predict(x, time, self.condition.take(state.prompt.to(self.device)), self.guidance)
         table = self.table if stochastic else self._ode
-        return table.gaussian(state.x, velocity, state.step)
+        return table.gaussian(x, prediction, state.step)
 
     def score(self, images: Tensor, prompt: Tensor) -> Tensor:
         prompts = [self.prompts[row] for row in prompt.tolist()]
         return torch.stack([score(name, reward, images, prompts) for name, reward in self.rewards.items()], dim=1)
 
     def decode(self, state: State) -> Tensor:
-        """The pictures `[M, 3, H, W]` in [0, 1] of finished states, on the CPU."""
+        """The pictures `[M, 3, H, W]` or videos `[M, F, 3, H, W]` in [0, 1] of finished states, on the CPU."""
         with torch.no_grad():
             parts = [
-                self.backbone.decode(state.x[index.to(self.device)])[:real].cpu()
+                self.backbone.decode(state.x[index.to(state.x.device)].to(self.device))[:real].cpu()
                 for index, real in chunks(len(state.x), self.rows)
             ]
         images = torch.cat(parts)
@@ -119,6 +128,5 @@ def _encode(backbone: Backbone, memory: dict[str, Condition], prompts: Sequence[
         if prompt not in memory:
             if len(memory) >= _REMEMBERED:
                 memory.pop(next(iter(memory)))
-            memory[prompt] = backbone.encode([prompt])
-    rows = [memory[prompt] for prompt in prompts]
-    return Condition({name: torch.cat([row[name] for row in rows]) for name in rows[0].tensors})
+            memory[prompt] = backbone.encode([prompt]).to("cpu")
+    return Condition.cat([memory[prompt] for prompt in prompts])

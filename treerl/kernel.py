@@ -1,7 +1,7 @@
-"""Kernels: one reverse step as a Gaussian, x' ~ N(a_i x + b_i v, s_i²), the same numbers for sampler and scorer.
+"""Kernels: one reverse step as a Gaussian, x' ~ N(a_i x + b_i p, s_i²), the same numbers for sampler and scorer.
 
-Conventions (rectified flow): x_σ = (1-σ) x₀ + σ ε, v = ε - x₀, σ falls from 1 (noise) to 0 (sample),
-Δ_i = σ_i - σ_{i+1}.
+p is the network's prediction. Of a rectified flow it is the velocity v = ε - x₀, with x_σ = (1-σ) x₀ + σ ε, σ falling
+from 1 (noise) to 0 (sample), Δ_i = σ_i - σ_{i+1}; of a diffusion model it is ε or v (treerl/schedule.py).
 """
 
 import math
@@ -11,29 +11,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from treerl.errors import NumericsError
+from treerl.errors import InputError, NumericsError
+from treerl.schedule import Flow, Schedule
 
 STD_FLOOR, STD_CEILING = math.exp(-5), math.exp(2)  # a density narrower or wider than this cannot be scored soundly
 _NEAR_ONE = 1e-3  # within this of σ = 1 the factor 1/(1-σ) is taken at the next σ, as Flow-GRPO does at σ = 1
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """The noise levels of a sampler and what the network is told at each of them."""
-
-    sigma: Tensor  # [T + 1] float64, strictly decreasing, 1 = pure noise
-    time: Tensor  # [T] the time argument of the network, in the network's own unit
-
-    def __post_init__(self) -> None:
-        sigma = self.sigma
-        if not bool(torch.isfinite(sigma).all()) or float(sigma[0]) > 1 or float(sigma[-1]) < 0:
-            raise NumericsError(f"schedule: expected finite sigmas in [0, 1], got {sigma.tolist()}")
-        if bool((sigma.diff() >= 0).any()):
-            raise NumericsError(f"schedule: expected strictly decreasing sigmas, got {sigma.tolist()}")
-
-    @property
-    def steps(self) -> int:
-        return len(self.time)
 
 
 @dataclass(frozen=True)
@@ -94,11 +76,29 @@ class Kernel(ABC):
 
 @dataclass(frozen=True)
 class ODE(Kernel):
-    """The deterministic Euler step, x' = x - Δ v."""
+    """The deterministic step: Euler's, x' = x - Δ v, on a flow; DDIM's with η = 0 on a diffusion model."""
 
     def table(self, schedule: Schedule) -> Table:
-        delta = -schedule.sigma.diff()
-        return Table(torch.ones_like(delta), -delta, torch.zeros_like(delta))
+        return _renoise(schedule, torch.zeros(schedule.steps, dtype=torch.float64))
+
+
+@dataclass(frozen=True)
+class DDIM(Kernel):
+    """DDIM with noise (arXiv 2010.02502 Eq. 12 and 16); `noise` is η: 0 is the ODE, 1 as much as DDPM's posterior.
+
+    s² = η² (n'²/n²) (n² - (a/a')² n'²) for signal a and noise n, which is the published form where a² + n² = 1.
+    """
+
+    noise: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.noise <= 1:
+            raise ValueError(f"kernel.noise: expected a number in [0, 1] for ddim, got {self.noise}")
+
+    def table(self, schedule: Schedule) -> Table:
+        signal, noise = schedule.signal, schedule.noise
+        fresh = noise[:-1].square() - (signal[:-1] / signal[1:]).square() * noise[1:].square()
+        return _renoise(schedule, self.noise * noise[1:] / noise[:-1] * fresh.clamp(min=0).sqrt())
 
 
 @dataclass(frozen=True)
@@ -108,10 +108,11 @@ class FlowSDE(Kernel):
     noise: float = 0.7
 
     def table(self, schedule: Schedule) -> Table:
-        sigma = schedule.sigma[:-1]
+        flow = _flow("flow-sde", schedule)
+        sigma = flow.sigma[:-1]
         gap = 1 - sigma
-        gap = torch.where(gap < _NEAR_ONE, 1 - schedule.sigma[1:], gap)
-        return _sde(schedule, self.noise * torch.sqrt(sigma / gap))
+        gap = torch.where(gap < _NEAR_ONE, 1 - flow.sigma[1:], gap)
+        return _sde(flow, self.noise * torch.sqrt(sigma / gap))
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,8 @@ class DanceSDE(Kernel):
     noise: float = 0.3
 
     def table(self, schedule: Schedule) -> Table:
-        return _sde(schedule, torch.full_like(schedule.sigma[:-1], self.noise))
+        flow = _flow("dance-sde", schedule)
+        return _sde(flow, torch.full_like(flow.sigma[:-1], self.noise))
 
 
 @dataclass(frozen=True)
@@ -138,9 +140,7 @@ class CPS(Kernel):
             raise ValueError(f"kernel.noise: expected a number in [0, 1] for cps, got {self.noise}")
 
     def table(self, schedule: Schedule) -> Table:
-        now, after = schedule.sigma[:-1], schedule.sigma[1:]
-        kept = after * math.cos(self.noise * math.pi / 2)
-        return Table(1 - after + kept, kept * (1 - now) - now * (1 - after), after * math.sin(self.noise * math.pi / 2))
+        return _renoise(schedule, schedule.noise[1:] * math.sin(self.noise * math.pi / 2))
 
 
 def refuse_unsound(table: Table, schedule: Schedule, stochastic: tuple[bool, ...]) -> None:
@@ -148,17 +148,31 @@ def refuse_unsound(table: Table, schedule: Schedule, stochastic: tuple[bool, ...
     for step, (std, sampled) in enumerate(zip(table.std.tolist(), stochastic, strict=True)):
         if sampled and not STD_FLOOR <= std <= STD_CEILING:
             raise NumericsError(
-                f"kernel: step {step} (sigma {float(schedule.sigma[step]):.6g}) has std {std:.6g}, outside "
+                f"kernel: step {step} (sigma {float(schedule.noise[step]):.6g}) has std {std:.6g}, outside "
                 f"[{STD_FLOOR:.4g}, {STD_CEILING:.4g}]; move the window or change kernel.noise"
             )
         if sampled and float(table.state[step]) < 0:
             raise NumericsError(
-                f"kernel: step {step} (sigma {float(schedule.sigma[step]):.6g}) overshoots: it multiplies the "
+                f"kernel: step {step} (sigma {float(schedule.noise[step]):.6g}) overshoots: it multiplies the "
                 f"latent by {float(table.state[step]):.3g}; lower kernel.noise"
             )
 
 
-def _sde(schedule: Schedule, diffusion: Tensor) -> Table:
+def _renoise(schedule: Schedule, std: Tensor) -> Table:
+    # x' = a' x̂₀ + sqrt(n'² - s²) ε̂ + s z: the implied sample, re-noised to the next level
+    split, signal = schedule.split(), schedule.signal[1:]
+    kept = (schedule.noise[1:].square() - std.square()).clamp(min=0).sqrt()
+    state, prediction = (signal * a + kept * c for a, c in zip(split.sample, split.noise, strict=True))
+    return Table(state, prediction, std)
+
+
+def _flow(name: str, schedule: Schedule) -> Flow:
+    if not isinstance(schedule, Flow):
+        raise InputError(f"kernel.name: {name} is for rectified flows, and this is a diffusion model; use ddim")
+    return schedule
+
+
+def _sde(schedule: Flow, diffusion: Tensor) -> Table:
     # mean = x - Δ [v + g²/(2σ) (x + (1-σ) v)], std = g sqrt(Δ): the flow's drift plus the score term of Song et al.
     sigma, delta = schedule.sigma[:-1], -schedule.sigma.diff()
     pull = diffusion.square() * delta / (2 * sigma)

@@ -1,0 +1,60 @@
+"""HunyuanVideo (rectified flow video): Llama reads the prompt inside a template, and guidance is embedded."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from treerl.backbone import Condition
+from treerl.pipelined import Pipelined
+from treerl.schedule import Flow
+
+
+class HunyuanVideo(Pipelined):
+    """A `HunyuanVideoPipeline`; latents are `[C, (F - 1) / 4 + 1, H / 8, W / 8]`."""
+
+    name = "hunyuan-video"
+    title = "HunyuanVideo"
+    pipeline_class = "HunyuanVideoPipeline"
+    makes = "videos"
+    embedded = True
+
+    @property
+    def default_size(self) -> tuple[int, int, int]:
+        return 720, 1280, 129
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        patch = self.pipeline.transformer.config.patch_size
+        return self.pipeline.vae_scale_factor_spatial * patch, self.pipeline.vae_scale_factor_temporal
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        unit, span = self.pipeline.vae_scale_factor_spatial, self.pipeline.vae_scale_factor_temporal
+        channels = self.pipeline.transformer.config.in_channels
+        return channels, (self.frames - 1) // span + 1, self.height // unit, self.width // unit
+
+    def texts(self, prompts: list[str]) -> Mapping[str, Tensor]:
+        text, pooled, mask = self.pipeline.encode_prompt(prompts, device=self.device, **self.tokens)
+        return {"text": text, "pooled": pooled, "mask": mask}
+
+    def schedule(self, steps: int) -> Flow:
+        return self.flow(self.walked(steps, sigmas=np.linspace(1.0, 0.0, steps + 1)[:-1]))
+
+    def network(self, x: Tensor, time: Tensor, condition: Condition, guidance: float) -> Tensor:
+        velocity: Tensor = self.pipeline.transformer(
+            hidden_states=x,
+            timestep=time,
+            encoder_hidden_states=condition["text"],
+            encoder_attention_mask=condition["mask"],
+            pooled_projections=condition["pooled"],
+            guidance=torch.full((len(x),), 1000 * guidance, device=x.device),
+            return_dict=False,
+        )[0]
+        return velocity
+
+    def decoded(self, x: Tensor) -> Tensor:
+        vae = self.pipeline.vae
+        videos: Tensor = vae.decode(x / vae.config.scaling_factor, return_dict=False)[0]
+        return videos

@@ -1,0 +1,88 @@
+"""LTX-Video (rectified flow video, packed latents): 0.9 and later checkpoints of the text-to-video pipeline."""
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from treerl.backbone import Condition
+from treerl.errors import InputError
+from treerl.pipelined import Pipelined
+from treerl.schedule import Flow
+
+FRAME_RATE = 25  # frames a second, as the pipeline's own call assumes
+
+
+class LTX(Pipelined):
+    """An `LTXPipeline`; latents are rows of tokens `[((F - 1) / 8 + 1) · H/32 · W/32, C]`."""
+
+    name = "ltx"
+    title = "LTX-Video"
+    pipeline_class = "LTXPipeline"
+    makes = "videos"
+
+    def prepare(self) -> None:
+        if any(self.pipeline.vae.config.decoder_inject_noise):
+            raise InputError(
+                "backbone.model: expected an autoencoder that decodes a latent always to the same video, "
+                "got one that draws noise (decoder_inject_noise), as LTX-Video 0.9.1 has; use 0.9"
+            )
+
+    @property
+    def default_size(self) -> tuple[int, int, int]:
+        return 512, 704, 161
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        # the pipeline's own call asks for 32, whatever the autoencoder
+        return math.lcm(32, self.pipeline.vae_spatial_compression_ratio), self.pipeline.vae_temporal_compression_ratio
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return math.prod(self._latent), self.pipeline.transformer.config.in_channels
+
+    def texts(self, prompts: list[str]) -> Mapping[str, Tensor]:
+        text, mask, _, _ = self.pipeline.encode_prompt(
+            prompts, do_classifier_free_guidance=False, device=self.device, **self.tokens
+        )
+        return {"text": text, "mask": mask}
+
+    def schedule(self, steps: int) -> Flow:
+        even = np.linspace(1.0, 1 / steps, steps)
+        return self.flow(self.walked(steps, sigmas=even, mu=self.shift(self.shape[0])))
+
+    def network(self, x: Tensor, time: Tensor, condition: Condition, guidance: float) -> Tensor:
+        frames, rows, columns = self._latent
+        unit, span = self.pipeline.vae_spatial_compression_ratio, self.pipeline.vae_temporal_compression_ratio
+        velocity: Tensor = self.pipeline.transformer(
+            hidden_states=x,
+            timestep=time,
+            encoder_hidden_states=condition["text"],
+            encoder_attention_mask=condition["mask"],
+            num_frames=frames,
+            height=rows,
+            width=columns,
+            rope_interpolation_scale=(span / FRAME_RATE, unit, unit),
+            return_dict=False,
+        )[0]
+        return velocity
+
+    def decoded(self, x: Tensor) -> Tensor:
+        vae = self.pipeline.vae
+        latents = self.pipeline._denormalize_latents(
+            self.pipeline._unpack_latents(x, *self._latent),
+            vae.latents_mean,
+            vae.latents_std,
+            vae.config.scaling_factor,
+        )
+        # newer decoders are told how much noise was mixed into their latents: none, as in the pipeline's own call
+        level = torch.zeros(len(x), device=x.device, dtype=x.dtype) if vae.config.timestep_conditioning else None
+        videos: Tensor = vae.decode(latents, level, return_dict=False)[0]
+        return videos
+
+    @property
+    def _latent(self) -> tuple[int, int, int]:
+        unit, span = self.pipeline.vae_spatial_compression_ratio, self.pipeline.vae_temporal_compression_ratio
+        return (self.frames - 1) // span + 1, self.height // unit, self.width // unit

@@ -1,0 +1,85 @@
+"""Stable Diffusion 1 and 2 (variance-preserving diffusion, U-Net): predictions of the noise, or of v as in 2.x."""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from diffusers import DDIMScheduler
+from torch import Tensor
+
+from treerl.backbone import Condition
+from treerl.errors import InputError
+from treerl.pipelined import Pipelined
+from treerl.schedule import Diffusion
+
+PREDICTS: Mapping[str, Literal["noise", "v"]] = {"epsilon": "noise", "v_prediction": "v"}
+
+
+class SD15(Pipelined):
+    """A `StableDiffusionPipeline`, walked by DDIM on the betas that the checkpoint ships."""
+
+    name = "sd15"
+    title = "Stable Diffusion 1 and 2"
+    pipeline_class = "StableDiffusionPipeline"
+    denoiser_names = ("unet",)
+
+    def prepare(self) -> None:
+        config = self.pipeline.scheduler.config
+        kind = config.get("prediction_type", "epsilon")
+        if "beta_start" not in config or kind not in PREDICTS:
+            found = f"{type(self.pipeline.scheduler).__name__} of {kind}"
+            raise InputError(f"backbone.model: expected a scheduler of betas and {' or '.join(PREDICTS)}, got {found}")
+        if self.pipeline.unet.config.time_cond_proj_dim is not None:
+            raise InputError("backbone.model: expected guidance by two forwards, got a U-Net that is told its strength")
+        if self.settings.max_sequence_length is not None:
+            length = self.settings.max_sequence_length
+            raise InputError(f"backbone.max_sequence_length: expected null, as CLIP's length is fixed, got {length}")
+        # a step of the shipped scheduler may depend on those before (PNDM) or rescale the latent (Euler)
+        self.pipeline.scheduler = DDIMScheduler.from_config(
+            config, clip_sample=False, set_alpha_to_one=False, steps_offset=1
+        )
+
+    @property
+    def default_size(self) -> tuple[int, int, int]:
+        side = self.pipeline.unet.config.sample_size * self.pipeline.vae_scale_factor
+        return side, side, 1
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        return self.pipeline.vae_scale_factor, 1
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        unit = self.pipeline.vae_scale_factor
+        return self.pipeline.unet.config.in_channels, self.height // unit, self.width // unit
+
+    def texts(self, prompts: list[str]) -> Mapping[str, Tensor]:
+        text, _ = self.pipeline.encode_prompt(prompts, self.device, 1, do_classifier_free_guidance=False)
+        return {"text": text}
+
+    def schedule(self, steps: int) -> Diffusion:
+        config = self.pipeline.scheduler.config
+        if steps >= config.num_train_timesteps:  # the offset of one would ask for a level that was never trained
+            raise InputError(f"env.steps: expected less than the {config.num_train_timesteps} of training, got {steps}")
+        scheduler = self.walked(steps)
+        levels = torch.cat([scheduler.alphas_cumprod[scheduler.timesteps], scheduler.final_alpha_cumprod[None]])
+        return Diffusion(scheduler.timesteps.float(), levels.double(), PREDICTS[config.prediction_type])
+
+    def network(self, x: Tensor, time: Tensor, condition: Condition, guidance: float) -> Tensor:
+        prediction: Tensor = self.pipeline.unet(
+            x,
+            time,
+            encoder_hidden_states=condition["text"],
+            added_cond_kwargs=self.added(x, condition),
+            return_dict=False,
+        )[0]
+        return prediction
+
+    def added(self, x: Tensor, condition: Condition) -> dict[str, Any] | None:
+        """What the U-Net is told beside the text; `x` says how many rows and which dtype."""
+        return None
+
+    def decoded(self, x: Tensor) -> Tensor:
+        vae = self.pipeline.vae
+        pictures: Tensor = vae.decode(x / vae.config.scaling_factor, return_dict=False)[0]
+        return pictures

@@ -1,0 +1,92 @@
+"""Wan (rectified flow video): 2.1 T2V 1.3B and 14B, 2.2 TI2V-5B with a time per token, 2.2 A14B with two experts."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
+from torch import Tensor
+
+from treerl.backbone import Condition
+from treerl.errors import InputError
+from treerl.pipelined import Pipelined
+from treerl.schedule import Flow
+
+
+class Wan(Pipelined):
+    """A `WanPipeline`; latents are `[C, (F - 1) / 4 + 1, H / 8, W / 8]`, or as coarse as the autoencoder makes them."""
+
+    name = "wan"
+    title = "Wan"
+    pipeline_class = "WanPipeline"
+    makes = "videos"
+    denoiser_names = ("transformer", "transformer_2")
+    precise_vae = True
+
+    def prepare(self) -> None:
+        scheduler = self.pipeline.scheduler
+        if isinstance(scheduler, FlowMatchEulerDiscreteScheduler):
+            return
+        config = scheduler.config
+        flow = config.get("use_flow_sigmas") and config.get("prediction_type") == "flow_prediction"
+        if not isinstance(scheduler, UniPCMultistepScheduler) or not flow:
+            kind = type(scheduler).__name__
+            raise InputError(f"backbone.model: expected Euler's flow scheduler or UniPC with flow sigmas, got {kind}")
+        # UniPC of order 1 without its corrector is Euler on the sigmas that the checkpoint ships, which Euler's own
+        # scheduler would not reproduce, as it shifts the last of them twice
+        every = list(range(config.num_train_timesteps))
+        self.pipeline.scheduler = UniPCMultistepScheduler.from_config(config, solver_order=1, disable_corrector=every)
+
+    @property
+    def default_size(self) -> tuple[int, int, int]:
+        return 480, 832, 81
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        patch = self._config.patch_size[1]
+        # the pipeline's own call asks for 16, whatever the autoencoder
+        return math.lcm(16, self.pipeline.vae_scale_factor_spatial * patch), self.pipeline.vae_scale_factor_temporal
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        unit, span = self.pipeline.vae_scale_factor_spatial, self.pipeline.vae_scale_factor_temporal
+        return self._config.in_channels, (self.frames - 1) // span + 1, self.height // unit, self.width // unit
+
+    def texts(self, prompts: list[str]) -> Mapping[str, Tensor]:
+        length = {"max_sequence_length": 512} | self.tokens  # what the pipeline's call passes to it
+        text, _ = self.pipeline.encode_prompt(prompts, do_classifier_free_guidance=False, device=self.device, **length)
+        return {"text": text}
+
+    def schedule(self, steps: int) -> Flow:
+        return self.flow(self.walked(steps))
+
+    def network(self, x: Tensor, time: Tensor, condition: Condition, guidance: float) -> Tensor:
+        text = condition["text"]
+        ratio = self.pipeline.config.boundary_ratio
+        if ratio is None:
+            return self._expert("transformer", x, time, text)
+        first = time >= ratio * self.pipeline.scheduler.config.num_train_timesteps
+        if bool(first.all()):
+            return self._expert("transformer", x, time, text)
+        if not bool(first.any()):
+            return self._expert("transformer_2", x, time, text)
+        # both on all rows, so that how many rows share a forward never depends on their times
+        early, late = (self._expert(name, x, time, text) for name in self.denoiser_names)
+        return torch.where(first.view(-1, 1, 1, 1, 1), early, late)
+
+    def decoded(self, x: Tensor) -> Tensor:
+        videos: Tensor = self.pipeline.vae.decode(self.denormalised(x), return_dict=False)[0]
+        return videos
+
+    @property
+    def _config(self) -> Any:
+        return self.pipeline.transformer.config
+
+    def _expert(self, name: str, x: Tensor, time: Tensor, text: Tensor) -> Tensor:
+        if self.pipeline.config.expand_timesteps:  # one time for each token
+            time = time[:, None].expand(-1, x[0, 0].numel() // math.prod(self._config.patch_size))
+        velocity: Tensor = getattr(self.pipeline, name)(
+            hidden_states=x, timestep=time, encoder_hidden_states=text, return_dict=False
+        )[0]
+        return velocity

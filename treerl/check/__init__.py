@@ -1,0 +1,9 @@
+"""The conformance kit: says of a plug-in what was expected, what came, and how to mend it."""
+
+from collections.abc import Callable, Iterator
+
+from treerl.check import backbone
+from treerl.check.finding import Finding
+from treerl.config import Config
+
+CHECKED: dict[str, Callable[[Config], Iterator[Finding]]] = {"backbone": backbone.findings}  # by kind of plug-in

@@ -1,0 +1,65 @@
+"""The backbone that is checked, at its smallest: a few rows, a few steps, prompts of different lengths."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from treerl import noise, registry
+from treerl.backbone import Backbone, Condition
+from treerl.env import PromptedEnv
+from treerl.kernel import DDIM, FlowSDE
+from treerl.schedule import Flow
+
+PROMPTS = ("a cat", "a red bird above a snowy mountain, oil painting", "x")
+STEPS, GUIDANCE, ROWS = 4, 3.5, 3
+TOLERANCE = 1e-5  # relative, of float32 arithmetic in another order
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A backbone, and how to make another of the same."""
+
+    make: Callable[[], Backbone]
+    backbone: Backbone
+    condition: Condition
+    x: Tensor  # [ROWS, *shape]
+    guidance: float
+
+    def predict(self, backbone: Backbone | None = None, step: int = 1) -> Tensor:
+        """The prediction for all rows at one step."""
+        one = backbone or self.backbone
+        time = one.schedule(STEPS).time[[step] * ROWS].to(one.device)
+        return one.predict(self.x, time, self.condition, self.guidance)
+
+
+def subject(make: Callable[[], Backbone], guidance: float = GUIDANCE) -> Subject:
+    """What the checks look at."""
+    backbone = make()
+    condition = backbone.encode(PROMPTS)
+    start = noise.normal(noise.children(noise.key(0), ROWS), backbone.shape, torch.float32, backbone.device)
+    return Subject(make, backbone, condition, backbone.initial(start), guidance)
+
+
+def environment(one: Subject, guidance: float | None = None) -> PromptedEnv:
+    """The backbone as an environment without rewards."""
+    schedule = one.backbone.schedule(STEPS)
+    env: PromptedEnv = registry.load("envs", "denoising")(
+        backbone=one.backbone,
+        kernel=FlowSDE() if isinstance(schedule, Flow) else DDIM(),
+        rewards={},
+        schedule=schedule,
+        storage_name="float32",
+        store="device",
+        guidance=one.guidance if guidance is None else guidance,
+        rows=ROWS,
+    )
+    return env.ask(PROMPTS)
+
+
+def apart(one: Tensor, other: Tensor) -> float:
+    """The largest difference, relative to the largest value; infinite where one of them is not finite."""
+    if one.shape != other.shape or not bool(torch.isfinite(one).all() and torch.isfinite(other).all()):
+        return float("inf")
+    return float((one - other.to(one)).abs().max() / other.abs().max().clamp(min=1e-12))

@@ -1,0 +1,165 @@
+"""Where a diffusers pipeline comes from: a hub id, a local folder, the built-in tiny model, or random weights."""
+
+import json
+import os
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import diffusers
+import torch
+from huggingface_hub import HfApi, constants, hf_hub_download, try_to_load_from_cache
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from treerl import architecture
+from treerl.backbone import Medium
+from treerl.config import Backbone as Settings
+from treerl.errors import InputError
+
+if TYPE_CHECKING:
+    from treerl.pipelined import Pipelined
+
+INDEX = "model_index.json"
+MADE = ("random", "miniature")  # models of no weights: the published architecture, and the same with tiny widths
+_PATIENCE = 10.0  # seconds for the hub to answer
+_LIBRARIES = ("diffusers", "transformers", "stable_diffusion")  # the last is how old folders spell a safety checker
+
+
+def load(family: "type[Pipelined]", settings: Settings, device: torch.device) -> Any:
+    """The pipeline that `backbone.model` names; `InputError` says in one line what is missing and how to get it."""
+    dtype: torch.dtype = getattr(torch, settings.dtype)
+    if settings.model in MADE:
+        return architecture.build(family, settings.model, device, dtype)
+    index = _index(family, settings)
+    _refuse_foreign(family, settings.model, index)
+    source = source_of(family, settings)
+    absent: dict[str, None] = dict.fromkeys(name for name, value in index.items() if value == [None, None])
+    unsafe = {"safety_checker": None, "requires_safety_checker": False} if "safety_checker" in index else {}
+    try:
+        return getattr(diffusers, family.pipeline_class).from_pretrained(
+            source,
+            revision=settings.revision,
+            variant=settings.variant,
+            dtype=dtype,
+            use_safetensors=True,
+            **(absent | unsafe),
+        )
+    except (OSError, ValueError, RuntimeError, TypeError, KeyError) as error:
+        raise _cannot(family, settings.model, _first_line(error)) from error
+
+
+def arrange_vae(pipeline: Any, makes: Medium, settings: Settings, device: torch.device) -> None:
+    """Exchange the decoder for a tiny one, and decode in slices or tiles, as the settings ask."""
+    if settings.decoder is not None and makes == "videos":
+        raise InputError(f"backbone.decoder: expected null, as tiny decoders are of pictures, got {settings.decoder!r}")
+    if settings.decoder is not None:
+        try:
+            tiny = diffusers.AutoencoderTiny.from_pretrained(settings.decoder, dtype=pipeline.vae.dtype)
+        except (OSError, ValueError, HFValidationError) as error:
+            what = f"backbone.decoder: {settings.decoder!r} cannot be loaded as an AutoencoderTiny"
+            raise InputError(f"{what}: {_first_line(error)}") from error
+        pipeline.vae = tiny.requires_grad_(False).eval().to(device)
+    for wanted, name in ((settings.slicing, "enable_slicing"), (settings.tiling, "enable_tiling")):
+        if wanted and not hasattr(pipeline.vae, name):
+            path = name.removeprefix("enable_")
+            raise InputError(f"backbone.{path}: expected false, as {type(pipeline.vae).__name__} has none, got true")
+        if wanted:
+            getattr(pipeline.vae, name)()
+
+
+def source_of(family: "type[Pipelined]", settings: Settings) -> str:
+    """The folder or the hub id that diffusers is given."""
+    return _builtin(family) if settings.model == "tiny" else settings.model
+
+
+def _builtin(family: "type[Pipelined]") -> str:
+    folder = Path(str(files("treerl") / "tiny" / family.name))
+    if not folder.is_dir():
+        tiny = sorted(path.name for path in folder.parent.iterdir() if path.is_dir())
+        known = ", ".join(tiny)
+        raise InputError(f"backbone.model: {family.title} has no built-in tiny model (there is one of: {known})")
+    return str(folder)
+
+
+def _index(family: "type[Pipelined]", settings: Settings) -> dict[str, Any]:
+    """What model_index.json says; downloads that file, and no other, of a hub id."""
+    model = source_of(family, settings)
+    if Path(model).is_dir():
+        path = Path(model) / INDEX
+        if not path.is_file():
+            why = "it has no model_index.json, which every folder that diffusers saves has"
+            raise _cannot(family, settings.model, why)
+    elif model.startswith((".", "/", "~")) or model.count("/") != 1 or Path(model).exists():
+        raise _cannot(family, settings.model, "expected a folder or a hub id such as owner/name, and it is neither")
+    else:
+        path = Path(_download(family, settings))
+    try:
+        index = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise _cannot(family, settings.model, f"model_index.json cannot be read: {_first_line(error)}") from error
+    if not isinstance(index, dict):
+        raise _cannot(family, settings.model, "model_index.json is not a mapping")
+    return index
+
+
+def _download(family: "type[Pipelined]", settings: Settings) -> str:
+    model, revision = settings.model, settings.revision
+    try:
+        cached = try_to_load_from_cache(model, INDEX, revision=revision)
+        if isinstance(cached, str):
+            return cached
+        HfApi().model_info(model, revision=revision, timeout=_PATIENCE)  # a download would try for half a minute
+        return hf_hub_download(model, INDEX, revision=revision)
+    except Exception as error:
+        raise _cannot(family, model, _refused(model, revision, error)) from error
+
+
+def _refused(model: str, revision: str | None, error: Exception) -> str:
+    """Why the hub did not give a model, and what to do."""
+    if isinstance(error, GatedRepoError):
+        return f"the repository is gated: accept its licence at {constants.ENDPOINT}/{model}, then `hf auth login`"
+    if isinstance(error, RevisionNotFoundError):
+        return f"the repository has no revision {revision!r}"
+    if isinstance(error, RepositoryNotFoundError):
+        return f"no such repository at {constants.ENDPOINT} (a private one needs `hf auth login`), and no such folder"
+    if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
+        return "the repository has no model_index.json: name the one that holds the diffusers format"
+    if isinstance(error, HFValidationError | HfHubHTTPError):
+        return _first_line(error)
+    # anything else is one of the many ways in which there is no network
+    get = f"hf download {model}" + (f" --revision {revision}" if revision else "")
+    return (
+        f"it is neither a folder nor in the cache {constants.HF_HUB_CACHE}, and {constants.ENDPOINT} cannot be reached "
+        f"({_first_line(error)}); where there is a network run `{get}` and copy that cache, or give a folder as --model"
+    )
+
+
+def _refuse_foreign(family: "type[Pipelined]", model: str, index: dict[str, Any]) -> None:
+    """Another pipeline's folder, or one that brings code of its own."""
+    found = index.get("_class_name")
+    if found != family.pipeline_class:
+        raise _cannot(family, model, f"expected a {family.pipeline_class}, it is a {found}")
+    for name, value in index.items():
+        if name.startswith("_") or not isinstance(value, list) or value == [None, None]:
+            continue
+        if not value or value[0] not in _LIBRARIES:
+            shown = value[0] if value else value
+            why = f"its {name} is code of its own ({shown}), which treerl never runs"
+            raise _cannot(family, model, why)
+
+
+def _cannot(family: "type[Pipelined]", model: str, reason: str) -> InputError:
+    return InputError(f"backbone.model: {model!r} cannot be loaded as {family.title}: {reason}")
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".").replace(os.linesep, " ") if lines else type(error).__name__
