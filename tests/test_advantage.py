@@ -154,17 +154,17 @@ def test_rewards_are_standardised_each_in_its_prompt_and_then_added() -> None:
     tree = complete(2, 2, 2)
     both = torch.stack([scores(tree, 1, 100.0), scores(tree, 2, 0.01)], 1)
     weight = torch.tensor([0.8, 0.2], dtype=torch.float64)
-    found = combine(tree, both, weight, normalise=True, tolerance=1e-9)
+    found = combine(tree, both, weight, apart=True, tolerance=1e-9)
     apart = [standardise(tree, column, 1e-9) for column in both.unbind(1)]
     assert torch.allclose(found.leaf, 0.8 * apart[0].leaf + 0.2 * apart[1].leaf, rtol=0, atol=1e-14)
-    raw = combine(tree, both, weight, normalise=False, tolerance=1e-9)
+    raw = combine(tree, both, weight, apart=False, tolerance=1e-9)
     assert torch.equal(raw.spread, standardise(tree, both @ weight, 1e-9).spread)
 
 
 def test_one_constant_reward_of_two_adds_nothing() -> None:
     tree = complete(2, 2, 2)
     both = torch.stack([scores(tree, 1), torch.full((8,), 0.3, dtype=torch.float64)], 1)
-    found = combine(tree, both, torch.tensor([1.0, 1.0]), normalise=True, tolerance=1e-6)
+    found = combine(tree, both, torch.tensor([1.0, 1.0]), apart=True, tolerance=1e-6)
     assert torch.equal(found.leaf, standardise(tree, both[:, 0]).leaf)
     assert bool((found.spread > 0).all())
 
@@ -173,7 +173,7 @@ def test_one_constant_reward_of_two_adds_nothing() -> None:
 def test_a_score_that_is_not_finite_is_refused(bad: float) -> None:
     tree = complete(1, 2, 1)
     with pytest.raises(NumericsError, match="not finite"):
-        combine(tree, torch.tensor([[0.0], [bad]]), torch.ones(1), normalise=True, tolerance=1e-6)
+        combine(tree, torch.tensor([[0.0], [bad]]), torch.ones(1), apart=True, tolerance=1e-6)
 
 
 def test_advantages_are_clipped_to_both_sides() -> None:

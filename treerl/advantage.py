@@ -50,14 +50,14 @@ def standardise(tree: Tree, score: Tensor, tolerance: float = 1e-6) -> Standardi
     return Standardised(leaf, spread)
 
 
-def combine(tree: Tree, score: Tensor, weight: Tensor, normalise: bool, tolerance: float) -> Standardised:
+def combine(tree: Tree, score: Tensor, weight: Tensor, apart: bool, tolerance: float) -> Standardised:
     """K rewards `[L, K]` as one: each standardised in its prompt, then the weighted sum (TreeGRPO's experiments).
 
-    When advantages are not normalised, the raw scores are summed instead.
+    When not `apart` the weighted sum of the raw scores is standardised instead.
     """
     if not bool(torch.isfinite(score).all()):
         raise NumericsError("advantages: a score is not finite")
-    if not normalise:
+    if not apart:
         return standardise(tree, score.double() @ weight.double(), tolerance)
     each = [standardise(tree, column, tolerance) for column in score.unbind(1)]
     leaf = torch.stack([one.leaf for one in each], 1) @ weight.double()

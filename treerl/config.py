@@ -109,6 +109,15 @@ class Objective(Section):
     options: Options = Field(default_factory=dict)
 
 
+class Scoring(Section):
+    """How rewards are run and combined."""
+
+    combine: Literal["standardised", "raw"] = (
+        "standardised"  # each in its prompt, then the weighted sum; or as they are
+    )
+    options: Options = Field(default_factory=dict)  # NAME.field: what a reward's own fields are set to
+
+
 class Prompts(Section):
     """Where prompts come from; null is the built-in set."""
 
@@ -177,6 +186,7 @@ class Config(Section):
     advantage: Advantage = Advantage()
     objective: Objective = Objective()
     rewards: Rewards = Field(default_factory=lambda: {"shapes": 1.0})
+    scoring: Scoring = Scoring()
     prompts: Prompts = Prompts()
     train: Train = Train()
     evaluate: Evaluate = Evaluate()

@@ -66,6 +66,29 @@ def build(kind: str, name: str, section: Any, beside: type | None = None) -> Any
         raise InputError(f"{kind}: {name}: {error}") from error
 
 
+def build_rewards(names: list[str], options: dict[str, Any]) -> dict[str, Any]:
+    """The rewards of those names; an option `NAME.field` sets a field of that reward's dataclass."""
+    own: dict[str, dict[str, Any]] = {name: {} for name in names}
+    for path, value in options.items():
+        name, _, field = path.rpartition(".")
+        if name not in own:
+            raise InputError(f"scoring.options.{path}: expected NAME.field of one of the rewards {', '.join(names)}")
+        own[name][field] = value
+    return {name: _with_fields(name, given) for name, given in own.items()}
+
+
+def _with_fields(name: str, given: dict[str, Any]) -> Any:
+    found = load("rewards", name)
+    unknown = sorted(set(given) - _fields(found))
+    if unknown:
+        fields = ", ".join(sorted(_fields(found))) or "none"
+        raise InputError(f"scoring.options.{name}.{unknown[0]}: unknown option; {name} has {fields}")
+    try:
+        return found(**given)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"scoring.options.{name}: {error}") from error
+
+
 def _fields(found: type | None) -> set[str]:
     return {field.name for field in dataclasses.fields(found)} if dataclasses.is_dataclass(found) else set()
 

@@ -164,7 +164,7 @@ def _finish(story: _Story, display: Display) -> None:
 
 def scorers(config: Config, prompts: Sequence[str]) -> dict[str, Reward]:
     """The rewards; `InputError` when one cannot score what the backbone makes, or one of the prompts."""
-    rewards: dict[str, Reward] = {name: registry.load("rewards", name)() for name in config.rewards}
+    rewards = registry.build_rewards(list(config.rewards), config.scoring.options)
     makes = registry.load("backbones", config.backbone.name).makes
     for name, reward in rewards.items():
         if reward.takes != makes:

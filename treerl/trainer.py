@@ -65,7 +65,8 @@ class Trainer:
         tree = grow(env, roots, self.plan.shape(iteration), config.train.rows, self.poll)
         score = env.reward(tree.at(tree.leaves))
         a = config.advantage
-        leaf = combine(tree, score, self.weight, a.normalise, a.tolerance)
+        apart = a.normalise and config.scoring.combine == "standardised"
+        leaf = combine(tree, score, self.weight, apart, a.tolerance)
         gained = advantages(tree, leaf, self.weighting, self.baseline, a.normalise, a.clip)
         update = self._update(env, tree, gained.advantage, iteration)
         return Step(tree, texts, score, gained, {**_measure(tree, score, self.weight, gained, config), **update})
