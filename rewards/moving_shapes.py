@@ -42,6 +42,10 @@ class MovingShapes(Reward):
         score: Tensor = _over_frames(frames, videos) * moves
         return score.float()
 
+    def refuse(self, prompts: Sequence[str]) -> None:
+        for prompt in prompts:
+            Caption.parse(prompt)
+
     def measures(self, videos: Tensor, prompts: Sequence[str]) -> dict[str, Tensor]:
         """Hard decisions, and how uneven the background is (which the score leaves out on purpose)."""
         seen, motion, (colour, shape, direction) = _judge(videos, prompts)

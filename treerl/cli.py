@@ -26,7 +26,13 @@ app = typer.Typer(
 
 Name = Annotated[str | None, typer.Option(metavar="NAME")]
 Backbone = Annotated[str | None, typer.Option(metavar="NAME", help="Model family (treerl list backbones).")]
-Model = Annotated[str | None, typer.Option(metavar="DIR_OR_ID", help="Local folder, hub id, or 'tiny'.")]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DIR_OR_ID",
+        help="Hub id, folder, tiny, miniature or random; by default the backbone's published model.",
+    ),
+]
 Reward = Annotated[
     list[str] | None, typer.Option(metavar="NAME[=WEIGHT]", help="Reward; repeat it for several (treerl list rewards).")
 ]

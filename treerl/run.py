@@ -51,6 +51,9 @@ def run(config: Config, console: Console) -> Path:
     plan, where = Plan(config), device(config)
     story = _Story(record.choose(config), record.manifest(config, plan.table()["run"], where))
     with watched() as stop, Display(console, config.train.iterations) as display:
+        if where.type == "cuda":
+            # cuDNN's attention breaks FLUX's backward (illegal memory access, seen with torch 2.11)
+            torch.backends.cuda.enable_cudnn_sdp(False)
         with story.timed("load"):
             rewards = scorers(config, [*train, *heldout])
             backbone, env = load(config, plan, where, rewards)
