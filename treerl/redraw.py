@@ -3,6 +3,7 @@
 python redraw.py REQUEST     # a folder with request.json and latents.safetensors; writes drawn.safetensors into it
 """
 
+import copy
 import json
 import sys
 from pathlib import Path
@@ -39,7 +40,8 @@ def main(folder: Path) -> None:
 def _draw(pipeline: Any, folder: Path, asked: dict[str, Any]) -> torch.Tensor:
     latents = load_file(folder / "latents.safetensors")["latents"].to(asked["device"])
     with torch.no_grad():
-        samples = pipeline(**asked["arguments"], latents=latents, output_type="pt", return_dict=False)[0]
+        given = copy.deepcopy(asked["arguments"])  # some pipelines overwrite the prompts that they are given
+        samples = pipeline(**given, latents=latents, output_type="pt", return_dict=False)[0]
     return torch.as_tensor(samples).float().cpu().contiguous()
 
 
