@@ -15,6 +15,7 @@ from treerl.backbone import Backbone, Medium
 from treerl.check import CHECKED
 from treerl.config import Config
 from treerl.loading import resolve
+from treerl.memory import memory
 from treerl.pipelined import Pipelined
 from treerl.plan import Plan
 from treerl.reward import Reward
@@ -130,3 +131,13 @@ def _code(path: Path) -> list[str]:
 def _runs(lines: list[str], length: int) -> Iterator[tuple[Any, ...]]:
     for start in range(len(lines) - length + 1):
         yield tuple(lines[start : start + length])
+
+
+def test_a_plan_asks_the_published_architecture_what_a_run_would_keep() -> None:
+    chosen = resolve(None, {"backbone.name": "wan", "rewards": {"moving-shapes": 1.0}}, [])
+    found = memory(chosen, Plan(chosen))
+    assert found["latent_shape"] == [16, 9, 30, 52]  # 33 frames of 240x416
+    assert found["rows_per_forward"] == 2 * chosen.train.rows
+    assert found["model_bytes"] == pytest.approx(2 * (1.42e9 + 5.68e9) + 4 * 0.127e9, rel=0.01)
+    embedded = resolve(None, {"backbone.name": "flux", "rewards": {"jpeg": 1.0}}, [])
+    assert memory(embedded, Plan(embedded))["rows_per_forward"] == embedded.train.rows

@@ -103,6 +103,6 @@ def _shaken(network: nn.Module) -> nn.Module:
     """Parameters that start at zero get values, so that no layer can hide behind another that is switched off."""
     with torch.no_grad():
         for parameter in network.parameters():
-            if not bool(parameter.any()):
+            if not parameter.is_meta and not bool(parameter.any()):
                 parameter.normal_(std=0.02)
     return network
