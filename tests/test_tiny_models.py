@@ -25,7 +25,7 @@ def figures(name: str, guidance: float) -> dict[str, Any]:
     """What held-out samples of the untrained model are, as a run evaluates them."""
     config = resolve(None, {"backbone.name": name, "backbone.model": "tiny"}, [f"env.guidance={guidance}"])
     _, heldout = chosen(config)
-    backbone, env = load(config, Plan(config), torch.device("cpu"), scorers(config, heldout))
+    _, env = load(config, Plan(config), torch.device("cpu"), scorers(config, heldout))
     return evaluate(env, heldout, 3, torch.ones(1, dtype=torch.float64), seed=5, rows=24).summary()
 
 
