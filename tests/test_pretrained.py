@@ -91,7 +91,7 @@ def answer(kind: type[Exception]) -> Exception:
         (GatedRepoError, rf"is gated: accept its licence at .*/{HUB_ID}, then `hf auth login`$"),
         (RevisionNotFoundError, r"has no revision 'v9'$"),
         (RepositoryNotFoundError, r"no such repository at .*, and no such folder$"),
-        (EntryNotFoundError, r"has no model_index.json: name the one that holds the diffusers format$"),
+        (EntryNotFoundError, r"has no model_index.json: name the one that holds it$"),
         (LocalEntryNotFoundError, rf"nor in the cache .* run `hf download {HUB_ID} --revision v9`"),
         (ConnectionError, rf"nor in the cache .* run `hf download {HUB_ID} --revision v9`"),
     ],

@@ -37,3 +37,9 @@ class Stopped(TreerlError):
     def __init__(self, signal: int) -> None:
         super().__init__(f"stopped by signal {signal}")
         self.code = 128 + signal
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error of somebody else's, to be quoted in one of ours."""
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".") if lines else type(error).__name__

@@ -1,35 +1,24 @@
 """Where a diffusers pipeline comes from: a hub id, a local folder, the built-in tiny model, or random weights."""
 
 import json
-import os
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import diffusers
 import torch
-from huggingface_hub import HfApi, constants, hf_hub_download, try_to_load_from_cache
-from huggingface_hub.errors import (
-    EntryNotFoundError,
-    GatedRepoError,
-    HfHubHTTPError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
+from huggingface_hub.errors import HFValidationError
 
-from treerl import architecture
+from treerl import architecture, hub
 from treerl.backbone import Medium
 from treerl.config import Backbone as Settings
-from treerl.errors import InputError
+from treerl.errors import InputError, first_line
 
 if TYPE_CHECKING:
     from treerl.pipelined import Pipelined
 
 INDEX = "model_index.json"
 MADE = ("random", "miniature")  # models of no weights: the published architecture, and the same with tiny widths
-_PATIENCE = 10.0  # seconds for the hub to answer
 _LIBRARIES = ("diffusers", "transformers", "stable_diffusion")  # the last is how old folders spell a safety checker
 
 
@@ -53,7 +42,7 @@ def load(family: "type[Pipelined]", settings: Settings, device: torch.device) ->
             **(absent | unsafe),
         )
     except (OSError, ValueError, RuntimeError, TypeError, KeyError) as error:
-        raise _cannot(family, settings.model, _first_line(error)) from error
+        raise _cannot(family, settings.model, first_line(error)) from error
 
 
 def arrange_vae(pipeline: Any, makes: Medium, settings: Settings, device: torch.device) -> None:
@@ -65,7 +54,7 @@ def arrange_vae(pipeline: Any, makes: Medium, settings: Settings, device: torch.
             tiny = diffusers.AutoencoderTiny.from_pretrained(settings.decoder, dtype=pipeline.vae.dtype)
         except (OSError, ValueError, HFValidationError) as error:
             what = f"backbone.decoder: {settings.decoder!r} cannot be loaded as an AutoencoderTiny"
-            raise InputError(f"{what}: {_first_line(error)}") from error
+            raise InputError(f"{what}: {first_line(error)}") from error
         pipeline.vae = tiny.requires_grad_(False).eval().to(device)
     for wanted, name in ((settings.slicing, "enable_slicing"), (settings.tiling, "enable_tiling")):
         if wanted and not hasattr(pipeline.vae, name):
@@ -100,46 +89,15 @@ def _index(family: "type[Pipelined]", settings: Settings) -> dict[str, Any]:
     elif model.startswith((".", "/", "~")) or model.count("/") != 1 or Path(model).exists():
         raise _cannot(family, settings.model, "expected a folder or a hub id such as owner/name, and it is neither")
     else:
-        path = Path(_download(family, settings))
+        what = f"backbone.model: {settings.model!r} cannot be loaded as {family.title}"
+        path = Path(hub.file(what, model, INDEX, settings.revision, "give a folder as --model"))
     try:
         index = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise _cannot(family, settings.model, f"model_index.json cannot be read: {_first_line(error)}") from error
+        raise _cannot(family, settings.model, f"model_index.json cannot be read: {first_line(error)}") from error
     if not isinstance(index, dict):
         raise _cannot(family, settings.model, "model_index.json is not a mapping")
     return index
-
-
-def _download(family: "type[Pipelined]", settings: Settings) -> str:
-    model, revision = settings.model, settings.revision
-    try:
-        cached = try_to_load_from_cache(model, INDEX, revision=revision)
-        if isinstance(cached, str):
-            return cached
-        HfApi().model_info(model, revision=revision, timeout=_PATIENCE)  # a download would try for half a minute
-        return hf_hub_download(model, INDEX, revision=revision)
-    except Exception as error:
-        raise _cannot(family, model, _refused(model, revision, error)) from error
-
-
-def _refused(model: str, revision: str | None, error: Exception) -> str:
-    """Why the hub did not give a model, and what to do."""
-    if isinstance(error, GatedRepoError):
-        return f"the repository is gated: accept its licence at {constants.ENDPOINT}/{model}, then `hf auth login`"
-    if isinstance(error, RevisionNotFoundError):
-        return f"the repository has no revision {revision!r}"
-    if isinstance(error, RepositoryNotFoundError):
-        return f"no such repository at {constants.ENDPOINT} (a private one needs `hf auth login`), and no such folder"
-    if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
-        return "the repository has no model_index.json: name the one that holds the diffusers format"
-    if isinstance(error, HFValidationError | HfHubHTTPError):
-        return _first_line(error)
-    # anything else is one of the many ways in which there is no network
-    get = f"hf download {model}" + (f" --revision {revision}" if revision else "")
-    return (
-        f"it is neither a folder nor in the cache {constants.HF_HUB_CACHE}, and {constants.ENDPOINT} cannot be reached "
-        f"({_first_line(error)}); where there is a network run `{get}` and copy that cache, or give a folder as --model"
-    )
 
 
 def _refuse_foreign(family: "type[Pipelined]", model: str, index: dict[str, Any]) -> None:
@@ -158,8 +116,3 @@ def _refuse_foreign(family: "type[Pipelined]", model: str, index: dict[str, Any]
 
 def _cannot(family: "type[Pipelined]", model: str, reason: str) -> InputError:
     return InputError(f"backbone.model: {model!r} cannot be loaded as {family.title}: {reason}")
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".").replace(os.linesep, " ") if lines else type(error).__name__

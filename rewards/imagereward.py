@@ -1,0 +1,122 @@
+"""ImageReward (arXiv 2304.05977): a BLIP tuned on people's rankings of pictures for a prompt."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from transformers import BertTokenizer, BlipTextConfig, BlipTextModel, BlipVisionConfig, BlipVisionModel
+
+from treerl.errors import InputError
+
+from ._learned import Learned, fill  # noqa: TID251
+from .aesthetic import head  # noqa: TID251
+
+REPOSITORY, FILE, WORDS = "THUDM/ImageReward", "ImageReward.pt", "google-bert/bert-base-uncased"
+MEAN, STD = 0.16717, 1.03334  # of its training scores
+LENGTH = 35  # tokens of a prompt
+_VISION = {
+    "cls_token": "embeddings.class_embedding",
+    "pos_embed": "embeddings.position_embedding",
+    "patch_embed.proj": "embeddings.patch_embedding",
+    "norm": "post_layernorm",
+}
+_LAYER = {
+    "norm1": "layer_norm1",
+    "norm2": "layer_norm2",
+    "attn.qkv": "self_attn.qkv",
+    "attn.proj": "self_attn.projection",
+}
+_BLOCK = re.compile(r"blocks\.(\d+)\.(.+)\.(weight|bias)$")
+
+
+@dataclass
+class ImageReward(Learned):
+    """About -2 to 2, standardised over its training scores."""
+
+    title: ClassVar[str] = "imagereward"
+    tokenizer: str | None = None  # a folder or a hub id of the BERT tokenizer; null is the published one
+
+    def read(self) -> None:
+        named = f"reward {self.title}: its weights"
+        parts = separated(self.weights(REPOSITORY, FILE))
+        if not all(parts.values()):
+            raise InputError(f"{named} are of another model: expected blip.visual_encoder, blip.text_encoder and mlp")
+        vision, text, mlp = (parts[name] for name in ("vision", "text", "mlp"))
+        built: list[nn.Module] = [
+            BlipVisionModel(seeing(vision)),
+            BlipTextModel(reading(text), add_pooling_layer=False),
+        ]
+        rater = nn.Module()
+        rater.layers = head(mlp["layers.0.weight"].shape[1])
+        for network, state in zip((*built, rater), (vision, text, mlp), strict=True):
+            fill(network, state, named)
+        self.vision, self.text, self.rater = (self.placed(network) for network in (*built, rater))
+        self.words: Any = self.pretrained(BertTokenizer, self.tokenizer or WORDS, "tokenizer")
+
+    def rate(self, pictures: Tensor, prompts: Sequence[str]) -> Tensor:
+        given = self.words(
+            list(prompts), padding="max_length", truncation=True, max_length=LENGTH, return_tensors="pt"
+        ).to(self.where)
+        seen = self.vision(pixel_values=pictures).last_hidden_state
+        read = self.text(
+            input_ids=given.input_ids,
+            attention_mask=given.attention_mask,
+            encoder_hidden_states=seen,
+            encoder_attention_mask=torch.ones(seen.shape[:2], dtype=torch.long, device=self.where),
+            is_decoder=False,
+        ).last_hidden_state
+        rated: Tensor = self.rater.layers(read[:, 0]).squeeze(-1)
+        return (rated.float() - MEAN) / STD
+
+
+def separated(state: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """The tensors of the published file under transformers' names, by part."""
+    parts: dict[str, dict[str, Tensor]] = {"vision": {}, "text": {}, "mlp": {}}
+    for name, tensor in state.items():
+        if name.startswith("blip.visual_encoder."):
+            parts["vision"][seen_as(name.removeprefix("blip.visual_encoder."))] = tensor
+        elif name.startswith("blip.text_encoder.") and not name.endswith("position_ids"):
+            parts["text"][name.removeprefix("blip.text_encoder.")] = tensor
+        elif name.startswith("mlp."):
+            parts["mlp"][name.removeprefix("mlp.")] = tensor
+    return parts
+
+
+def seen_as(name: str) -> str:
+    """The name of a tensor of timm's vision transformer in `BlipVisionModel`."""
+    if block := _BLOCK.match(name):
+        return f"encoder.layers.{block[1]}.{_LAYER.get(block[2], block[2])}.{block[3]}"
+    whole, _, kind = name.rpartition(".")
+    return _VISION[name] if name in _VISION else f"{_VISION.get(whole, whole)}.{kind}"
+
+
+def seeing(state: dict[str, Tensor]) -> BlipVisionConfig:
+    """The vision transformer that these tensors are of; its heads are 64 wide."""
+    patch, cells = state["embeddings.patch_embedding.weight"], state["embeddings.position_embedding"].shape[1] - 1
+    return BlipVisionConfig(
+        hidden_size=len(patch),
+        intermediate_size=len(state["encoder.layers.0.mlp.fc1.weight"]),
+        num_hidden_layers=1 + max(int(name.split(".")[2]) for name in state if name.startswith("encoder.layers.")),
+        num_attention_heads=max(1, len(patch) // 64),
+        patch_size=patch.shape[-1],
+        image_size=patch.shape[-1] * round(cells**0.5),
+        layer_norm_eps=1e-6,
+    )
+
+
+def reading(state: dict[str, Tensor]) -> BlipTextConfig:
+    """The text transformer that these tensors are of; its heads are 64 wide."""
+    words = state["embeddings.word_embeddings.weight"]
+    return BlipTextConfig(
+        vocab_size=len(words),
+        hidden_size=words.shape[1],
+        encoder_hidden_size=state["encoder.layer.0.crossattention.self.key.weight"].shape[1],
+        intermediate_size=len(state["encoder.layer.0.intermediate.dense.weight"]),
+        num_hidden_layers=1 + max(int(name.split(".")[2]) for name in state if name.startswith("encoder.layer.")),
+        num_attention_heads=max(1, words.shape[1] // 64),
+        max_position_embeddings=len(state["embeddings.position_embeddings.weight"]),
+        layer_norm_eps=1e-12,
+    )
