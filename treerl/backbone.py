@@ -59,6 +59,11 @@ class Backbone(ABC):
     lora_targets: ClassVar[tuple[str, ...]] = ATTENTION  # names of the linear layers that a LoRA adapts
 
     @classmethod
+    def find(cls, settings: "Settings") -> None:
+        """`InputError` when the model is not to be had; asked before anything is loaded."""
+        return
+
+    @classmethod
     @abstractmethod
     def load(cls, settings: "Settings", device: torch.device) -> "Backbone":
         """The model that `backbone.*` of the configuration names, every module in eval mode."""

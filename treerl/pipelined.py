@@ -44,6 +44,10 @@ class Pipelined(Backbone):
         pretrained.arrange_vae(pipeline, self.makes, settings, device)
 
     @classmethod
+    def find(cls, settings: Settings) -> None:
+        pretrained.find(cls, settings)
+
+    @classmethod
     def load(cls, settings: Settings, device: torch.device) -> Self:
         return cls(pretrained.load(cls, settings, device), settings, device)
 

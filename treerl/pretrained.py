@@ -22,13 +22,21 @@ MADE = ("random", "miniature")  # models of no weights: the published architectu
 _LIBRARIES = ("diffusers", "transformers", "stable_diffusion")  # the last is how old folders spell a safety checker
 
 
+def find(family: "type[Pipelined]", settings: Settings) -> dict[str, Any]:
+    """What the model's index says; `InputError` when there is none, or it is another family's."""
+    if settings.model in MADE:
+        return {}
+    index = _index(family, settings)
+    _refuse_foreign(family, settings.model, index)
+    return index
+
+
 def load(family: "type[Pipelined]", settings: Settings, device: torch.device) -> Any:
     """The pipeline that `backbone.model` names; `InputError` says in one line what is missing and how to get it."""
     dtype: torch.dtype = getattr(torch, settings.dtype)
     if settings.model in MADE:
         return architecture.build(family, settings.model, device, dtype)
-    index = _index(family, settings)
-    _refuse_foreign(family, settings.model, index)
+    index = find(family, settings)
     source = source_of(family, settings)
     absent: dict[str, None] = dict.fromkeys(name for name, value in index.items() if value == [None, None])
     unsafe = {"safety_checker": None, "requires_safety_checker": False} if "safety_checker" in index else {}

@@ -55,7 +55,7 @@ def run(config: Config, console: Console) -> Path:
             # cuDNN's attention breaks FLUX's backward (illegal memory access, seen with torch 2.11)
             torch.backends.cuda.enable_cudnn_sdp(False)
         with story.timed("load"):
-            rewards = scorers(config, [*train, *heldout])
+            rewards = _found(config, [*train, *heldout])
             backbone, env = load(config, plan, where, rewards)
             made = trainer.make(config, plan, backbone, env, stop.poll)
         record.create(story.folder, config)
@@ -163,6 +163,22 @@ def _finish(story: _Story, display: Display) -> None:
         story.manifest["status"] = "failed"
     story.save()
     display.say(f"report: {report.write(story.folder)}")
+
+
+def _found(config: Config, prompts: Sequence[str]) -> dict[str, Reward]:
+    """The rewards; whatever a run lacks, of model and rewards, is said at once."""
+    missing = []
+    try:
+        registry.load("backbones", config.backbone.name).find(config.backbone)
+    except InputError as error:
+        missing.append(str(error))
+    try:
+        rewards = scorers(config, prompts)
+    except InputError as error:
+        missing.append(str(error))
+    if missing:
+        raise InputError("\n".join(missing))
+    return rewards
 
 
 def scorers(config: Config, prompts: Sequence[str]) -> dict[str, Reward]:
