@@ -21,7 +21,7 @@ from treerl.tree import State
 if TYPE_CHECKING:
     from treerl.config import Config
 
-_REMEMBERED = 4096  # encoded prompts kept; a text is encoded once, alone, so that it never depends on its neighbours
+_REMEMBERED = 1024  # encoded prompts kept; a text is encoded once, alone, so that it never depends on its neighbours
 
 
 @dataclass(frozen=True)
@@ -124,9 +124,12 @@ class Denoising(PromptedEnv):
 
 
 def _encode(backbone: Backbone, memory: dict[str, Condition], prompts: Sequence[str]) -> Condition:
-    for prompt in dict.fromkeys(prompts):
-        if prompt not in memory:
-            if len(memory) >= _REMEMBERED:
-                memory.pop(next(iter(memory)))
-            memory[prompt] = backbone.encode([prompt]).to("cpu")
+    wanted = dict.fromkeys(prompts)
+    missing = [prompt for prompt in wanted if prompt not in memory]
+    others = [prompt for prompt in memory if prompt not in wanted]  # oldest first
+    for prompt in others[: max(0, len(memory) + len(missing) - _REMEMBERED)]:
+        del memory[prompt]
+    if missing:
+        with backbone.encoding():
+            memory.update((prompt, backbone.encode([prompt]).to("cpu")) for prompt in missing)
     return Condition.cat([memory[prompt] for prompt in prompts])

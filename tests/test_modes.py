@@ -1,5 +1,6 @@
 """The ways of training: full weights under autocast, gradient checkpointing, random weights, two denoisers."""
 
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from rich.console import Console
 from test_backbones import CPU, config, family, made
 
 from treerl import architecture, lora, run as runs
-from treerl.check.subject import subject
+from treerl.check.subject import environment, subject
 from treerl.config import Train
 from treerl.errors import InputError
 from treerl.loading import resolve
@@ -117,3 +118,29 @@ def test_both_experts_of_wan_are_trained_saved_and_restored(tmp_path: Path) -> N
     one = subject(lambda: first)
     for step in range(4):
         assert torch.equal(one.predict(first, step), one.predict(second, step))
+
+
+def test_prompts_are_forgotten_oldest_first_but_never_those_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    shelf: Any = importlib.import_module("treerl.envs.denoising")
+    monkeypatch.setattr(shelf, "_REMEMBERED", 3)
+    backbone = family("flux").load(config("flux").backbone, CPU)
+    env = environment(subject(lambda: backbone))
+    for asked in (["a", "b", "c"], ["d", "a"], ["e", "f", "g", "h", "a"], ["b"]):
+        again = env.ask(asked)
+        assert len(again.condition["text"]) == len(asked)  # type: ignore[attr-defined]
+        assert set(asked) <= set(env.memory) and len(env.memory) <= max(3, len(asked))  # type: ignore[attr-defined]
+
+
+def test_text_encoders_are_moved_once_for_many_prompts(monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone: Any = family("sd35").load(config("sd35").backbone, CPU)
+    calls: list[str] = []
+    encoder = backbone.pipeline.text_encoder_3
+    real = encoder.to
+    monkeypatch.setattr(encoder, "to", lambda where: (calls.append(str(where)), real(where))[1])
+    negatives = backbone.free
+    monkeypatch.setattr(backbone, "free", lambda: (calls.append("negative"), negatives())[1])
+    with backbone.encoding():
+        for prompt in ("a", "b", "c"):
+            backbone.encode([prompt])
+    assert calls.count("negative") == 1
+    assert calls[-1] == "cpu" and backbone._encoding == 0

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -87,6 +88,10 @@ class Backbone(ABC):
     @abstractmethod
     def denoisers(self) -> Mapping[str, nn.Module]:
         """The modules that train, by the name of their component in the pipeline; all but a few families have one."""
+
+    def encoding(self) -> AbstractContextManager[None]:
+        """Held open while several prompts are encoded, by a backbone whose text encoders wait elsewhere."""
+        return nullcontext()
 
     @abstractmethod
     def encode(self, prompts: Sequence[str]) -> Condition:

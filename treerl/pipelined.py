@@ -30,6 +30,8 @@ class Pipelined(Backbone):
 
     def __init__(self, pipeline: Any, settings: Settings, device: torch.device) -> None:
         self._pipeline, self.settings, self._device = pipeline, settings, device
+        self._negative: dict[str, Tensor] | None = None  # the negative prompt, encoded once
+        self._encoding = 0  # how many want the text encoders on the device
         pipeline.set_progress_bar_config(disable=True)
         for component in self.modules.values():
             component.requires_grad_(False).eval()
@@ -101,7 +103,7 @@ class Pipelined(Backbone):
     ) -> Tensor:
         """What the pipeline's own call draws with those arguments, in float32 on the CPU."""
         given = self.arguments(prompts, latents, steps, guidance)
-        with torch.no_grad(), self._encoding():
+        with torch.no_grad(), self.encoding():
             drawn: Tensor = self._pipeline(**given, output_type=output, return_dict=False)[0]
         return drawn.float().cpu()
 
@@ -145,12 +147,27 @@ class Pipelined(Backbone):
         return self.blank if self.settings.negative is None else self.settings.negative
 
     def encode(self, prompts: Sequence[str]) -> Condition:
-        with torch.no_grad(), self._encoding():
+        with torch.no_grad(), self.encoding():
+            if self._negative is None:
+                self._negative = {} if self.embedded else dict(self.free())
             positive = dict(self.texts(list(prompts)))
-            negative = {} if self.embedded else self.free()
         count = len(prompts)
-        spread = {f"negative_{name}": row.expand(count, *row.shape[1:]) for name, row in negative.items()}
+        spread = {f"negative_{name}": row.expand(count, *row.shape[1:]) for name, row in self._negative.items()}
         return Condition(positive | spread)
+
+    @contextmanager
+    def encoding(self) -> Iterator[None]:
+        """The text encoders are on the device; they are a third of a model, and wanted once for each prompt."""
+        self._encoding += 1
+        try:
+            for encoder in self.encoders.values():
+                encoder.to(self._device)
+            yield
+        finally:
+            self._encoding -= 1
+            if self.settings.offload and self._encoding == 0:
+                for encoder in self.encoders.values():
+                    encoder.to("cpu")
 
     def predict(self, x: Tensor, time: Tensor, condition: Condition, guidance: float) -> Tensor:
         x = x.to(self._dtype)
@@ -202,16 +219,6 @@ class Pipelined(Backbone):
         )
         found: Tensor = x * std / config.get("scaling_factor", 1.0) + mean
         return found
-
-    @contextmanager
-    def _encoding(self) -> Iterator[None]:
-        """The text encoders are on the device; they are a third of a model, and wanted once for each prompt."""
-        for encoder in self.encoders.values():
-            encoder.to(self._device)
-        yield
-        if self.settings.offload:
-            for encoder in self.encoders.values():
-                encoder.to("cpu")
 
     def _casting(self) -> AbstractContextManager[Any]:
         # full weights are trained in float32 under autocast, so that an update is not lost in rounding
