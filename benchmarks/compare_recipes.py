@@ -23,7 +23,8 @@ from treerl.evaluate import evaluate
 from treerl.loading import resolve
 from treerl.plan import Plan
 from treerl.prompts import chosen
-from treerl.run import load, scorers
+from treerl.run import load
+from treerl.scoring.build import scorers
 
 T95 = {1: 12.71, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
 

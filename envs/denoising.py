@@ -14,8 +14,9 @@ from treerl.env import PromptedEnv
 from treerl.errors import NumericsError
 from treerl.grow import chunks
 from treerl.kernel import ODE, Gaussian, Kernel, Table, refuse_unsound
-from treerl.reward import Reward, score
+from treerl.reward import Reward
 from treerl.schedule import Schedule
+from treerl.scoring.policy import Policy
 from treerl.tree import State
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class Denoising(PromptedEnv):
     store: str  # "device" or "cpu"
     guidance: float
     rows: int  # samples per forward and per decode
+    failing: Policy = field(default_factory=Policy)
     prompts: tuple[str, ...] = ()
     condition: Condition | None = None
     memory: dict[str, Condition] = field(default_factory=dict, repr=False)  # shared by all copies
@@ -51,6 +53,7 @@ class Denoising(PromptedEnv):
             store=config.env.store,
             guidance=config.env.guidance,
             rows=config.train.rows,
+            failing=Policy(config.scoring.on_bad_reward, config.scoring.retries),
         )
 
     def ask(self, prompts: Sequence[str]) -> "Denoising":
@@ -94,7 +97,8 @@ class Denoising(PromptedEnv):
 
     def score(self, images: Tensor, prompt: Tensor) -> Tensor:
         prompts = [self.prompts[row] for row in prompt.tolist()]
-        return torch.stack([score(name, reward, images, prompts) for name, reward in self.rewards.items()], dim=1)
+        rate = self.failing.rate
+        return torch.stack([rate(name, reward, images, prompts) for name, reward in self.rewards.items()], dim=1)
 
     def decode(self, state: State) -> Tensor:
         """The pictures `[M, 3, H, W]` or videos `[M, F, 3, H, W]` in [0, 1] of finished states, on the CPU."""

@@ -136,9 +136,18 @@ def test_text_encoders_are_moved_once_for_many_prompts(monkeypatch: pytest.Monke
     calls: list[str] = []
     encoder = backbone.pipeline.text_encoder_3
     real = encoder.to
-    monkeypatch.setattr(encoder, "to", lambda where: (calls.append(str(where)), real(where))[1])
     negatives = backbone.free
-    monkeypatch.setattr(backbone, "free", lambda: (calls.append("negative"), negatives())[1])
+
+    def moved(where: object) -> Any:
+        calls.append(str(where))
+        return real(where)
+
+    def negative() -> Any:
+        calls.append("negative")
+        return negatives()
+
+    monkeypatch.setattr(encoder, "to", moved)
+    monkeypatch.setattr(backbone, "free", negative)
     with backbone.encoding():
         for prompt in ("a", "b", "c"):
             backbone.encode([prompt])

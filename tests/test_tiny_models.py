@@ -12,7 +12,8 @@ from treerl.evaluate import evaluate
 from treerl.loading import resolve
 from treerl.plan import Plan
 from treerl.prompts import chosen
-from treerl.run import load, scorers
+from treerl.run import load
+from treerl.scoring.build import scorers
 
 GENUINE = {"sd35": "SD3Transformer2DModel", "flux": "FluxTransformer2DModel", "wan": "WanTransformer3DModel"}
 

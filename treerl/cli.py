@@ -36,6 +36,10 @@ Model = Annotated[
 Reward = Annotated[
     list[str] | None, typer.Option(metavar="NAME[=WEIGHT]", help="Reward; repeat it for several (treerl list rewards).")
 ]
+Watch = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME", help="Reward that is only watched: hacking shows there. Repeat it."),
+]
 Recipe = Annotated[str | None, typer.Option(metavar="NAME", help="Published algorithm (treerl list recipes).")]
 Prompts = Annotated[Path | None, typer.Option(metavar="FILE", help="Prompts: .txt, .jsonl or .csv.")]
 Output = Annotated[Path | None, typer.Option(metavar="DIR", help="Run folder; by default the next runs/RECIPE-NNNN.")]
@@ -54,6 +58,7 @@ def run(
     backbone: Backbone = None,
     model: Model = None,
     reward: Reward = None,
+    watch: Watch = None,
     recipe: Recipe = None,
     prompts: Prompts = None,
     output: Output = None,
@@ -62,7 +67,7 @@ def run(
     allow_plugins: Allow = False,
 ) -> None:
     """Train a model from rewards. Without arguments: the built-in tiny model, on the CPU, in about two minutes."""
-    resolved = _resolve(backbone, model, reward, recipe, prompts, output, config, set_, allow_plugins)
+    resolved = _resolve(backbone, model, reward, watch, recipe, prompts, output, config, set_, allow_plugins)
     _announce_plugins(resolved)
     chosen(resolved)  # a bad prompt file is refused before anything heavy is imported
     _quiet()
@@ -76,6 +81,7 @@ def plan(
     backbone: Backbone = None,
     model: Model = None,
     reward: Reward = None,
+    watch: Watch = None,
     recipe: Recipe = None,
     prompts: Prompts = None,
     output: Output = None,
@@ -85,7 +91,7 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """Print what a run would cost, without loading a model."""
-    resolved = _resolve(backbone, model, reward, recipe, prompts, output, config, set_, allow_plugins)
+    resolved = _resolve(backbone, model, reward, watch, recipe, prompts, output, config, set_, allow_plugins)
     _announce_plugins(resolved)
     from treerl.memory import memory
     from treerl.plan import Plan
@@ -163,6 +169,7 @@ def _resolve(
     backbone: str | None,
     model: str | None,
     reward: list[str] | None,
+    watch: list[str] | None,
     recipe: str | None,
     prompts: Path | None,
     output: Path | None,
@@ -174,6 +181,7 @@ def _resolve(
         "backbone.name": backbone,
         "backbone.model": model,
         "rewards": parse_rewards(reward) if reward else None,
+        "watch": watch or None,
         "recipe": recipe,
         "prompts.train": str(prompts) if prompts else None,
         "output": str(output) if output else None,
@@ -197,7 +205,7 @@ def _quiet() -> None:
 
 def _announce_plugins(config: Config) -> None:
     used = [config.kernel.name, config.tree.window, config.advantage.weighting, config.advantage.baseline]
-    used += [config.objective.name, config.backbone.name, config.env.name, *config.rewards]
+    used += [config.objective.name, config.backbone.name, config.env.name, *config.rewards, *config.watch]
     for name in used:
         if mark := registry.fingerprint(name):
             print(f"plug-in {name}: {mark}", file=sys.stderr)

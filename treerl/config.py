@@ -110,11 +110,17 @@ class Objective(Section):
 
 
 class Scoring(Section):
-    """How rewards are run and combined."""
+    """How rewards are run and combined, and what happens when one fails."""
 
     combine: Literal["standardised", "raw"] = (
         "standardised"  # each in its prompt, then the weighted sum; or as they are
     )
+    on_bad_reward: Literal["stop", "retry", "drop_tree"] = "stop"
+    retries: Int = Field(default=2, ge=0, le=100)  # of a call that failed, with retry and before drop_tree
+    where: Text = "process"  # process, worker, or the address of a server; NAME.where in options is one reward's own
+    deadline: Number = Field(default=600.0, gt=0, le=86_400)  # seconds for a call in a worker or on a server
+    frames: Int = Field(default=4, ge=1, le=4096)  # of a video that a reward of pictures looks at
+    over_frames: Literal["mean", "min"] = "mean"
     options: Options = Field(default_factory=dict)  # NAME.field: what a reward's own fields are set to
 
 
@@ -173,6 +179,11 @@ Rewards = Annotated[
 ]
 
 
+Watch = Annotated[
+    tuple[Annotated[Text, plugin("rewards")], ...], Expected("a list of names of rewards that are only watched")
+]
+
+
 class Config(Section):
     """A whole run; `Config()` trains the built-in tiny model."""
 
@@ -186,6 +197,7 @@ class Config(Section):
     advantage: Advantage = Advantage()
     objective: Objective = Objective()
     rewards: Rewards = Field(default_factory=lambda: {"shapes": 1.0})
+    watch: Watch = ()
     scoring: Scoring = Scoring()
     prompts: Prompts = Prompts()
     train: Train = Train()

@@ -13,6 +13,8 @@ from treerl.env import PromptedEnv
 from treerl.grow import grow, plant
 from treerl.noise import Purpose
 from treerl.quality import quality
+from treerl.reward import Reward
+from treerl.watching import watched
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,7 @@ class Evaluation:
     images: Tensor  # [M, 3, H, W] in [0, 1]
     score: Tensor  # [M] weighted sum of the rewards
     measures: dict[str, Tensor]  # each [M], further figures of the rewards
+    watched: dict[str, Tensor]  # each [M], scores of the rewards that are only watched
     quality: dict[str, float]
 
     def summary(self) -> dict[str, Any]:
@@ -30,6 +33,7 @@ class Evaluation:
         return {
             "reward": float(self.score.mean()),
             "measures": {name: float(value.double().mean()) for name, value in self.measures.items()},
+            "watched": {name: float(value.double().mean()) for name, value in self.watched.items()},
             "quality": self.quality,
             "samples": len(self.prompts),
         }
@@ -43,6 +47,7 @@ def evaluate(
     seed: int,
     rows: int,
     poll: Callable[[], None] = lambda: None,
+    watch: dict[str, Reward] | None = None,
 ) -> Evaluation:
     """`samples` pictures of each prompt; the noise is a function of (seed, prompt's place, sample)."""
     env = env.ask(prompts)
@@ -57,5 +62,6 @@ def evaluate(
         images=images,
         score=env.score(images, state.prompt) @ weight,
         measures={name: value for one in measures for name, value in one.items()},
+        watched=watched(watch or {}, images, texts),
         quality=quality(images, state.prompt.to("cpu", torch.int64)),
     )

@@ -72,6 +72,7 @@ def manifest(config: Config, plan: Mapping[str, Any], device: torch.device) -> d
         "plan": dict(plan),
         "spent": {},
         "seconds": {},
+        "alarms": [],
         "evaluation": {"before": None, "after": None},
     }
 

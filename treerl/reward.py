@@ -10,6 +10,7 @@ from torch import Tensor
 
 from treerl.backbone import Medium
 from treerl.errors import RewardError, TreerlError
+from treerl.scoring.guard import guarded
 
 
 class Reward(ABC):
@@ -31,17 +32,23 @@ class Reward(ABC):
 
 
 def score(name: str, reward: Reward, images: Tensor, prompts: Sequence[str]) -> Tensor:
-    """The reward's scores `[N]` in float64 on the CPU; `RewardError` names what broke the contract."""
-    try:
-        value = reward(images, prompts)
-    except TreerlError:
-        raise  # it says what is wrong in its own words
-    except Exception as error:
-        raise RewardError(f"reward {name}: {type(error).__name__}: {error} (prompt {prompts[0]!r})") from error
-    return _checked(name, value, prompts)
+    """The reward's scores `[N]`, all finite; `RewardError` names what broke the contract."""
+    value = checked(name, reward, images, prompts)
+    for row, number in enumerate(value.tolist()):
+        if not math.isfinite(number):
+            raise RewardError(f"reward {name}: {number} for sample {row} of {len(prompts)} (prompt {prompts[row]!r})")
+    return value
 
 
-def _checked(name: str, value: object, prompts: Sequence[str]) -> Tensor:
+def checked(name: str, reward: Reward, images: Tensor, prompts: Sequence[str]) -> Tensor:
+    """The reward's scores `[N]` in float64 on the CPU, which may be NaN; `RewardError` for what is no such tensor."""
+    with guarded(name):
+        try:
+            value = reward(images, prompts)
+        except TreerlError:
+            raise  # it says what is wrong in its own words
+        except Exception as error:
+            raise RewardError(f"reward {name}: {type(error).__name__}: {error} (prompt {prompts[0]!r})") from error
     wanted = (len(prompts),)
     if not isinstance(value, Tensor):
         raise RewardError(f"reward {name}: expected a tensor of shape {wanted}, got {type(value).__name__}")
@@ -49,8 +56,4 @@ def _checked(name: str, value: object, prompts: Sequence[str]) -> Tensor:
         raise RewardError(f"reward {name}: expected shape {wanted}, got {tuple(value.shape)}")
     if value.dtype == torch.bool or value.is_complex():
         raise RewardError(f"reward {name}: expected real numbers, got {value.dtype}")
-    value = value.detach().to("cpu", torch.float64)
-    for row, number in enumerate(value.tolist()):
-        if not math.isfinite(number):
-            raise RewardError(f"reward {name}: {number} for sample {row} of {len(prompts)} (prompt {prompts[row]!r})")
-    return value
+    return value.detach().to("cpu", torch.float64)

@@ -1,9 +1,9 @@
 """A run from beginning to end: load, evaluate, train, evaluate, and leave a folder that tells the story."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,12 @@ from treerl.errors import InputError, Stopped, TreerlError
 from treerl.evaluate import Evaluation, evaluate
 from treerl.plan import Counts, Plan
 from treerl.reward import Reward
+from treerl.scoring.build import found
 from treerl.signals import Stop, watched
 from treerl.trainer import Step, Trainer
+from treerl.watching import alarms
+
+_DROWNS = 0.95  # share of the variance
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,7 @@ class _Story:
 
     folder: Path
     manifest: dict[str, Any]
+    watch: dict[str, Reward] = field(default_factory=dict)  # rewards that are only watched
 
     def save(self) -> None:
         record.write_json(self.folder / "manifest.json", self.manifest)
@@ -55,7 +60,8 @@ def run(config: Config, console: Console) -> Path:
             # cuDNN's attention breaks FLUX's backward (illegal memory access, seen with torch 2.11)
             torch.backends.cuda.enable_cudnn_sdp(False)
         with story.timed("load"):
-            rewards = _found(config, [*train, *heldout])
+            rewards = found(config, [*train, *heldout])
+            story.watch.update({name: rewards.pop(name) for name in config.watch})
             backbone, env = load(config, plan, where, rewards)
             made = trainer.make(config, plan, backbone, env, stop.poll)
         record.create(story.folder, config)
@@ -87,7 +93,8 @@ def _train(story: _Story, display: Display, made: Trainer, train: list[str], hel
             spent, steps = spent + _work(last, len(config.rewards)), steps + config.train.updates
             story.manifest["spent"] = {"iterations": iteration + 1, **spent.plain(), "optimizer_steps": steps}
             row = {"iteration": iteration + 1, **last.metrics, "seconds": round(time.perf_counter() - began, 3)}
-            row |= _between(story, made, heldout, iteration)
+            row |= _between(story, display, made, heldout, iteration, before)
+            _warn(story, display, row, iteration)
             record.append(story.folder / "metrics.jsonl", row)
             display.iteration(row)
     finally:
@@ -95,7 +102,9 @@ def _train(story: _Story, display: Display, made: Trainer, train: list[str], hel
             _keep(story, display, made)
             _draw_tree(story.folder, made, last, story.manifest["spent"]["iterations"])
         story.manifest["spent"]["seconds"] = story.manifest["seconds"].get("train", 0.0)
-    record.samples(story.folder, before, _evaluate(story, display, made, heldout, "after"))
+    after = _evaluate(story, display, made, heldout, "after")
+    _alarm(story, display, before, after, "after training")
+    record.samples(story.folder, before, after)
 
 
 def _keep(story: _Story, display: Display, made: Trainer) -> None:
@@ -107,26 +116,50 @@ def _keep(story: _Story, display: Display, made: Trainer) -> None:
 
 def _evaluate(story: _Story, display: Display, made: Trainer, heldout: list[str], when: str) -> Evaluation:
     with story.timed("evaluate"):
-        found = _draw(made, heldout)
+        found = _draw(made, heldout, story.watch)
     summary = story.manifest["evaluation"][when] = found.summary()
-    figures = {"reward": summary["reward"], **summary["measures"], **summary["quality"]}
+    seen = {f"{name} (watched)": value for name, value in summary["watched"].items()}
+    figures = {"reward": summary["reward"], **summary["measures"], **seen, **summary["quality"]}
     text = "  ".join(f"{name} {value:.3f}" for name, value in figures.items())
     display.say(f"held-out {when}: {text}  ({summary['samples']} pictures)")
     return found
 
 
-def _draw(made: Trainer, heldout: list[str]) -> Evaluation:
+def _draw(made: Trainer, heldout: list[str], watch: dict[str, Reward]) -> Evaluation:
     config = made.config
     env = made.env.walk(config.evaluate.steps or config.env.steps)
-    return evaluate(env, heldout, config.evaluate.samples, made.weight, config.seed, config.train.rows, made.poll)
+    rows, samples = config.train.rows, config.evaluate.samples
+    return evaluate(env, heldout, samples, made.weight, config.seed, rows, made.poll, watch)
 
 
-def _between(story: _Story, made: Trainer, heldout: list[str], iteration: int) -> dict[str, Any]:
+def _between(
+    story: _Story, display: Display, made: Trainer, heldout: list[str], iteration: int, before: Evaluation
+) -> dict[str, Any]:
     every = made.config.evaluate.every
     if every == 0 or (iteration + 1) % every:
         return {}
     with story.timed("evaluate"):
-        return {"heldout": _draw(made, heldout).summary()}
+        found = _draw(made, heldout, story.watch)
+    return {"heldout": found.summary(), "alarms": _alarm(story, display, before, found, f"iteration {iteration + 1}")}
+
+
+def _alarm(story: _Story, display: Display, before: Evaluation, after: Evaluation, when: str) -> list[str]:
+    """Whether a watched reward fell while the trained one rose; said, and kept in the manifest."""
+    found = [f"{when}: {one}" for one in alarms(before.watched, after.watched, after.score - before.score)]
+    story.manifest["alarms"].extend(found)
+    for one in found:
+        display.say(f"ALARM {one}")
+    return found
+
+
+def _warn(story: _Story, display: Display, row: dict[str, Any], iteration: int) -> None:
+    """Once, when one of several rewards drowns the others."""
+    shares: dict[str, float] = row["reward_shares"]
+    name = max(shares, key=lambda one: shares[one])
+    if iteration == 0 and len(shares) > 1 and shares[name] > _DROWNS:
+        text = f"reward {name} makes {shares[name]:.1%} of the variance: it drowns the others; mind the weights"
+        story.manifest["alarms"].append(text)
+        display.say(f"WARNING {text}")
 
 
 def _work(step: Step, rewards: int) -> Counts:
@@ -138,6 +171,8 @@ def _work(step: Step, rewards: int) -> Counts:
 def _draw_tree(folder: Path, made: Trainer, step: Step, iteration: int) -> None:
     tree = step.tree
     mine = tree.prompt[tree.leaves] == 0
+    if not bool(mine.any()):  # its trees were dropped
+        return
     images = made.env.ask(step.prompts).decode(tree.at(tree.leaves[mine]))
     record.tree(folder, iteration, step, images, (step.score @ made.weight)[mine])
 
@@ -163,37 +198,6 @@ def _finish(story: _Story, display: Display) -> None:
         story.manifest["status"] = "failed"
     story.save()
     display.say(f"report: {report.write(story.folder)}")
-
-
-def _found(config: Config, prompts: Sequence[str]) -> dict[str, Reward]:
-    """The rewards; whatever a run lacks, of model and rewards, is said at once."""
-    missing = []
-    try:
-        registry.load("backbones", config.backbone.name).find(config.backbone)
-    except InputError as error:
-        missing.append(str(error))
-    try:
-        rewards = scorers(config, prompts)
-    except InputError as error:
-        missing.append(str(error))
-    if missing:
-        raise InputError("\n".join(missing))
-    return rewards
-
-
-def scorers(config: Config, prompts: Sequence[str]) -> dict[str, Reward]:
-    """The rewards; `InputError` when one cannot score what the backbone makes, or one of the prompts."""
-    rewards = registry.build_rewards(list(config.rewards), config.scoring.options)
-    makes = registry.load("backbones", config.backbone.name).makes
-    for name, reward in rewards.items():
-        if reward.takes != makes:
-            what = f"it scores {reward.takes}, and {config.backbone.name} makes {makes}"
-            raise InputError(f"rewards.{name}: {what}; choose with --reward (treerl list rewards)")
-        try:
-            reward.refuse(prompts)
-        except InputError as error:
-            raise InputError(f"rewards.{name}: {error}; choose with --reward or --prompts") from error
-    return rewards
 
 
 def load(config: Config, plan: Plan, device: torch.device, rewards: dict[str, Reward]) -> tuple[Backbone, PromptedEnv]:

@@ -14,7 +14,7 @@ from treerl.backbone import Backbone
 from treerl.baseline import Baseline
 from treerl.config import Config
 from treerl.env import PromptedEnv
-from treerl.errors import NumericsError
+from treerl.errors import NumericsError, RewardError
 from treerl.grow import grow, plant
 from treerl.minibatch import Minibatch, minibatches
 from treerl.noise import Purpose
@@ -63,13 +63,14 @@ class Trainer:
         keys = [noise.key(config.seed, Purpose.ROLLOUT, iteration, turn, row) for turn, row in rows]
         roots = plant(keys, config.tree.roots, config.tree.shared_noise)
         tree = grow(env, roots, self.plan.shape(iteration), config.train.rows, self.poll)
-        score = env.reward(tree.at(tree.leaves))
+        tree, score, dropped = _dropped(tree, env.reward(tree.at(tree.leaves)))
         a = config.advantage
         apart = a.normalise and config.scoring.combine == "standardised"
         leaf = combine(tree, score, self.weight, apart, a.tolerance)
         gained = advantages(tree, leaf, self.weighting, self.baseline, a.normalise, a.clip)
         update = self._update(env, tree, gained.advantage, iteration)
-        return Step(tree, texts, score, gained, {**_measure(tree, score, self.weight, gained, config), **update})
+        metrics = {**_measure(tree, score, self.weight, gained, config), "dropped_trees": dropped, **update}
+        return Step(tree, texts, score, gained, metrics)
 
     def _update(self, env: PromptedEnv, tree: Tree, advantage: Tensor, iteration: int) -> dict[str, Any]:
         config = self.config
@@ -142,6 +143,32 @@ def make(config: Config, plan: Plan, backbone: Backbone, env: PromptedEnv, poll:
     )
 
 
+def _dropped(tree: Tree, score: Tensor) -> tuple[Tree, Tensor, int]:
+    """The forest and its scores `[L, K]` without the trees that have a leaf without a score."""
+    bad = torch.isnan(score).any(1)
+    if not bool(bad.any()):
+        return tree, score, 0
+    roots = tree.tree_of()[tree.leaves]
+    trees = torch.unique(roots[bad])
+    if len(trees) == tree.sizes[0]:
+        raise RewardError(f"scoring.on_bad_reward: all {len(trees)} trees of the iteration have a leaf without a score")
+    return tree.without(trees), score[~torch.isin(roots, trees)], len(trees)
+
+
+def _shares(tree: Tree, score: Tensor, weight: Tensor, config: Config) -> dict[str, Any]:
+    """How much each reward varies within a prompt, and its share of the variance of what is trained on."""
+    prompt = tree.prompt[tree.leaves]
+    each = [score[prompt == one].var(0, unbiased=False) for one in torch.unique(prompt).tolist()]
+    variance = torch.stack(each).mean(0)
+    raw = config.scoring.combine == "raw"
+    part = weight.square() * (variance if raw else (variance > 0).double())
+    share = part / part.sum().clamp(min=1e-30)
+    return {
+        "reward_spreads": dict(zip(config.rewards, variance.sqrt().tolist(), strict=True)),
+        "reward_shares": dict(zip(config.rewards, share.tolist(), strict=True)),
+    }
+
+
 def _measure(tree: Tree, score: Tensor, weight: Tensor, gained: Advantages, config: Config) -> dict[str, Any]:
     total = score @ weight
     prompt = tree.prompt[tree.leaves]
@@ -150,6 +177,7 @@ def _measure(tree: Tree, score: Tensor, weight: Tensor, gained: Advantages, conf
         "reward": float(total.mean()),
         "reward_spread": float(spread),
         "rewards": {name: float(column.mean()) for name, column in zip(config.rewards, score.unbind(1), strict=True)},
+        **_shares(tree, score, weight, config),
         "forwards": sum(tree.sizes[:-1]),
         "leaves": tree.sizes[-1],
         "start": int(tree.step[tree.edges].min()) - 1,

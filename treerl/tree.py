@@ -72,6 +72,34 @@ class Tree:
             raise ValueError("the latent of a node outside the window was asked for; it was not kept")
         return State(self.x[slot.to(self.x.device)], self.step[nodes], self.prompt[nodes])
 
+    def tree_of(self) -> Tensor:
+        """The root `[N]` of the tree that each node belongs to."""
+        root = torch.arange(len(self))
+        for step in range(1, len(self.sizes)):
+            level = self.level(step)
+            root[level] = root[self.parent[level]]
+        return root
+
+    def without(self, trees: Tensor) -> "Tree":
+        """The forest without the trees of these roots."""
+        kept = ~torch.isin(self.tree_of(), trees)
+        place = kept.cumsum(0) - 1  # where a kept node goes
+        stored = kept & (self.slot != Tree.DROPPED)
+        slot = torch.full_like(self.slot, Tree.DROPPED)
+        slot[stored] = torch.arange(int(stored.sum()))
+        parent = torch.where(self.parent == Tree.NO_PARENT, Tree.NO_PARENT, place[self.parent.clamp(min=0)])
+        return Tree(
+            x=self.x[self.slot[stored].to(self.x.device)],
+            slot=slot[kept],
+            prompt=self.prompt[kept],
+            parent=parent[kept],
+            log_prob=self.log_prob[kept],
+            stochastic=self.stochastic[kept],
+            step=self.step[kept],
+            key=self.key[kept],
+            sizes=tuple(int(kept[self.level(step)].sum()) for step in range(len(self.sizes))),
+        )
+
     def path(self, node: int) -> list[int]:
         """The nodes from the root to `node`."""
         path = [node]

@@ -20,7 +20,7 @@ class Conflict:
 
 def conflicts(config: "Config") -> list[Conflict]:
     """Everything that does not fit together; empty for a configuration that can run."""
-    found = [*_window(config), *_training(config), *_size(config)]
+    found = [*_window(config), *_training(config), *_size(config), *_watch(config)]
     # a depth that does not fit has no bound, and its power of the branching factor would take for ever
     fits = width(config.tree.depth, config.env.steps) < config.env.steps
     return [*found, *_groups(config), *_updates(config)] if fits else found
@@ -84,6 +84,14 @@ def _training(config: "Config") -> Iterator[Conflict]:
     if config.train.weights == "full" and dtype == "float16":
         message = f"expected float32 or bfloat16 with train.weights = full (gradients underflow), got {dtype}"
         yield Conflict(("backbone.dtype", "train.weights"), message)
+
+
+def _watch(config: "Config") -> Iterator[Conflict]:
+    both = [name for name in config.watch if name in config.rewards]
+    if both:
+        yield Conflict(("watch", "rewards"), f"expected rewards that are not trained on, got {', '.join(both)}")
+    if len(set(config.watch)) < len(config.watch):
+        yield Conflict(("watch",), f"expected each reward once, got {', '.join(config.watch)}")
 
 
 def _size(config: "Config") -> Iterator[Conflict]:
