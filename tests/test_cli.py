@@ -30,8 +30,8 @@ def plan(*words: str) -> dict[str, Any]:
 
 def test_help_names_every_command_and_no_other() -> None:
     text = treerl("--help")
-    assert all(f" {name} " in text for name in ("run", "plan", "list", "check", "export"))
-    assert not any(f" {name} " in text for name in ("eval", "show", "bench", "serve-reward"))
+    assert all(f" {name} " in text for name in ("run", "plan", "list", "check", "export", "serve-reward"))
+    assert not any(f" {name} " in text for name in ("eval", "show", "bench"))
 
 
 def test_lists_hold_what_is_announced() -> None:

@@ -68,16 +68,22 @@ def build(kind: str, name: str, section: Any, beside: type | None = None) -> Any
 
 def build_rewards(names: list[str], options: dict[str, Any]) -> dict[str, Any]:
     """The rewards of those names; an option `NAME.field` sets a field of that reward's dataclass."""
+    return {name: build_reward(name, own) for name, own in reward_options(names, options).items()}
+
+
+def reward_options(names: list[str], options: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """What each reward's own fields are set to."""
     own: dict[str, dict[str, Any]] = {name: {} for name in names}
     for path, value in options.items():
         name, _, field = path.rpartition(".")
         if name not in own:
             raise InputError(f"scoring.options.{path}: expected NAME.field of one of the rewards {', '.join(names)}")
         own[name][field] = value
-    return {name: _with_fields(name, given) for name, given in own.items()}
+    return own
 
 
-def _with_fields(name: str, given: dict[str, Any]) -> Any:
+def build_reward(name: str, given: dict[str, Any]) -> Any:
+    """A reward with these fields set."""
     found = load("rewards", name)
     unknown = sorted(set(given) - _fields(found))
     if unknown:

@@ -47,7 +47,7 @@ def checked(name: str, reward: Reward, images: Tensor, prompts: Sequence[str]) -
             value = reward(images, prompts)
         except TreerlError:
             raise  # it says what is wrong in its own words
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise RewardError(f"reward {name}: {type(error).__name__}: {error} (prompt {prompts[0]!r})") from error
     wanted = (len(prompts),)
     if not isinstance(value, Tensor):

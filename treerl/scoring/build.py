@@ -1,12 +1,15 @@
 """The rewards of a configuration, made before the model is loaded; whatever is missing is said at once."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from treerl import registry
 from treerl.config import Config
 from treerl.errors import InputError
 from treerl.reward import Reward
 from treerl.scoring.frames import OverFrames
+from treerl.scoring.remote import Remote
+from treerl.scoring.worker import Worker
 
 
 def found(config: Config, prompts: Sequence[str]) -> dict[str, Reward]:
@@ -25,9 +28,30 @@ def found(config: Config, prompts: Sequence[str]) -> dict[str, Reward]:
     return rewards
 
 
+def placed(name: str, options: dict[str, Any], config: Config) -> Reward:
+    """A reward where it is to run: in this process, in one of its own, or on a server."""
+    where = str(options.pop("where", config.scoring.where))
+    if where == "process":
+        reward: Reward = registry.build_reward(name, options)
+        return reward
+    if where == "worker":
+        registry.load("rewards", name)  # a name that is none is said here, in our own words
+        return Worker(name, {f"{name}.{field}": value for field, value in options.items()}, config.scoring.deadline)
+    if not where.startswith(("http://", "https://")):
+        raise InputError(
+            f"scoring.where: expected process, worker or an address such as http://127.0.0.1:8000, got {where!r}"
+        )
+    if options:
+        fields = ", ".join(sorted(options))
+        raise InputError(f"scoring.options.{name}: expected no fields, as the server has set them, got {fields}")
+    return Remote(name, where, config.scoring.deadline)
+
+
 def scorers(config: Config, prompts: Sequence[str]) -> dict[str, Reward]:
     """The rewards, trained and watched; `InputError` when one cannot score the samples or one of the prompts."""
-    rewards: dict[str, Reward] = registry.build_rewards([*config.rewards, *config.watch], config.scoring.options)
+    names = [*config.rewards, *config.watch]
+    own = registry.reward_options(names, config.scoring.options)
+    rewards = {name: placed(name, dict(own[name]), config) for name in names}
     makes = registry.load("backbones", config.backbone.name).makes
     for name, reward in rewards.items():
         if (makes, reward.takes) == ("videos", "pictures"):
