@@ -90,7 +90,8 @@ class Remote(Reward):
             link.connect()
             with _ending(link, left):
                 link.request(method, path, body, headers)
-                return self._answer(link.getresponse(), most)
+                with link.getresponse() as response:
+                    return self._answer(response, most)
         except (OSError, http.client.HTTPException) as error:
             raise _Again(f"{type(error).__name__}: {error}") from error
         finally:
@@ -103,9 +104,12 @@ class Remote(Reward):
             raise RewardError(f"reward {self.name}: {self.address} refused ({response.status})")
         if response.getheader("Content-Encoding", "identity") != "identity":
             raise wire.WireError("expected a plain reply")
+        promised = response.length
         found = response.read(most + 1)
         if len(found) > most:
             raise wire.WireError(f"expected at most {most} bytes")
+        if promised is None or len(found) < promised:  # cut by the other side, or by us when the time was over
+            raise _Again("the reply was cut off")
         return found
 
 
