@@ -53,7 +53,7 @@ def serve_reward(
 
 @tools.command()
 def check(
-    kind: Annotated[str, typer.Argument(metavar="KIND", help="backbone.")],
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="backbone or reward.")],
     name: Annotated[str, typer.Argument(metavar="NAME", help="Its name, or ./mine.py:Class with --allow-plugins.")],
     model: Model = "miniature",
     set_: Set = None,
@@ -65,7 +65,8 @@ def check(
 
     if kind not in CHECKED:
         raise InputError(f"check: unknown kind {kind!r}; {registry.nearest(kind, list(CHECKED))}")
-    resolved = resolve(None, {"backbone.name": name, "backbone.model": model}, set_ or [], allow_plugins)
+    chosen = {"backbone.name": name, "backbone.model": model} if kind == "backbone" else {"rewards": {name: 1.0}}
+    resolved = resolve(None, chosen, set_ or [], allow_plugins)
     announce_plugins(resolved)
     wrong = 0
     for finding in CHECKED[kind](resolved):

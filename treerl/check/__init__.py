@@ -2,8 +2,11 @@
 
 from collections.abc import Callable, Iterator
 
-from treerl.check import backbone
+from treerl.check import backbone, reward
 from treerl.check.finding import Finding
 from treerl.config import Config
 
-CHECKED: dict[str, Callable[[Config], Iterator[Finding]]] = {"backbone": backbone.findings}  # by kind of plug-in
+CHECKED: dict[str, Callable[[Config], Iterator[Finding]]] = {
+    "backbone": backbone.findings,
+    "reward": reward.findings,
+}  # by kind of plug-in

@@ -29,6 +29,10 @@ def main() -> None:
     while (question := _read(questions)) is not None:  # None: the run is gone, and so is this
         asked, rest = wire.unpacked(question)
         try:
+            if "refuse" in asked:
+                reward.refuse(asked["refuse"])
+                _write(answers, wire.packed({"protocol": wire.PROTOCOL}))
+                continue
             found = checked(header["name"], reward, wire.samples(rest), asked["prompts"])
             answer = wire.reply(asked["ids"], found)
         except TreerlError as error:

@@ -46,6 +46,12 @@ class Worker(Reward):
             self.close()
             raise RewardError(f"reward {self.name}: its worker does not answer as one: {error}") from error
 
+    def refuse(self, prompts: Sequence[str]) -> None:
+        asked = wire.packed({"protocol": wire.PROTOCOL, "refuse": list(prompts)})
+        told, _ = wire.unpacked(self._exchange(asked, self.deadline))
+        if "error" in told:
+            raise InputError(str(told["error"]))
+
     def close(self) -> None:
         """Ends the child, whatever it is doing."""
         child, self._child = self._child, None
