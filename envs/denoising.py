@@ -102,18 +102,27 @@ class Denoising(PromptedEnv):
 
     def decode(self, state: State) -> Tensor:
         """The pictures `[M, 3, H, W]` or videos `[M, F, 3, H, W]` in [0, 1] of finished states, on the CPU."""
-        with torch.no_grad():
-            parts = [
-                self.backbone.decode(state.x[index.to(state.x.device)].to(self.device))[:real].cpu()
-                for index, real in chunks(len(state.x), self.rows)
-            ]
-        images = torch.cat(parts)
+        images = self._decoded(state.x, self.rows)
         good = torch.isfinite(images).flatten(1).all(1)
         if not bool(good.all()):
             row = int((~good).nonzero()[0])
             prompt = self.prompts[int(state.prompt[row])]
             raise NumericsError(f"decode: sample {row} is not finite (prompt {prompt!r})")
         return images
+
+    def _decoded(self, x: Tensor, rows: int) -> Tensor:
+        """Samples of finished latents, in halves and halves again where memory is short; none is left out."""
+        try:
+            with torch.no_grad():
+                parts = [
+                    self.backbone.decode(x[index.to(x.device)].to(self.device))[:real].cpu()
+                    for index, real in chunks(len(x), rows)
+                ]
+            return torch.cat(parts)
+        except torch.OutOfMemoryError:
+            if rows == 1:
+                raise
+        return self._decoded(x, rows // 2)
 
     def refuse_unsound(self, stochastic: tuple[bool, ...]) -> None:
         refuse_unsound(self.table, self.schedule, stochastic)

@@ -120,3 +120,25 @@ def test_a_run_watches_warns_and_tells(tmp_path: Path) -> None:
     assert '"watched": {' in manifest and "drowns the others" in manifest
     row = (tmp_path / "run" / "metrics.jsonl").read_text(encoding="utf-8")
     assert '"reward_shares"' in row and '"alarms": []' in row
+
+
+@pytest.mark.parametrize("most", [1, 2, 3])
+def test_r14_decoding_halves_its_rows_when_memory_is_short(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = made(config("sd35"))
+    step = one.iterate(0, ["a cat", "a dog"])
+    state = step.tree.at(step.tree.leaves)
+    env = one.env.ask(step.prompts)
+    whole, decode, sizes = env.decode(state), one.backbone.decode, []
+
+    def tight(x: Tensor) -> Tensor:
+        sizes.append(len(x))
+        if len(x) > most:
+            raise torch.OutOfMemoryError("no room")
+        return decode(x)
+
+    monkeypatch.setattr(one.backbone, "decode", tight)
+    torch.testing.assert_close(env.decode(state), whole, atol=1e-5, rtol=0)
+    assert sizes[0] == one.config.train.rows and sizes[-1] <= most
+    monkeypatch.setattr(one.backbone, "decode", lambda x: tight(torch.cat([x] * 9)))
+    with pytest.raises(torch.OutOfMemoryError):
+        env.decode(state)
