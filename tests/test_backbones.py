@@ -14,10 +14,12 @@ from treerl import architecture, registry, trainer
 from treerl.backbone import Backbone, Medium
 from treerl.check import CHECKED
 from treerl.config import Config
+from treerl.kernel import refuse_unsound
 from treerl.loading import resolve
 from treerl.memory import memory
 from treerl.pipelined import Pipelined
 from treerl.plan import Plan
+from treerl.recipes import RECIPES
 from treerl.reward import Reward
 from treerl.settings import yamlfile
 
@@ -103,6 +105,19 @@ def test_naming_a_backbone_means_its_published_model(name: str) -> None:
     chosen = resolve(None, {"backbone.name": name, "rewards": {"shapes": 1.0}}, [])
     assert "/" in chosen.backbone.model and chosen.backbone.dtype == "bfloat16"
     assert chosen.prompts.builtin == ("clips" if family(name).makes == "videos" else "scenes")
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_recipe_samples_sound_steps_with_the_published_settings(name: str) -> None:
+    chosen = [resolve(None, {"backbone.name": name, "recipe": one, "rewards": {"jpeg": 1.0}}, []) for one in RECIPES]
+    told = chosen[0].backbone.model_copy(update={"model": "random", "offload": False})
+    backbone = family(name).load(told, torch.device("meta"))  # schedules need the size, and no weights
+    for one in chosen:
+        schedule = backbone.schedule(one.env.steps)
+        table = registry.build("kernels", one.kernel.name, one.kernel).table(schedule)
+        for shape in Plan(one).starts().values():
+            refuse_unsound(table, schedule, shape.stochastic)
+        assert backbone.schedule(one.evaluate.steps or one.env.steps).steps == (one.evaluate.steps or one.env.steps)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "treerl" / "presets").glob("*.yaml")), ids=lambda path: path.stem)
