@@ -12,6 +12,8 @@ from treerl.page.stylesheet import CSS
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _RECIPES = ("TreeGRPO", "BranchGRPO", "MixGRPO", "Flow-GRPO", "Flow-GRPO-Fast", "DanceGRPO", "DDPO", "TempFlow-GRPO")
 
+_ALARMS = 5  # shown; the rest stands in the manifest
+
 
 def write(run: Path) -> Path:
     """Write `run/report.html` from what the run folder holds and return its path."""
@@ -113,6 +115,8 @@ def _warnings(run: Run, status: str) -> list[str]:
         warnings.append(f"The run is not complete ({word}): {len(run.metrics)} of {show(planned)} iterations are here.")
     if run.manifest.get("error"):
         warnings.append(f"It ended with: {run.manifest['error']}")
+    alarms = run.manifest.get("alarms")
+    warnings += [str(one)[:500] for one in alarms[:_ALARMS]] if isinstance(alarms, list) else []
     if not part(run.manifest, "evaluation", "after"):
         warnings.append("There was no held-out evaluation after training, so nothing here says whether it helped.")
     if run.torn:

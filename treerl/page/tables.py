@@ -65,8 +65,10 @@ def quality(run: Run) -> Html:
         return element("p", "No held-out evaluation was made yet.", class_="note")
     seen = [_measure("reward", before.get("reward"), after.get("reward"))]
     seen += _measures(part(before, "measures"), part(after, "measures"))
+    watched = _measures(part(before, "watched"), part(after, "watched"))
     unseen = _measures(part(before, "quality"), part(after, "quality"))
     rows = [_group("what the reward sees"), *seen]
+    rows += [_group("rewards that are only watched"), *watched] if watched else []
     rows += [_group("what the reward does not see"), *unseen] if unseen else []
     samples = number(before.get("samples", after.get("samples")))
     note = element("p", f"Means over {show(samples)} held-out pictures.", class_="note") if samples else ""
