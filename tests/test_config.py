@@ -26,6 +26,7 @@ _WRONG = {
     "one of": ["x", "1", "true", "null", "[]", "{}", "''", "1.5"],
     "auto, cpu": ["gpu", "'cuda:'", "cuda:x", "cuda:-1", "CPU", "1", "null", "['cpu']", "'cpu '", "cuda:0:1"],
     "a text": ["1", "1.5", "true", "[]", "{}", "''", r'"a\nb"', r'"\0"', r'"\ud800"', "[x]", "'" + "x" * 5000 + "'"],
+    "a list": ["1", "null", "x", "true", "{}", "[1]", "[[x]]", "[shapez]", "[null]", "['']", "{jpeg: 1}"],
     "a mapping": ["1", "null", "x", "[]", "true", "{shapes: null}", "{shapes: [1]}", "{shapes: .nan}"],
 }
 

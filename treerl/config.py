@@ -180,7 +180,7 @@ Rewards = Annotated[
 
 
 Watch = Annotated[
-    tuple[Annotated[Text, plugin("rewards")], ...], Expected("a list of names of rewards that are only watched")
+    list[Annotated[Text, plugin("rewards")]], Expected("a list of names of rewards that are only watched")
 ]
 
 
@@ -197,7 +197,7 @@ class Config(Section):
     advantage: Advantage = Advantage()
     objective: Objective = Objective()
     rewards: Rewards = Field(default_factory=lambda: {"shapes": 1.0})
-    watch: Watch = ()
+    watch: Watch = Field(default_factory=list)
     scoring: Scoring = Scoring()
     prompts: Prompts = Prompts()
     train: Train = Train()
