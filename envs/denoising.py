@@ -16,6 +16,7 @@ from treerl.grow import chunks
 from treerl.kernel import ODE, Gaussian, Kernel, Table, refuse_unsound
 from treerl.reward import Reward
 from treerl.schedule import Schedule
+from treerl.scoring.leaks import Leaks
 from treerl.scoring.policy import Policy
 from treerl.tree import State
 
@@ -38,6 +39,7 @@ class Denoising(PromptedEnv):
     guidance: float
     rows: int  # samples per forward and per decode
     failing: Policy = field(default_factory=Policy)
+    leaks: Leaks = field(default_factory=Leaks, repr=False)  # shared by all copies
     prompts: tuple[str, ...] = ()
     condition: Condition | None = None
     memory: dict[str, Condition] = field(default_factory=dict, repr=False)  # shared by all copies
@@ -97,8 +99,11 @@ class Denoising(PromptedEnv):
 
     def score(self, images: Tensor, prompt: Tensor) -> Tensor:
         prompts = [self.prompts[row] for row in prompt.tolist()]
-        rate = self.failing.rate
-        return torch.stack([rate(name, reward, images, prompts) for name, reward in self.rewards.items()], dim=1)
+        scores = []
+        for name, reward in self.rewards.items():
+            with self.leaks.watched(name):
+                scores.append(self.failing.rate(name, reward, images, prompts))
+        return torch.stack(scores, dim=1)
 
     def decode(self, state: State) -> Tensor:
         """The pictures `[M, 3, H, W]` or videos `[M, F, 3, H, W]` in [0, 1] of finished states, on the CPU."""
@@ -123,6 +128,9 @@ class Denoising(PromptedEnv):
             if rows == 1:
                 raise
         return self._decoded(x, rows // 2)
+
+    def warnings(self) -> list[str]:
+        return self.leaks.found()
 
     def refuse_unsound(self, stochastic: tuple[bool, ...]) -> None:
         refuse_unsound(self.table, self.schedule, stochastic)

@@ -142,3 +142,34 @@ def test_r14_decoding_halves_its_rows_when_memory_is_short(most: int, monkeypatc
     monkeypatch.setattr(one.backbone, "decode", lambda x: tight(torch.cat([x] * 9)))
     with pytest.raises(torch.OutOfMemoryError):
         env.decode(state)
+
+
+class Leaky(Brightness):
+    """Keeps two megabytes, or a file, of every call."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__("pictures")
+        self.what, self.kept = what, []  # type: ignore[var-annotated]
+
+    def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+        self.kept.append(torch.ones(2**19) if self.what == "memory" else open("/dev/null", "rb"))
+        return super().__call__(images, prompts)
+
+
+@pytest.mark.parametrize("what", ["memory", "files", "nothing"])
+def test_r12_a_reward_that_leaks_is_found_within_twenty_calls(what: str) -> None:
+    one = made(config("sd35"))
+    reward = Brightness("pictures") if what == "nothing" else Leaky(what)
+    one.env.rewards.clear()
+    one.env.rewards["mine"] = reward
+    env, images = one.env.ask(["a cat"]), torch.rand(4, 3, 8, 8)
+    found = []
+    for _ in range(20):
+        env.score(images, torch.zeros(4, dtype=torch.int64))
+        found += one.env.warnings()
+    assert len(found) == (what != "nothing")
+    if isinstance(reward, Leaky):
+        assert found[0].startswith("reward mine keeps ") and found[0].endswith("it leaks")
+        for kept in reward.kept:
+            if what == "files":
+                kept.close()

@@ -73,6 +73,10 @@ class PromptedEnv(Env):
 
     rewards: dict[str, Reward]
 
+    def warnings(self) -> list[str]:
+        """What the environment noticed since it was last asked."""
+        return []
+
     @classmethod
     @abstractmethod
     def make(cls, backbone: Backbone, rewards: dict[str, Reward], config: "Config") -> "PromptedEnv":

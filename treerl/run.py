@@ -94,7 +94,7 @@ def _train(story: _Story, display: Display, made: Trainer, train: list[str], hel
             story.manifest["spent"] = {"iterations": iteration + 1, **spent.plain(), "optimizer_steps": steps}
             row = {"iteration": iteration + 1, **last.metrics, "seconds": round(time.perf_counter() - began, 3)}
             row |= _between(story, display, made, heldout, iteration, before)
-            _warn(story, display, row, iteration)
+            _warn(story, display, made, row, iteration)
             record.append(story.folder / "metrics.jsonl", row)
             display.iteration(row)
     finally:
@@ -152,14 +152,16 @@ def _alarm(story: _Story, display: Display, before: Evaluation, after: Evaluatio
     return found
 
 
-def _warn(story: _Story, display: Display, row: dict[str, Any], iteration: int) -> None:
-    """Once, when one of several rewards drowns the others."""
+def _warn(story: _Story, display: Display, made: Trainer, row: dict[str, Any], iteration: int) -> None:
+    """Once, when one of several rewards drowns the others, or one keeps memory."""
+    found = made.env.warnings()
     shares: dict[str, float] = row["reward_shares"]
     name = max(shares, key=lambda one: shares[one])
     if iteration == 0 and len(shares) > 1 and shares[name] > _DROWNS:
-        text = f"reward {name} makes {shares[name]:.1%} of the variance: it drowns the others; mind the weights"
-        story.manifest["alarms"].append(text)
-        display.say(f"WARNING {text}")
+        found.append(f"reward {name} makes {shares[name]:.1%} of the variance: it drowns the others; mind the weights")
+    story.manifest["alarms"].extend(found)
+    for one in found:
+        display.say(f"WARNING {one}")
 
 
 def _work(step: Step, rewards: int) -> Counts:
