@@ -1,0 +1,118 @@
+"""The judge and the reader of text, asked over HTTP at a model that answers as it is told."""
+
+import base64
+import io
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+import treerl
+from treerl.errors import InputError, RewardError
+
+IMAGES = torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+@contextmanager
+def model(answer: Callable[[str, Image.Image], Any]) -> Iterator[str]:
+    """A chat model behind an OpenAI-compatible endpoint."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            text, picture = asked["messages"][0]["content"]
+            data = base64.b64decode(picture["image_url"]["url"].removeprefix("data:image/png;base64,"))
+            said = answer(text["text"], Image.open(io.BytesIO(data)))
+            reply = said if isinstance(said, bytes) else _reply(said)
+            status = 401 if self.headers.get("Authorization") == "Bearer wrong" else 200
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(reply)))
+            self.end_headers()
+            self.wfile.write(reply)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Silent."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}/v1"
+        server.shutdown()
+
+
+def _reply(said: object) -> bytes:
+    return json.dumps({"choices": [{"message": {"role": "assistant", "content": said}}]}).encode()
+
+
+def reward(name: str, url: str, **fields: Any) -> Any:
+    return treerl.load("rewards", name)(url=url, model="m", deadline=3.0, **fields)
+
+
+def test_the_judge_is_told_the_prompt_and_shown_the_picture() -> None:
+    seen = []
+
+    def answer(text: str, picture: Image.Image) -> str:
+        seen.append((text, picture.size))
+        return {"a cat": "7", "a dog": " 10/10. ", "x": "2.5"}[text.split('"')[1]]
+
+    with model(answer) as url:
+        found = reward("judge", url)(IMAGES, ["a cat", "a dog", "x"])
+    torch.testing.assert_close(found, torch.tensor([0.7, 1.0, 0.25]))
+    assert {size for _, size in seen} == {(8, 8)} and len(seen) == 3
+
+
+@pytest.mark.parametrize(
+    "said", ["good", "11", "-1", "7 or 8", "", "nan", "I would say 7", 7, None, b"<html>", b"{}", b"[]"]
+)
+def test_an_answer_that_is_no_number_is_an_error(said: object) -> None:
+    with model(lambda text, picture: said) as url, pytest.raises(RewardError, match=r"^reward judge: "):
+        reward("judge", url)(IMAGES, ["a"] * 3)
+
+
+def test_a_question_of_ones_own_and_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    with model(lambda text, picture: "3" if text == "Is this a cat?" else "9") as url:
+        assert reward("judge", url, question="Is this {prompt}?")(IMAGES[:1], ["a cat"]).tolist() == pytest.approx(
+            [0.3]
+        )
+        monkeypatch.setenv("OPENAI_API_KEY", "wrong")
+        with pytest.raises(RewardError, match=r"refused \(401\)") as caught:
+            reward("judge", url)(IMAGES[:1], ["a"])
+        assert "wrong" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("said", "score"),
+    [
+        ("OPEN", 1.0),
+        ("open", 1.0),
+        ("we are Op en today", 1.0),
+        ("opan", 0.75),
+        ("o", 0.25),
+        ("NONE", 0.0),
+        ("xyz", 0.0),
+    ],
+)
+def test_text_is_read_without_case_and_spaces(said: str, score: float) -> None:
+    with model(lambda text, picture: said) as url:
+        found = reward("ocr", url)(IMAGES[:1], ['a neon sign that says "open"'])
+    assert found.tolist() == pytest.approx([score])
+
+
+def test_a_prompt_without_quoted_words_is_refused_before_anything_is_asked() -> None:
+    with pytest.raises(InputError, match='has no words in "quotes" to be read'):
+        reward("ocr", "http://127.0.0.1:1/v1").refuse(["a cat"])
+
+
+@pytest.mark.parametrize(
+    "fields", [{"url": ""}, {"model": ""}, {"url": "nowhere"}, {"url": "http://me:secret@host/v1"}]
+)
+def test_a_model_that_is_not_named_is_refused(fields: dict[str, str]) -> None:
+    for name in ("judge", "ocr"):
+        with pytest.raises(InputError) as caught:
+            treerl.load("rewards", name)(**{"url": "http://127.0.0.1:1/v1", "model": "m", **fields})
+        assert "secret" not in str(caught.value)
