@@ -22,6 +22,7 @@ from treerl import registry, trainer
 from treerl.backbone import Medium
 from treerl.config import Config
 from treerl.loading import resolve
+from treerl.pipelined import Pipelined
 from treerl.plan import Plan
 from treerl.prompts import chosen
 from treerl.reward import Reward
@@ -31,7 +32,9 @@ TOWER = {"hidden_size": 1280, "intermediate_size": 5120, "num_hidden_layers": 32
 TOWER |= {"patch_size": 14, "image_size": 224, "projection_dim": 1024}
 SMALL = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
 SMALL |= {"patch_size": 14, "image_size": 28, "projection_dim": 16}
-COLUMNS = "model | size | prompts x leaves | rows | load, s | iteration, s | peak, GiB | ratio deviation | on"
+COLUMNS = (
+    "model | size | prompts x leaves | rows | load, s | iteration, s | 27 scores, s | peak, GiB | ratio deviation | on"
+)
 
 
 class Tower(Reward):
@@ -69,10 +72,14 @@ def measure(config: Config, tower: dict[str, int]) -> str:
         torch.cuda.reset_peak_memory_stats(where)
     makes = registry.load("backbones", config.backbone.name).makes
     began = time.perf_counter()
-    backbone, env = load(config, plan, where, {"tower": Tower(makes, where, tower)})
+    scorer = Tower(makes, where, tower)
+    backbone, env = load(config, plan, where, {"tower": scorer})
     made = trainer.make(config, plan, backbone, env, lambda: None)
     loaded = time.perf_counter() - began
     steps = [timed(lambda number=number: made.iterate(number, texts), where) for number in range(2)]  # type: ignore[misc]
+    assert isinstance(backbone, Pipelined)
+    pictures = torch.rand(27, *((4,) if makes == "videos" else ()), 3, backbone.height, backbone.width)
+    level = min(timed(lambda: scorer(pictures, [""] * 27), where)[0] for _ in range(2))
     seconds, metrics = steps[-1][0], steps[-1][1].metrics
     peak = torch.cuda.max_memory_allocated(where) / 2**30 if cuda else float("nan")
     b, size = config.backbone, "x".join(str(one) for one in backbone.shape)
@@ -85,6 +92,7 @@ def measure(config: Config, tower: dict[str, int]) -> str:
         str(config.train.rows),
         f"{loaded:.1f}",
         f"{seconds:.1f}",
+        f"{level:.3f}",
         f"{peak:.1f}",
         f"{metrics['ratio_deviation']:.1e}",
     ]
