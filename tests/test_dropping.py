@@ -106,7 +106,8 @@ def test_an_alarm_needs_a_large_and_certain_fall_while_the_reward_rises() -> Non
     assert alarms({"w": was}, {"w": was.flip(0)}, rise) == []  # large here and there, but no fall
     assert alarms({"w": was}, {"w": was + 0.5}, rise) == []
     assert alarms({"w": was}, {"w": was - 0.5}, -rise) == []  # nothing was hacked: the run is failing
-    assert alarms({"w": was[:1]}, {"w": was[:1] - 1}, rise[:1]) == []
+    assert alarms({"w": was[:19]}, {"w": was[:19] - 1}, rise[:19]) == []  # too few to say
+    assert alarms({"w": was[:20]}, {"w": was[:20] - 1}, rise[:20]) != []
 
 
 def test_a_run_watches_warns_and_tells(tmp_path: Path) -> None:

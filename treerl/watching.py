@@ -6,6 +6,7 @@ from torch import Tensor
 from treerl.reward import Reward, score
 
 CERTAIN = 3.0  # standard errors that a change must exceed
+ENOUGH = 20  # samples: of fewer, three standard errors say little
 LARGE = 0.25  # of the spread that the watched reward had before: smaller falls are not worth an alarm
 
 
@@ -20,7 +21,7 @@ def alarms(before: dict[str, Tensor], after: dict[str, Tensor], gain: Tensor) ->
     A watched reward must have fallen by more than CERTAIN standard errors of the paired differences and by more than
     LARGE times its own spread over the samples before, while the trained reward rose by more than CERTAIN of its own.
     """
-    if _z(gain) <= CERTAIN:
+    if len(gain) < ENOUGH or _z(gain) <= CERTAIN:
         return []
     found = []
     for name, was in before.items():
@@ -33,7 +34,5 @@ def alarms(before: dict[str, Tensor], after: dict[str, Tensor], gain: Tensor) ->
 
 def _z(change: Tensor) -> float:
     """Mean over standard error; infinite for a change that is the same everywhere."""
-    if len(change) < 2:
-        return 0.0
     mean, error = float(change.double().mean()), float(change.double().std()) / len(change) ** 0.5
     return mean / error if error > 0 else float(torch.tensor(mean).sign()) * float("inf") if mean else 0.0
