@@ -1,5 +1,6 @@
 """A tree without a score teaches nothing and stands in nobody's way; a reward that is watched sees hacking."""
 
+import mmap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -146,14 +147,19 @@ def test_r14_decoding_halves_its_rows_when_memory_is_short(most: int, monkeypatc
 
 
 class Leaky(Brightness):
-    """Keeps two megabytes, or a file, of every call."""
+    """Keeps four mebibytes, or a file, of every call."""
 
     def __init__(self, what: str) -> None:
         super().__init__("pictures")
         self.what, self.kept = what, []  # type: ignore[var-annotated]
 
     def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
-        self.kept.append(torch.ones(2**19) if self.what == "memory" else open("/dev/null", "rb"))
+        if self.what == "memory":
+            room = mmap.mmap(-1, 2**22)  # not the allocator's, which may have pages to spare
+            room.write(b"x" * 2**22)
+            self.kept.append(room)
+        else:
+            self.kept.append(open("/dev/null", "rb"))
         return super().__call__(images, prompts)
 
 
@@ -172,5 +178,4 @@ def test_r12_a_reward_that_leaks_is_found_within_twenty_calls(what: str) -> None
     if isinstance(reward, Leaky):
         assert found[0].startswith("reward mine keeps ") and found[0].endswith("it leaks")
         for kept in reward.kept:
-            if what == "files":
-                kept.close()
+            kept.close()
