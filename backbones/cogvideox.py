@@ -7,10 +7,10 @@ import torch
 from diffusers import CogVideoXDDIMScheduler
 from torch import Tensor
 
-from treerl.backbone import Condition
+from treerl.backbone.contract import Condition
+from treerl.backbone.pipeline import Pipelined
+from treerl.engine.schedule import Diffusion
 from treerl.errors import InputError
-from treerl.pipelined import Pipelined
-from treerl.schedule import Diffusion
 
 
 class CogVideoX(Pipelined):
@@ -22,10 +22,19 @@ class CogVideoX(Pipelined):
     makes = "videos"
 
     def prepare(self) -> None:
-        config, known, wanted = self.pipeline.scheduler.config, self._config, self.settings.max_sequence_length
+        config, known, wanted = (
+            self.pipeline.scheduler.config,
+            self._config,
+            self.settings.max_sequence_length,
+        )
         if config.prediction_type != "v_prediction":
-            raise InputError(f"backbone.model: expected a prediction of v_prediction, got {config.prediction_type}")
-        if wanted not in (None, known.max_text_seq_length) and not known.use_rotary_positional_embeddings:
+            raise InputError(
+                f"backbone.model: expected a prediction of v_prediction, got {config.prediction_type}"
+            )
+        if (
+            wanted not in (None, known.max_text_seq_length)
+            and not known.use_rotary_positional_embeddings
+        ):
             raise InputError(
                 f"backbone.max_sequence_length: expected null or {known.max_text_seq_length}, for which the model's "
                 f"position embeddings are made, got {wanted}"
@@ -36,7 +45,11 @@ class CogVideoX(Pipelined):
     @property
     def default_size(self) -> tuple[int, int, int]:
         unit = self.pipeline.vae_scale_factor_spatial
-        return self._config.sample_height * unit, self._config.sample_width * unit, self._config.sample_frames
+        return (
+            self._config.sample_height * unit,
+            self._config.sample_width * unit,
+            self._config.sample_frames,
+        )
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -47,12 +60,17 @@ class CogVideoX(Pipelined):
     @property
     def shape(self) -> tuple[int, ...]:
         unit, run = self.pipeline.vae_scale_factor_spatial, self._config.patch_size_t or 1
-        padded = -(-self._latent_frames // run) * run  # 1.5 has patches of two frames, and adds one that it drops again
+        padded = (
+            -(-self._latent_frames // run) * run
+        )  # 1.5 has patches of two frames, and adds one that it drops again
         return padded, self._config.in_channels, self.height // unit, self.width // unit
 
     @property
     def tokens(self) -> dict[str, int]:
-        return {"max_sequence_length": self.settings.max_sequence_length or self._config.max_text_seq_length}
+        return {
+            "max_sequence_length": self.settings.max_sequence_length
+            or self._config.max_text_seq_length
+        }
 
     def texts(self, prompts: list[str]) -> Mapping[str, Tensor]:
         text, _ = self.pipeline.encode_prompt(
@@ -62,7 +80,9 @@ class CogVideoX(Pipelined):
 
     def schedule(self, steps: int) -> Diffusion:
         scheduler = self.walked(steps)
-        time = scheduler.timesteps[:steps]  # some numbers, such as 61, get one too many, at -1, by rounding
+        time = scheduler.timesteps[
+            :steps
+        ]  # some numbers, such as 61, get one too many, at -1, by rounding
         # of steps that do not divide 1000, the scheduler's own step goes to a level beside the next one's
         levels = torch.cat([scheduler.alphas_cumprod[time], scheduler.final_alpha_cumprod[None]])
         return Diffusion(time.float(), levels.double(), "v")

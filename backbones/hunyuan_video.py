@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from treerl.backbone import Condition
-from treerl.pipelined import Pipelined
-from treerl.schedule import Flow
+from treerl.backbone.contract import Condition
+from treerl.backbone.pipeline import Pipelined
+from treerl.engine.schedule import Flow
 
 
 class HunyuanVideo(Pipelined):
@@ -27,7 +27,10 @@ class HunyuanVideo(Pipelined):
     @property
     def grid(self) -> tuple[int, int]:
         patch = self.pipeline.transformer.config.patch_size
-        return self.pipeline.vae_scale_factor_spatial * patch, self.pipeline.vae_scale_factor_temporal
+        return (
+            self.pipeline.vae_scale_factor_spatial * patch,
+            self.pipeline.vae_scale_factor_temporal,
+        )
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from treerl.backbone import Condition
+from treerl.backbone.contract import Condition
+from treerl.backbone.pipeline import Pipelined
+from treerl.engine.schedule import Flow
 from treerl.errors import InputError
-from treerl.pipelined import Pipelined
-from treerl.schedule import Flow
 
 FRAME_RATE = 25  # frames a second, as the pipeline's own call assumes
 
@@ -37,7 +37,9 @@ class LTX(Pipelined):
     @property
     def grid(self) -> tuple[int, int]:
         # the pipeline's own call asks for 32, whatever the autoencoder
-        return math.lcm(32, self.pipeline.vae_spatial_compression_ratio), self.pipeline.vae_temporal_compression_ratio
+        return math.lcm(
+            32, self.pipeline.vae_spatial_compression_ratio
+        ), self.pipeline.vae_temporal_compression_ratio
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -55,7 +57,10 @@ class LTX(Pipelined):
 
     def network(self, x: Tensor, time: Tensor, condition: Condition, guidance: float) -> Tensor:
         frames, rows, columns = self._latent
-        unit, span = self.pipeline.vae_spatial_compression_ratio, self.pipeline.vae_temporal_compression_ratio
+        unit, span = (
+            self.pipeline.vae_spatial_compression_ratio,
+            self.pipeline.vae_temporal_compression_ratio,
+        )
         velocity: Tensor = self.pipeline.transformer(
             hidden_states=x,
             timestep=time,
@@ -78,11 +83,18 @@ class LTX(Pipelined):
             vae.config.scaling_factor,
         )
         # newer decoders are told how much noise was mixed into their latents: none, as in the pipeline's own call
-        level = torch.zeros(len(x), device=x.device, dtype=x.dtype) if vae.config.timestep_conditioning else None
+        level = (
+            torch.zeros(len(x), device=x.device, dtype=x.dtype)
+            if vae.config.timestep_conditioning
+            else None
+        )
         videos: Tensor = vae.decode(latents, level, return_dict=False)[0]
         return videos
 
     @property
     def _latent(self) -> tuple[int, int, int]:
-        unit, span = self.pipeline.vae_spatial_compression_ratio, self.pipeline.vae_temporal_compression_ratio
+        unit, span = (
+            self.pipeline.vae_spatial_compression_ratio,
+            self.pipeline.vae_temporal_compression_ratio,
+        )
         return (self.frames - 1) // span + 1, self.height // unit, self.width // unit

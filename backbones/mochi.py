@@ -7,11 +7,13 @@ import torch
 from diffusers.pipelines.mochi.pipeline_mochi import linear_quadratic_schedule
 from torch import Tensor
 
-from treerl.backbone import Condition
-from treerl.pipelined import Pipelined
-from treerl.schedule import Flow
+from treerl.backbone.contract import Condition
+from treerl.backbone.pipeline import Pipelined
+from treerl.engine.schedule import Flow
 
-THRESHOLD = 0.025  # of noise that the first half of the steps removes, as in the pipeline's own call
+THRESHOLD = (
+    0.025  # of noise that the first half of the steps removes, as in the pipeline's own call
+)
 
 
 class Mochi(Pipelined):
@@ -29,7 +31,10 @@ class Mochi(Pipelined):
     @property
     def grid(self) -> tuple[int, int]:
         patch = self.pipeline.transformer.config.patch_size
-        return self.pipeline.vae_spatial_scale_factor * patch, self.pipeline.vae_temporal_scale_factor
+        return (
+            self.pipeline.vae_spatial_scale_factor * patch,
+            self.pipeline.vae_temporal_scale_factor,
+        )
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -40,7 +45,9 @@ class Mochi(Pipelined):
     def texts(self, prompts: list[str]) -> Mapping[str, Tensor]:
         # one by one, for the pipeline blanks every prompt of a call whose last one is empty
         encoded = [
-            self.pipeline.encode_prompt([one], do_classifier_free_guidance=False, device=self.device, **self.tokens)
+            self.pipeline.encode_prompt(
+                [one], do_classifier_free_guidance=False, device=self.device, **self.tokens
+            )
             for one in prompts
         ]
         text, mask = (torch.cat([one[part] for one in encoded]) for part in (0, 1))

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from treerl.backbone import Condition
+from treerl.backbone.contract import Condition
 
 from .flux import Flux  # noqa: TID251
 
@@ -25,7 +25,9 @@ class QwenImage(Flux):
 
     def texts(self, prompts: list[str]) -> Mapping[str, Tensor]:
         length = self.settings.max_sequence_length or LENGTH
-        text, mask = self.pipeline.encode_prompt(prompts, device=self.device, max_sequence_length=length)
+        text, mask = self.pipeline.encode_prompt(
+            prompts, device=self.device, max_sequence_length=length
+        )
         if mask is None:  # nothing was padded, as all prompts are as long
             mask = torch.ones(text.shape[:2], device=text.device)
         short = length - text.shape[1]
@@ -44,15 +46,24 @@ class QwenImage(Flux):
 
     def combine(self, free: Tensor, guided: Tensor, guidance: float) -> Tensor:
         mixed = free + guidance * (guided - free)
-        length, wanted = (torch.linalg.vector_norm(one, dim=-1, keepdim=True) for one in (mixed, guided))
+        length, wanted = (
+            torch.linalg.vector_norm(one, dim=-1, keepdim=True) for one in (mixed, guided)
+        )
         rescaled: Tensor = mixed * (wanted / length)
         return rescaled
 
     def decoded(self, x: Tensor) -> Tensor:
-        latents = self.pipeline._unpack_latents(x, self.height, self.width, self.pipeline.vae_scale_factor)
+        latents = self.pipeline._unpack_latents(
+            x, self.height, self.width, self.pipeline.vae_scale_factor
+        )
         videos: Tensor = self.pipeline.vae.decode(self.denormalised(latents), return_dict=False)[0]
         return videos[:, :, 0]
 
-    def arguments(self, prompts: Sequence[str], latents: Tensor, steps: int, guidance: float) -> dict[str, Any]:
+    def arguments(
+        self, prompts: Sequence[str], latents: Tensor, steps: int, guidance: float
+    ) -> dict[str, Any]:
         given = super().arguments(prompts, latents, steps, guidance)
-        return {"true_cfg_scale" if name == "guidance_scale" else name: value for name, value in given.items()}
+        return {
+            "true_cfg_scale" if name == "guidance_scale" else name: value
+            for name, value in given.items()
+        }

@@ -7,10 +7,10 @@ import torch
 from diffusers import DDIMScheduler
 from torch import Tensor
 
-from treerl.backbone import Condition
+from treerl.backbone.contract import Condition
+from treerl.backbone.pipeline import Pipelined
+from treerl.engine.schedule import Diffusion
 from treerl.errors import InputError
-from treerl.pipelined import Pipelined
-from treerl.schedule import Diffusion
 
 PREDICTS: Mapping[str, Literal["noise", "v"]] = {"epsilon": "noise", "v_prediction": "v"}
 
@@ -28,12 +28,18 @@ class SD15(Pipelined):
         kind = config.get("prediction_type", "epsilon")
         if "beta_start" not in config or kind not in PREDICTS:
             found = f"{type(self.pipeline.scheduler).__name__} of {kind}"
-            raise InputError(f"backbone.model: expected a scheduler of betas and {' or '.join(PREDICTS)}, got {found}")
+            raise InputError(
+                f"backbone.model: expected a scheduler of betas and {' or '.join(PREDICTS)}, got {found}"
+            )
         if self.pipeline.unet.config.time_cond_proj_dim is not None:
-            raise InputError("backbone.model: expected guidance by two forwards, got a U-Net that is told its strength")
+            raise InputError(
+                "backbone.model: expected guidance by two forwards, got a U-Net that is told its strength"
+            )
         if self.settings.max_sequence_length is not None:
             length = self.settings.max_sequence_length
-            raise InputError(f"backbone.max_sequence_length: expected null, as CLIP's length is fixed, got {length}")
+            raise InputError(
+                f"backbone.max_sequence_length: expected null, as CLIP's length is fixed, got {length}"
+            )
         # a step of the shipped scheduler may depend on those before (PNDM) or rescale the latent (Euler)
         self.pipeline.scheduler = DDIMScheduler.from_config(
             config, clip_sample=False, set_alpha_to_one=False, steps_offset=1
@@ -54,16 +60,26 @@ class SD15(Pipelined):
         return self.pipeline.unet.config.in_channels, self.height // unit, self.width // unit
 
     def texts(self, prompts: list[str]) -> Mapping[str, Tensor]:
-        text, _ = self.pipeline.encode_prompt(prompts, self.device, 1, do_classifier_free_guidance=False)
+        text, _ = self.pipeline.encode_prompt(
+            prompts, self.device, 1, do_classifier_free_guidance=False
+        )
         return {"text": text}
 
     def schedule(self, steps: int) -> Diffusion:
         config = self.pipeline.scheduler.config
-        if steps >= config.num_train_timesteps:  # the offset of one would ask for a level that was never trained
-            raise InputError(f"env.steps: expected less than the {config.num_train_timesteps} of training, got {steps}")
+        if (
+            steps >= config.num_train_timesteps
+        ):  # the offset of one would ask for a level that was never trained
+            raise InputError(
+                f"env.steps: expected less than the {config.num_train_timesteps} of training, got {steps}"
+            )
         scheduler = self.walked(steps)
-        levels = torch.cat([scheduler.alphas_cumprod[scheduler.timesteps], scheduler.final_alpha_cumprod[None]])
-        return Diffusion(scheduler.timesteps.float(), levels.double(), PREDICTS[config.prediction_type])
+        levels = torch.cat(
+            [scheduler.alphas_cumprod[scheduler.timesteps], scheduler.final_alpha_cumprod[None]]
+        )
+        return Diffusion(
+            scheduler.timesteps.float(), levels.double(), PREDICTS[config.prediction_type]
+        )
 
     def network(self, x: Tensor, time: Tensor, condition: Condition, guidance: float) -> Tensor:
         prediction: Tensor = self.pipeline.unet(

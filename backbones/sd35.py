@@ -4,9 +4,9 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from treerl.backbone import Condition
-from treerl.pipelined import Pipelined
-from treerl.schedule import Flow
+from treerl.backbone.contract import Condition
+from treerl.backbone.pipeline import Pipelined
+from treerl.engine.schedule import Flow
 
 
 class SD35(Pipelined):
@@ -32,7 +32,12 @@ class SD35(Pipelined):
 
     def texts(self, prompts: list[str]) -> Mapping[str, Tensor]:
         text, _, pooled, _ = self.pipeline.encode_prompt(
-            prompts, prompts, prompts, device=self.device, do_classifier_free_guidance=False, **self.tokens
+            prompts,
+            prompts,
+            prompts,
+            device=self.device,
+            do_classifier_free_guidance=False,
+            **self.tokens,
         )
         return {"text": text, "pooled": pooled}
 
@@ -54,5 +59,7 @@ class SD35(Pipelined):
 
     def decoded(self, x: Tensor) -> Tensor:
         vae = self.pipeline.vae
-        pictures: Tensor = vae.decode(x / vae.config.scaling_factor + vae.config.shift_factor, return_dict=False)[0]
+        pictures: Tensor = vae.decode(
+            x / vae.config.scaling_factor + vae.config.shift_factor, return_dict=False
+        )[0]
         return pictures

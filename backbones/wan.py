@@ -8,10 +8,10 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
 from torch import Tensor
 
-from treerl.backbone import Condition
+from treerl.backbone.contract import Condition
+from treerl.backbone.pipeline import Pipelined
+from treerl.engine.schedule import Flow
 from treerl.errors import InputError
-from treerl.pipelined import Pipelined
-from treerl.schedule import Flow
 
 
 class Wan(Pipelined):
@@ -32,11 +32,15 @@ class Wan(Pipelined):
         flow = config.get("use_flow_sigmas") and config.get("prediction_type") == "flow_prediction"
         if not isinstance(scheduler, UniPCMultistepScheduler) or not flow:
             kind = type(scheduler).__name__
-            raise InputError(f"backbone.model: expected Euler's flow scheduler or UniPC with flow sigmas, got {kind}")
+            raise InputError(
+                f"backbone.model: expected Euler's flow scheduler or UniPC with flow sigmas, got {kind}"
+            )
         # UniPC of order 1 without its corrector is Euler on the sigmas that the checkpoint ships, which Euler's own
         # scheduler would not reproduce, as it shifts the last of them twice
         every = list(range(config.num_train_timesteps))
-        self.pipeline.scheduler = UniPCMultistepScheduler.from_config(config, solver_order=1, disable_corrector=every)
+        self.pipeline.scheduler = UniPCMultistepScheduler.from_config(
+            config, solver_order=1, disable_corrector=every
+        )
 
     @property
     def default_size(self) -> tuple[int, int, int]:
@@ -46,16 +50,25 @@ class Wan(Pipelined):
     def grid(self) -> tuple[int, int]:
         patch = self._config.patch_size[1]
         # the pipeline's own call asks for 16, whatever the autoencoder
-        return math.lcm(16, self.pipeline.vae_scale_factor_spatial * patch), self.pipeline.vae_scale_factor_temporal
+        return math.lcm(
+            16, self.pipeline.vae_scale_factor_spatial * patch
+        ), self.pipeline.vae_scale_factor_temporal
 
     @property
     def shape(self) -> tuple[int, ...]:
         unit, span = self.pipeline.vae_scale_factor_spatial, self.pipeline.vae_scale_factor_temporal
-        return self._config.in_channels, (self.frames - 1) // span + 1, self.height // unit, self.width // unit
+        return (
+            self._config.in_channels,
+            (self.frames - 1) // span + 1,
+            self.height // unit,
+            self.width // unit,
+        )
 
     def texts(self, prompts: list[str]) -> Mapping[str, Tensor]:
         length = {"max_sequence_length": 512} | self.tokens  # what the pipeline's call passes to it
-        text, _ = self.pipeline.encode_prompt(prompts, do_classifier_free_guidance=False, device=self.device, **length)
+        text, _ = self.pipeline.encode_prompt(
+            prompts, do_classifier_free_guidance=False, device=self.device, **length
+        )
         return {"text": text}
 
     def schedule(self, steps: int) -> Flow:

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from treerl.backbone import Condition
-from treerl.pipelined import Pipelined
-from treerl.schedule import Flow
+from treerl.backbone.contract import Condition
+from treerl.backbone.pipeline import Pipelined
+from treerl.engine.schedule import Flow
 
 LENGTH = 512  # tokens of text, as the pipeline's own call has it
 
@@ -32,7 +32,9 @@ class ZImage(Pipelined):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        rows, columns = (side // self.pipeline.vae_scale_factor for side in (self.height, self.width))
+        rows, columns = (
+            side // self.pipeline.vae_scale_factor for side in (self.height, self.width)
+        )
         return self.pipeline.transformer.config.in_channels, rows, columns
 
     def texts(self, prompts: list[str]) -> Mapping[str, Tensor]:
@@ -59,14 +61,20 @@ class ZImage(Pipelined):
         texts = [row[:length] for row, length in zip(condition["text"], lengths, strict=True)]
         pictures = list(x.unsqueeze(2).unbind())
         # it is told how much of the sample there is, and points from the noise to it
-        rows: list[Tensor] = self.pipeline.transformer(pictures, (1000 - time) / 1000, texts, return_dict=False)[0]
+        rows: list[Tensor] = self.pipeline.transformer(
+            pictures, (1000 - time) / 1000, texts, return_dict=False
+        )[0]
         return -torch.stack(rows).squeeze(2)
 
     def decoded(self, x: Tensor) -> Tensor:
         vae = self.pipeline.vae
-        pictures: Tensor = vae.decode(x / vae.config.scaling_factor + vae.config.shift_factor, return_dict=False)[0]
+        pictures: Tensor = vae.decode(
+            x / vae.config.scaling_factor + vae.config.shift_factor, return_dict=False
+        )[0]
         return pictures
 
-    def arguments(self, prompts: Sequence[str], latents: Tensor, steps: int, guidance: float) -> dict[str, Any]:
+    def arguments(
+        self, prompts: Sequence[str], latents: Tensor, steps: int, guidance: float
+    ) -> dict[str, Any]:
         given = super().arguments(prompts, latents, steps, guidance)
         return given | {"guidance_scale": max(guidance - 1, 0.0)}

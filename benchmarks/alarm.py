@@ -17,7 +17,7 @@ from typing import Any
 from torch import Tensor
 
 import treerl
-from treerl.reward import Reward
+from treerl.reward.contract import Reward
 
 KINDS = {
     "hackable": ["--reward", "jpeg=-1", "--watch", "shapes"],
@@ -38,7 +38,16 @@ def train(kind: str, seed: int, folder: Path, sets: Sequence[str]) -> dict[str, 
     """The manifest of one run."""
     run = folder / f"{kind}-{seed}"
     if not (run / "manifest.json").is_file():
-        words = [sys.executable, "-m", "treerl", "run", "--output", str(run), "--allow-plugins", *KINDS[kind]]
+        words = [
+            sys.executable,
+            "-m",
+            "treerl",
+            "run",
+            "--output",
+            str(run),
+            "--allow-plugins",
+            *KINDS[kind],
+        ]
         words += [part for one in [f"seed={seed}", *sets] for part in ("--set", one)]
         subprocess.run(words, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     found: dict[str, Any] = json.loads((run / "manifest.json").read_text(encoding="utf-8"))
@@ -46,18 +55,25 @@ def train(kind: str, seed: int, folder: Path, sets: Sequence[str]) -> dict[str, 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--kinds", nargs="+", default=list(KINDS))
-    parser.add_argument("--set", action="append", default=["train.iterations=20", "evaluate.samples=2"], dest="sets")
+    parser.add_argument(
+        "--set", action="append", default=["train.iterations=20", "evaluate.samples=2"], dest="sets"
+    )
     options = parser.parse_args()
     print("| run | alarms | reward | watched |\n|---|---|---|---|")
     for kind in options.kinds:
         made = [train(kind, seed, options.output, options.sets) for seed in range(options.seeds)]
         rang = sum(bool(one["alarms"]) for one in made)
         trained = [mean(made, when, lambda one: one["reward"]) for when in ("before", "after")]
-        watched = [mean(made, when, lambda one: next(iter(one["watched"].values()))) for when in ("before", "after")]
+        watched = [
+            mean(made, when, lambda one: next(iter(one["watched"].values())))
+            for when in ("before", "after")
+        ]
         figures = [f"{before:.3f} → {after:.3f}" for before, after in (trained, watched)]
         print(f"| {kind} | {rang} of {len(made)} | {' | '.join(figures)} |", flush=True)
 

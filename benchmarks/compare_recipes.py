@@ -17,14 +17,14 @@ from typing import Any
 
 import torch
 
-from treerl import trainer
-from treerl.config import Config
-from treerl.evaluate import evaluate
-from treerl.loading import resolve
-from treerl.plan import Plan
-from treerl.prompts import chosen
-from treerl.run import load
-from treerl.scoring.build import scorers
+from treerl.config.resolve import resolve
+from treerl.config.schema import Config
+from treerl.engine import trainer
+from treerl.reward.build import scorers
+from treerl.run.evaluate import evaluate
+from treerl.run.plan import Plan
+from treerl.run.run import load
+from treerl.run.tasks import chosen
 
 T95 = {1: 12.71, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
 
@@ -48,12 +48,19 @@ def train(config: Config, budget: float, marks: int) -> dict[str, Any]:
         iteration += 1
         if spent >= budget * len(curve) / marks:
             curve.append({"spent": spent, **_judge(made, heldout)})
-    return {"iterations": iteration, "spent": spent, "seconds": time.perf_counter() - began, "curve": curve}
+    return {
+        "iterations": iteration,
+        "spent": spent,
+        "seconds": time.perf_counter() - began,
+        "curve": curve,
+    }
 
 
 def _judge(made: trainer.Trainer, heldout: list[str]) -> dict[str, float]:
     config = made.config
-    found = evaluate(made.env, heldout, config.evaluate.samples, made.weight, config.seed, config.train.rows)
+    found = evaluate(
+        made.env, heldout, config.evaluate.samples, made.weight, config.seed, config.train.rows
+    )
     summary = found.summary()
     return {"reward": summary["reward"], **summary["measures"], **summary["quality"]}
 
@@ -87,13 +94,17 @@ def table(path: Path) -> str:
         area = [statistics.fmean(point["right"] for point in run["curve"][1:]) for run in runs]
         ends = [interval([run["curve"][-1][measure] for run in runs]) for measure in measures]
         cells = [f"`{name}`", str(len(runs)), *ends, interval(area)]
-        cells += [f"{statistics.fmean(run[key] for run in runs):.0f}" for key in ("iterations", "seconds")]
+        cells += [
+            f"{statistics.fmean(run[key] for run in runs):.0f}" for key in ("iterations", "seconds")
+        ]
         scored.append((statistics.fmean(area), "| " + " | ".join(cells) + " |"))
     return "\n".join(lines + [line for _, line in sorted(scored, reverse=True)])
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--recipe", action="append", default=[])
     parser.add_argument("--set", action="append", default=[], dest="sets")
     parser.add_argument("--budget", type=float, default=150_000)
@@ -114,7 +125,10 @@ def main() -> None:
             with options.output.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
             ends = [row["curve"][0]["right"], row["curve"][-1]["right"]]
-            print(f"{recipe} seed {seed}: right {ends[0]:.3f} -> {ends[1]:.3f} in {row['seconds']:.0f} s", flush=True)
+            print(
+                f"{recipe} seed {seed}: right {ends[0]:.3f} -> {ends[1]:.3f} in {row['seconds']:.0f} s",
+                flush=True,
+            )
     if options.table:
         print(table(options.output))
 

@@ -18,23 +18,32 @@ import torch
 from torch import Tensor
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from treerl import registry, trainer
-from treerl.backbone import Medium
-from treerl.config import Config
-from treerl.loading import resolve
-from treerl.pipelined import Pipelined
-from treerl.plan import Plan
-from treerl.prompts import chosen
-from treerl.reward import Reward
-from treerl.run import device, load
+from treerl import registry
+from treerl.backbone.contract import Medium
+from treerl.backbone.pipeline import Pipelined
+from treerl.config.resolve import resolve
+from treerl.config.schema import Config
+from treerl.engine import trainer
+from treerl.reward.contract import Reward
+from treerl.run.plan import Plan
+from treerl.run.run import device, load
+from treerl.run.tasks import chosen
 
-TOWER = {"hidden_size": 1280, "intermediate_size": 5120, "num_hidden_layers": 32, "num_attention_heads": 16}
+TOWER = {
+    "hidden_size": 1280,
+    "intermediate_size": 5120,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 16,
+}
 TOWER |= {"patch_size": 14, "image_size": 224, "projection_dim": 1024}
-SMALL = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+SMALL = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+}
 SMALL |= {"patch_size": 14, "image_size": 28, "projection_dim": 16}
-COLUMNS = (
-    "model | size | prompts x leaves | rows | load, s | iteration, s | 27 scores, s | peak, GiB | ratio deviation | on"
-)
+COLUMNS = "model | size | prompts x leaves | rows | load, s | iteration, s | 27 scores, s | peak, GiB | ratio deviation | on"
 
 
 class Tower(Reward):
@@ -44,10 +53,14 @@ class Tower(Reward):
         self.takes = makes  # type: ignore[misc]
         self.device, self.side = where, size["image_size"]
         with where:
-            self.tower = CLIPVisionModelWithProjection(CLIPVisionConfig(**size)).to(torch.bfloat16).eval()
+            self.tower = (
+                CLIPVisionModelWithProjection(CLIPVisionConfig(**size)).to(torch.bfloat16).eval()
+            )
 
     def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
-        frames = images[:, :: max(1, images.shape[1] // 4)] if images.dim() == 5 else images[:, None]
+        frames = (
+            images[:, :: max(1, images.shape[1] // 4)] if images.dim() == 5 else images[:, None]
+        )
         flat = frames.flatten(0, 1).to(self.device, torch.bfloat16)
         small = torch.nn.functional.interpolate(flat, (self.side, self.side), mode="bilinear")
         with torch.no_grad():
@@ -78,7 +91,9 @@ def measure(config: Config, tower: dict[str, int]) -> str:
     loaded = time.perf_counter() - began
     steps = [timed(lambda number=number: made.iterate(number, texts), where) for number in range(2)]  # type: ignore[misc]
     assert isinstance(backbone, Pipelined)
-    pictures = torch.rand(27, *((4,) if makes == "videos" else ()), 3, backbone.height, backbone.width)
+    pictures = torch.rand(
+        27, *((4,) if makes == "videos" else ()), 3, backbone.height, backbone.width
+    )
     level = min(timed(lambda: scorer(pictures, [""] * 27), where)[0] for _ in range(2))
     seconds, metrics = steps[-1][0], steps[-1][1].metrics
     peak = torch.cuda.max_memory_allocated(where) / 2**30 if cuda else float("nan")
@@ -97,7 +112,13 @@ def measure(config: Config, tower: dict[str, int]) -> str:
         f"{metrics['ratio_deviation']:.1e}",
     ]
     card = torch.cuda.get_device_name(where) if cuda else "CPU"
-    return "| " + " | ".join([*cells, f"{card}, torch {version('torch')}, diffusers {version('diffusers')}"]) + " |"
+    return (
+        "| "
+        + " | ".join(
+            [*cells, f"{card}, torch {version('torch')}, diffusers {version('diffusers')}"]
+        )
+        + " |"
+    )
 
 
 def timed(work: Callable[[], Any], where: torch.device) -> tuple[float, Any]:
@@ -110,16 +131,29 @@ def timed(work: Callable[[], Any], where: torch.device) -> tuple[float, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--backbones", nargs="+", default=["sd35", "flux", "wan"])
     parser.add_argument("--dry-run", action="store_true", help="miniatures on the CPU")
     parser.add_argument("--set", action="append", default=[], dest="sets")
     options = parser.parse_args()
-    small = ["train.prompts=2", "train.rows=4", "tree.branch=2", "env.steps=5", "backbone.device=cpu"]
+    small = [
+        "train.prompts=2",
+        "train.rows=4",
+        "tree.branch=2",
+        "env.steps=5",
+        "backbone.device=cpu",
+    ]
     print(f"{datetime.now(UTC):%Y-%m-%d}\n\n| {COLUMNS} |\n|" + "---|" * len(COLUMNS.split("|")))
     for name in options.backbones:
         model, own = ("miniature", small) if options.dry_run else ("random", [])
-        print(measure(settings(name, model, [*own, *options.sets]), SMALL if options.dry_run else TOWER), flush=True)
+        print(
+            measure(
+                settings(name, model, [*own, *options.sets]), SMALL if options.dry_run else TOWER
+            ),
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -9,19 +9,19 @@ import torch
 from torch import Tensor
 
 from treerl import registry
-from treerl.backbone import Backbone, Condition
-from treerl.env import PromptedEnv
+from treerl.backbone.contract import Backbone, Condition
+from treerl.engine.env import PromptedEnv
+from treerl.engine.grow import chunks
+from treerl.engine.kernel import ODE, Gaussian, Kernel, Table, refuse_unsound
+from treerl.engine.schedule import Schedule
+from treerl.engine.tree import State
 from treerl.errors import NumericsError
-from treerl.grow import chunks
-from treerl.kernel import ODE, Gaussian, Kernel, Table, refuse_unsound
-from treerl.reward import Reward
-from treerl.schedule import Schedule
-from treerl.scoring.leaks import Leaks
-from treerl.scoring.policy import Policy
-from treerl.tree import State
+from treerl.reward.contract import Reward
+from treerl.reward.failures import Policy
+from treerl.reward.leaks import Leaks
 
 if TYPE_CHECKING:
-    from treerl.config import Config
+    from treerl.config.schema import Config
 
 _REMEMBERED = 1024  # encoded prompts kept; a text is encoded once, alone, so that it never depends on its neighbours
 
@@ -93,7 +93,9 @@ class Denoising(PromptedEnv):
         assert self.condition is not None, "ask() comes before policy()"
         time = self.schedule.time[state.step.cpu()].to(self.device)
         x = state.x.to(self.device)
-        prediction = self.backbone.predict(x, time, self.condition.take(state.prompt.to(self.device)), self.guidance)
+        prediction = self.backbone.predict(
+            x, time, self.condition.take(state.prompt.to(self.device)), self.guidance
+        )
         table = self.table if stochastic else self._ode
         return table.gaussian(x, prediction, state.step)
 

@@ -13,8 +13,8 @@ from PIL import Image
 from torch import Tensor
 
 from treerl.errors import InputError, RewardError
-from treerl.reward import Reward
-from treerl.scoring.link import Address, Question, ask
+from treerl.reward.contract import Reward
+from treerl.reward.link import Address, Question, ask
 
 TOKEN = "OPENAI_API_KEY"  # the environment variable
 _MOST = 2**20  # bytes of a reply
@@ -42,11 +42,20 @@ class Chat(Reward):
     def replies(self, images: Tensor, questions: Sequence[str], tokens: int) -> list[str]:
         """What the model says of each picture `[N, 3, H, W]`."""
         with ThreadPoolExecutor(self.parallel) as pool:
-            return list(pool.map(lambda image, question: self._reply(image, question, tokens), images.cpu(), questions))
+            return list(
+                pool.map(
+                    lambda image, question: self._reply(image, question, tokens),
+                    images.cpu(),
+                    questions,
+                )
+            )
 
     def _reply(self, image: Tensor, question: str, tokens: int) -> str:
         named = f"reward {self.title}"
-        picture = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{_png(image)}"}}
+        picture = {
+            "type": "image_url",
+            "image_url": {"url": f"data:image/png;base64,{_png(image)}"},
+        }
         content = [{"type": "text", "text": question}, picture]
         asked = {"model": self.model, "messages": [{"role": "user", "content": content}]}
         body = json.dumps({**asked, "temperature": 0, "max_tokens": tokens}).encode()
@@ -54,11 +63,19 @@ class Chat(Reward):
         if token := os.environ.get(TOKEN):
             headers["Authorization"] = f"Bearer {token}"
         address = Address.parse(named, self.url, TOKEN)
-        found = ask(named, address, Question("POST", "/chat/completions", headers, body), _MOST, self.deadline)
+        found = ask(
+            named,
+            address,
+            Question("POST", "/chat/completions", headers, body),
+            _MOST,
+            self.deadline,
+        )
         try:
             said = json.loads(found)["choices"][0]["message"]["content"]
         except (ValueError, KeyError, IndexError, TypeError, RecursionError) as error:
-            raise RewardError(f"{named}: {address} does not answer as a chat model: {found[:80]!r}") from error
+            raise RewardError(
+                f"{named}: {address} does not answer as a chat model: {found[:80]!r}"
+            ) from error
         if not isinstance(said, str):
             raise RewardError(f"{named}: {address} does not answer with a text")
         return said

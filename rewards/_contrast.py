@@ -16,7 +16,9 @@ def pictures(towers: Any, pixels: Tensor) -> Tensor:
 def texts(towers: Any, words: Any, prompts: Sequence[str]) -> Tensor:
     """Embeddings `[M, D]` of prompts; what is longer than the model reads is cut."""
     length = towers.config.text_config.max_position_embeddings
-    given = words(list(prompts), padding="max_length", truncation=True, max_length=length, return_tensors="pt")
+    given = words(
+        list(prompts), padding="max_length", truncation=True, max_length=length, return_tensors="pt"
+    )
     found = towers.get_text_features(input_ids=given.input_ids.to(towers.device))
     return _unit(getattr(found, "pooler_output", found))
 

@@ -10,12 +10,15 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from treerl import hub
+from treerl.backbone import hub
 from treerl.errors import InputError, first_line
-from treerl.reward import Reward
+from treerl.reward.contract import Reward
 
 SIDE = 224
-MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # of CLIP's training pictures
+MEAN, STD = (
+    (0.48145466, 0.4578275, 0.40821073),
+    (0.26862954, 0.26130258, 0.27577711),
+)  # of CLIP's training pictures
 
 Prepare = Callable[[Image.Image], Image.Image]
 
@@ -38,7 +41,9 @@ class Learned(Reward):
         if self.batch < 1:
             raise ValueError(f"batch: expected at least 1, got {self.batch}")
         self.where = torch.device(
-            ("cuda" if torch.cuda.is_available() else "cpu") if self.device == "auto" else self.device
+            ("cuda" if torch.cuda.is_available() else "cpu")
+            if self.device == "auto"
+            else self.device
         )
         self.read()
 
@@ -59,7 +64,9 @@ class Learned(Reward):
         parts = []
         with torch.no_grad():
             for low in range(0, len(images), self.batch):
-                pixels = normalised(images[low : low + self.batch], self.prepared).to(self.where, self.compute)
+                pixels = normalised(images[low : low + self.batch], self.prepared).to(
+                    self.where, self.compute
+                )
                 parts.append(self.rate(pixels, prompts[low : low + self.batch]).float().cpu())
         return torch.cat(parts)
 
@@ -77,12 +84,22 @@ class Learned(Reward):
         named = f"reward {self.title}: its {what}"
         if not Path(source).is_dir():
             if source.startswith((".", "/", "~")) or source.count("/") != 1:
-                raise InputError(f"{named} {source!r}: expected a folder or a hub id such as owner/name")
-            hub.file(named, source, "config.json", self.revision, f"give a folder (scoring.options.{self.title}.model)")
+                raise InputError(
+                    f"{named} {source!r}: expected a folder or a hub id such as owner/name"
+                )
+            hub.file(
+                named,
+                source,
+                "config.json",
+                self.revision,
+                f"give a folder (scoring.options.{self.title}.model)",
+            )
         try:
             return cls.from_pretrained(source, revision=self.revision)
         except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
-            raise InputError(f"{named} cannot be read from {source!r}: {first_line(error)}") from error
+            raise InputError(
+                f"{named} cannot be read from {source!r}: {first_line(error)}"
+            ) from error
 
     def weights(self, repository: str, name: str) -> dict[str, Tensor]:
         """The tensors of the published file, or of the file (or the folder with it) that `model` names."""
@@ -103,11 +120,15 @@ def tensors(path: Path, named: str) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        found = torch.load(path, map_location="cpu", weights_only=True)  # the published file leaves no choice
+        found = torch.load(
+            path, map_location="cpu", weights_only=True
+        )  # the published file leaves no choice
     except Exception as error:
         raise InputError(f"{named} cannot be read from {path}: {first_line(error)}") from error
     found = found.get("state_dict", found) if isinstance(found, dict) else found
-    if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
+    if not isinstance(found, dict) or not all(
+        isinstance(value, Tensor) for value in found.values()
+    ):
         raise InputError(f"{named} cannot be read from {path}: expected tensors by name")
     return found
 
@@ -117,14 +138,24 @@ def fill(network: nn.Module, state: dict[str, Tensor], named: str) -> None:
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
-        raise InputError(f"{named} are of another model: {' '.join(str(error).split())[:300]}") from error
+        raise InputError(
+            f"{named} are of another model: {' '.join(str(error).split())[:300]}"
+        ) from error
 
 
 def normalised(images: Tensor, prepare: Prepare) -> Tensor:
     """Pixels `[N, 3, 224, 224]` as CLIP's networks want them; resized by Pillow, as the published code does it."""
-    bytes_ = (images.clamp(0, 1) * 255).round().to("cpu", torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
+    bytes_ = (
+        (images.clamp(0, 1) * 255)
+        .round()
+        .to("cpu", torch.uint8)
+        .permute(0, 2, 3, 1)
+        .contiguous()
+        .numpy()
+    )
     pictures = [
-        torch.frombuffer(bytearray(prepare(Image.fromarray(one)).tobytes()), dtype=torch.uint8) for one in bytes_
+        torch.frombuffer(bytearray(prepare(Image.fromarray(one)).tobytes()), dtype=torch.uint8)
+        for one in bytes_
     ]
     pixels = torch.stack(pictures).view(-1, SIDE, SIDE, 3).permute(0, 3, 1, 2).float() / 255
     mean, std = (torch.tensor(one).view(1, 3, 1, 1) for one in (MEAN, STD))
@@ -148,5 +179,8 @@ def boxed(picture: Image.Image) -> Image.Image:
     scale = SIDE / max(width, height)
     size = round(width * scale), round(height * scale)
     box = Image.new("RGB", (SIDE, SIDE))
-    box.paste(picture.resize(size, Image.Resampling.BICUBIC), ((SIDE - size[0]) // 2, (SIDE - size[1]) // 2))
+    box.paste(
+        picture.resize(size, Image.Resampling.BICUBIC),
+        ((SIDE - size[0]) // 2, (SIDE - size[1]) // 2),
+    )
     return box

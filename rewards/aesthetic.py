@@ -10,7 +10,10 @@ from transformers import CLIPModel
 from . import _contrast  # noqa: TID251
 from ._learned import Learned, fill  # noqa: TID251
 
-REPOSITORY, FILE = "trl-lib/ddpo-aesthetic-predictor", "aesthetic-model.pth"  # sac+logos+ava1-l14-linearMSE
+REPOSITORY, FILE = (
+    "trl-lib/ddpo-aesthetic-predictor",
+    "aesthetic-model.pth",
+)  # sac+logos+ava1-l14-linearMSE
 TOWER = "openai/clip-vit-large-patch14"
 
 

@@ -26,5 +26,8 @@ class Clip(Learned):
         self.words = self.pretrained(CLIPTokenizer, source, "tokenizer")
 
     def rate(self, pictures: Tensor, prompts: Sequence[str]) -> Tensor:
-        alike = (_contrast.pictures(self.towers, pictures) * _contrast.texts(self.towers, self.words, prompts)).sum(-1)
+        alike = (
+            _contrast.pictures(self.towers, pictures)
+            * _contrast.texts(self.towers, self.words, prompts)
+        ).sum(-1)
         return alike if self.raw else 100 * alike.clamp(min=0)

@@ -24,7 +24,9 @@ class HPS(Learned):
 
     title: ClassVar[str] = "hps"
     version: str = "2.1"
-    tokenizer: str | None = None  # a folder or a hub id of the CLIP tokenizer; null is the published one
+    tokenizer: str | None = (
+        None  # a folder or a hub id of the CLIP tokenizer; null is the published one
+    )
 
     def read(self) -> None:
         if self.version not in FILES:
@@ -34,7 +36,9 @@ class HPS(Learned):
         try:
             state = remapped(state)
         except KeyError as error:
-            raise InputError(f"{named} are of another model: unknown tensor {error.args[0]!r}") from error
+            raise InputError(
+                f"{named} are of another model: unknown tensor {error.args[0]!r}"
+            ) from error
         self.towers = CLIPModel(architecture(state))
         fill(self.towers, state, named)
         self.towers = self.placed(self.towers)
@@ -44,7 +48,10 @@ class HPS(Learned):
         return boxed(picture)
 
     def rate(self, pictures: Tensor, prompts: Sequence[str]) -> Tensor:
-        return (_contrast.pictures(self.towers, pictures) * _contrast.texts(self.towers, self.words, prompts)).sum(-1)
+        return (
+            _contrast.pictures(self.towers, pictures)
+            * _contrast.texts(self.towers, self.words, prompts)
+        ).sum(-1)
 
 
 def architecture(state: dict[str, Tensor]) -> CLIPConfig:
@@ -57,9 +64,18 @@ def architecture(state: dict[str, Tensor]) -> CLIPConfig:
     cells = len(state["vision_model.embeddings.position_embedding.weight"]) - 1
     vision |= {"patch_size": patch.shape[-1], "image_size": patch.shape[-1] * round(cells**0.5)}
     last = len(words) - 1  # the end mark
-    text |= {"vocab_size": len(words), "bos_token_id": last - 1, "eos_token_id": last, "pad_token_id": 0}
-    text |= {"max_position_embeddings": len(state["text_model.embeddings.position_embedding.weight"])}
-    return CLIPConfig(text_config=text, vision_config=vision, projection_dim=common["projection_dim"])
+    text |= {
+        "vocab_size": len(words),
+        "bos_token_id": last - 1,
+        "eos_token_id": last,
+        "pad_token_id": 0,
+    }
+    text |= {
+        "max_position_embeddings": len(state["text_model.embeddings.position_embedding.weight"])
+    }
+    return CLIPConfig(
+        text_config=text, vision_config=vision, projection_dim=common["projection_dim"]
+    )
 
 
 def _tower(state: dict[str, Tensor], name: str, width: int, head: int) -> dict[str, object]:

@@ -7,7 +7,13 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from transformers import BertTokenizer, BlipTextConfig, BlipTextModel, BlipVisionConfig, BlipVisionModel
+from transformers import (
+    BertTokenizer,
+    BlipTextConfig,
+    BlipTextModel,
+    BlipVisionConfig,
+    BlipVisionModel,
+)
 
 from treerl.errors import InputError
 
@@ -37,13 +43,17 @@ class ImageReward(Learned):
     """About -2 to 2, standardised over its training scores."""
 
     title: ClassVar[str] = "imagereward"
-    tokenizer: str | None = None  # a folder or a hub id of the BERT tokenizer; null is the published one
+    tokenizer: str | None = (
+        None  # a folder or a hub id of the BERT tokenizer; null is the published one
+    )
 
     def read(self) -> None:
         named = f"reward {self.title}: its weights"
         parts = separated(self.weights(REPOSITORY, FILE))
         if not all(parts.values()):
-            raise InputError(f"{named} are of another model: expected blip.visual_encoder, blip.text_encoder and mlp")
+            raise InputError(
+                f"{named} are of another model: expected blip.visual_encoder, blip.text_encoder and mlp"
+            )
         vision, text, mlp = (parts[name] for name in ("vision", "text", "mlp"))
         built: list[nn.Module] = [
             BlipVisionModel(seeing(vision)),
@@ -58,7 +68,11 @@ class ImageReward(Learned):
 
     def rate(self, pictures: Tensor, prompts: Sequence[str]) -> Tensor:
         given = self.words(
-            list(prompts), padding="max_length", truncation=True, max_length=LENGTH, return_tensors="pt"
+            list(prompts),
+            padding="max_length",
+            truncation=True,
+            max_length=LENGTH,
+            return_tensors="pt",
         ).to(self.where)
         seen = self.vision(pixel_values=pictures).last_hidden_state
         read = self.text(
@@ -95,11 +109,15 @@ def seen_as(name: str) -> str:
 
 def seeing(state: dict[str, Tensor]) -> BlipVisionConfig:
     """The vision transformer that these tensors are of; its heads are 64 wide."""
-    patch, cells = state["embeddings.patch_embedding.weight"], state["embeddings.position_embedding"].shape[1] - 1
+    patch, cells = (
+        state["embeddings.patch_embedding.weight"],
+        state["embeddings.position_embedding"].shape[1] - 1,
+    )
     return BlipVisionConfig(
         hidden_size=len(patch),
         intermediate_size=len(state["encoder.layers.0.mlp.fc1.weight"]),
-        num_hidden_layers=1 + max(int(name.split(".")[2]) for name in state if name.startswith("encoder.layers.")),
+        num_hidden_layers=1
+        + max(int(name.split(".")[2]) for name in state if name.startswith("encoder.layers.")),
         num_attention_heads=max(1, len(patch) // 64),
         patch_size=patch.shape[-1],
         image_size=patch.shape[-1] * round(cells**0.5),
@@ -115,7 +133,8 @@ def reading(state: dict[str, Tensor]) -> BlipTextConfig:
         hidden_size=words.shape[1],
         encoder_hidden_size=state["encoder.layer.0.crossattention.self.key.weight"].shape[1],
         intermediate_size=len(state["encoder.layer.0.intermediate.dense.weight"]),
-        num_hidden_layers=1 + max(int(name.split(".")[2]) for name in state if name.startswith("encoder.layer.")),
+        num_hidden_layers=1
+        + max(int(name.split(".")[2]) for name in state if name.startswith("encoder.layer.")),
         num_attention_heads=max(1, words.shape[1] // 64),
         max_position_embeddings=len(state["embeddings.position_embeddings.weight"]),
         layer_norm_eps=1e-12,

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from treerl.reward import Reward
+from treerl.reward.contract import Reward
 
 QUALITY = 95
 
@@ -17,7 +17,13 @@ class Jpeg(Reward):
 
     def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         """Scores `[N]`, all below 0."""
-        pixels = (images.clamp(0, 1) * 255).round().to("cpu", torch.uint8).permute(0, 2, 3, 1).contiguous()
+        pixels = (
+            (images.clamp(0, 1) * 255)
+            .round()
+            .to("cpu", torch.uint8)
+            .permute(0, 2, 3, 1)
+            .contiguous()
+        )
         return torch.tensor([-_kilobytes(Image.fromarray(one.numpy())) for one in pixels])
 
 

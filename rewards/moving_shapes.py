@@ -7,16 +7,18 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from treerl.backbone import Medium
-from treerl.moving import DIRECTIONS, TRAVEL, Caption
-from treerl.reward import Reward
-from treerl.shapes import COLOURS, SHAPES
+from treerl.backbone.contract import Medium
+from treerl.reward.contract import Reward
+from treerl.toy.moving import DIRECTIONS, TRAVEL, Caption
+from treerl.toy.shapes import COLOURS, SHAPES
 
 # relative: the one spelling of a neighbour on this shelf that type checkers follow too
 from .shapes import Seen, colour_score, is_colour, is_shape, look, ramp, shape_score, unevenness  # noqa: TID251
 
 FAR = 0.5 * TRAVEL[0]  # a shape that goes less than this stands still
-UNSTEADY = 0.08  # root mean square distance from straight, even motion above which a path has no direction
+UNSTEADY = (
+    0.08  # root mean square distance from straight, even motion above which a path has no direction
+)
 MOST = 0.75  # share of the frames that must show what was asked for
 
 
@@ -25,7 +27,9 @@ class Motion:
     """What the judge makes of the paths of `N` centroids."""
 
     along: Tensor  # [N, len(DIRECTIONS)] how far the centroid goes each way
-    stray: Tensor  # [N] root mean square distance from the straight, even motion nearest to its path
+    stray: (
+        Tensor  # [N] root mean square distance from the straight, even motion nearest to its path
+    )
 
 
 class MovingShapes(Reward):
@@ -38,7 +42,11 @@ class MovingShapes(Reward):
         seen, motion, (colour, shape, direction) = _judge(videos, prompts)
         frames = colour_score(seen, colour) * shape_score(seen, shape) * seen.sized
         along, across = _components(motion, direction)
-        moves = ramp(along, 0.95 * TRAVEL[0], 0.0) * ramp(across, 0.05, 0.20) * ramp(motion.stray, 0.02, 0.10)
+        moves = (
+            ramp(along, 0.95 * TRAVEL[0], 0.0)
+            * ramp(across, 0.05, 0.20)
+            * ramp(motion.stray, 0.02, 0.10)
+        )
         score: Tensor = _over_frames(frames, videos) * moves
         return score.float()
 
@@ -54,13 +62,20 @@ class MovingShapes(Reward):
         straight = (motion.along.amax(1) > FAR) & (motion.stray < UNSTEADY)
         there = _over_frames(seen.sized.double(), videos) >= MOST
         moves = (motion.along.argmax(1) == direction) & straight & there
-        hard = {"right": coloured & shaped & moves, "colour": coloured, "shape": shaped, "direction": moves}
+        hard = {
+            "right": coloured & shaped & moves,
+            "colour": coloured,
+            "shape": shaped,
+            "direction": moves,
+        }
         figures = {name: value.float() for name, value in hard.items()}
         uneven = unevenness(videos.flatten(0, 1).double(), seen.mask)
         return figures | {"background": _over_frames(uneven, videos).float()}
 
 
-def _judge(videos: Tensor, prompts: Sequence[str]) -> tuple[Seen, Motion, tuple[Tensor, Tensor, Tensor]]:
+def _judge(
+    videos: Tensor, prompts: Sequence[str]
+) -> tuple[Seen, Motion, tuple[Tensor, Tensor, Tensor]]:
     """The frames `[N · F]`, the paths `[N]`, and the colour and shape `[N · F]` and direction `[N]` asked for."""
     captions = [Caption.parse(prompt) for prompt in prompts]
     colours, ways = list(COLOURS), list(DIRECTIONS)

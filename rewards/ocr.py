@@ -12,9 +12,7 @@ from treerl.errors import InputError
 
 from ._chat import Chat  # noqa: TID251
 
-QUESTION = (
-    "Write down all text that stands in this picture, letter by letter, and nothing else. If there is none, write NONE."
-)
+QUESTION = "Write down all text that stands in this picture, letter by letter, and nothing else. If there is none, write NONE."
 _QUOTED = re.compile(r'"([^"]+)"')
 
 
@@ -28,7 +26,9 @@ class Ocr(Chat):
         """Scores `[N]` in [0, 1]."""
         read = self.replies(images, [QUESTION] * len(prompts), tokens=256)
         pairs = zip(map(wanted, prompts), map(_plain, read), strict=True)
-        return torch.tensor([max(0.0, 1 - distance(text, seen) / len(text)) for text, seen in pairs])
+        return torch.tensor(
+            [max(0.0, 1 - distance(text, seen) / len(text)) for text, seen in pairs]
+        )
 
     def refuse(self, prompts: Sequence[str]) -> None:
         for prompt in prompts:

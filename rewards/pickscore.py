@@ -20,13 +20,20 @@ class PickScore(Learned):
 
     title: ClassVar[str] = "pickscore"
     scale: float = 1.0
-    tokenizer: str | None = None  # a folder or a hub id; null is the model's own folder, or the published one
+    tokenizer: str | None = (
+        None  # a folder or a hub id; null is the model's own folder, or the published one
+    )
 
     def read(self) -> None:
         self.towers = self.placed(self.pretrained(CLIPModel, self.model or PUBLISHED, "model"))
-        self.words = self.pretrained(CLIPTokenizer, self.tokenizer or self.model or WORDS, "tokenizer")
+        self.words = self.pretrained(
+            CLIPTokenizer, self.tokenizer or self.model or WORDS, "tokenizer"
+        )
 
     def rate(self, pictures: Tensor, prompts: Sequence[str]) -> Tensor:
-        alike = (_contrast.pictures(self.towers, pictures) * _contrast.texts(self.towers, self.words, prompts)).sum(-1)
+        alike = (
+            _contrast.pictures(self.towers, pictures)
+            * _contrast.texts(self.towers, self.words, prompts)
+        ).sum(-1)
         score: Tensor = self.towers.logit_scale.float().exp() * alike / self.scale
         return score

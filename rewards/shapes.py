@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from treerl.reward import Reward
-from treerl.shapes import BACKGROUND, COLOURS, PLACES, SHAPES, SIZES, Caption, coverage
+from treerl.reward.contract import Reward
+from treerl.toy.shapes import BACKGROUND, COLOURS, PLACES, SHAPES, SIZES, Caption, coverage
 
 # Contrasts (1 = as far from the background as the object is) below the first count as background, above the second as
 # object. The band lies round 0.5, so that an anti-aliased edge keeps its area; it makes the judge blind to faint marks.
@@ -35,7 +35,9 @@ class Shapes(Reward):
         seen, asked = look(images), _asked(prompts, images.device)
         places = _apart(seen.centre, list(PLACES.values()))
         place = _share(-places.square() / 0.004, asked[2]) * _fade(places, asked[2], 0.045, 0.18)
-        return (colour_score(seen, asked[0]) * place * shape_score(seen, asked[1]) * seen.sized).float()
+        return (
+            colour_score(seen, asked[0]) * place * shape_score(seen, asked[1]) * seen.sized
+        ).float()
 
     def refuse(self, prompts: Sequence[str]) -> None:
         for prompt in prompts:
@@ -142,7 +144,9 @@ def ramp(value: Tensor, full: float, none: float) -> Tensor:
 
 def unevenness(images: Tensor, mask: Tensor) -> Tensor:
     """Standard deviation `[N]` of the colour over the pixels away from the object."""
-    away = (torch.nn.functional.max_pool2d(mask.unsqueeze(1), 5, stride=1, padding=2).squeeze(1) == 0).to(mask.dtype)
+    away = (
+        torch.nn.functional.max_pool2d(mask.unsqueeze(1), 5, stride=1, padding=2).squeeze(1) == 0
+    ).to(mask.dtype)
     channels = [images[:, channel] for channel in range(images.shape[1])]
     variance = [_mean((c - _mean(c, away)[:, None, None]).square(), away) for c in channels]
     return torch.stack(variance, dim=1).mean(1).sqrt()

@@ -16,8 +16,12 @@ import treerl
 PACKAGE = Path(__file__).resolve().parent.parent / "treerl"
 HELD_OUT = 3  # every third caption, diagonally, so that each attribute's values all stay in the training part
 
-Draw = Callable[[int, torch.Generator], tuple[Tensor, Tensor]]  # how many -> indices of captions, what they show
-Losses = Callable[[], tuple[Tensor, Tensor]]  # the loss of one batch, and the squared errors to report
+Draw = Callable[
+    [int, torch.Generator], tuple[Tensor, Tensor]
+]  # how many -> indices of captions, what they show
+Losses = Callable[
+    [], tuple[Tensor, Tensor]
+]  # the loss of one batch, and the squared errors to report
 C = TypeVar("C", bound="Captioned")
 
 
@@ -54,7 +58,9 @@ class World:
         swap = torch.rand(attribute.shape, generator=generator) < wrong
         return (torch.where(swap, (attribute + other) % size, attribute) * self._stride).sum(1)
 
-    def batch(self, data: Data, count: int, wrong: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def batch(
+        self, data: Data, count: int, wrong: float, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
         """Latents and their captions, often wrong; a tenth is empty (the last index), for classifier-free guidance."""
         row = torch.randint(len(data.latents), (count,), generator=generator)
         caption = self.mislabel(data.caption[row], wrong, generator)
@@ -67,15 +73,25 @@ class World:
         folder.mkdir(exist_ok=True)
         held = self.attributes(torch.arange(len(self.texts))).sum(1) % HELD_OUT == 0
         for part, wanted in (("train", False), ("heldout", True)):
-            rows = [text for text, is_held in zip(self.texts, held.tolist(), strict=True) if is_held == wanted]
-            (folder / f"{name}-{part}.txt").write_text("".join(f"{text}\n" for text in rows), encoding="utf-8")
+            rows = [
+                text
+                for text, is_held in zip(self.texts, held.tolist(), strict=True)
+                if is_held == wanted
+            ]
+            (folder / f"{name}-{part}.txt").write_text(
+                "".join(f"{text}\n" for text in rows), encoding="utf-8"
+            )
 
     @property
     def _stride(self) -> Tensor:
-        return torch.tensor([math.prod(self.sizes[place + 1 :]) for place in range(len(self.sizes))])
+        return torch.tensor(
+            [math.prod(self.sizes[place + 1 :]) for place in range(len(self.sizes))]
+        )
 
 
-def drawing(captions: Sequence[C], render: Callable[[Sequence[C], torch.Generator], Tensor]) -> Draw:
+def drawing(
+    captions: Sequence[C], render: Callable[[Sequence[C], torch.Generator], Tensor]
+) -> Draw:
     """Draws indices of random captions and what they show."""
 
     def draw(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -125,7 +141,9 @@ def encoded(vae: Any, draw: Draw, count: int, generator: torch.Generator) -> Dat
     return Data(torch.cat(latents), torch.cat(captions))
 
 
-def train_denoiser(parts: Sequence[nn.Module], error: Callable[[], Tensor], iterations: int) -> None:
+def train_denoiser(
+    parts: Sequence[nn.Module], error: Callable[[], Tensor], iterations: int
+) -> None:
     """Trains the denoiser and its text encoders on the squared errors of batches; keeps the mean of late weights."""
 
     def losses() -> tuple[Tensor, Tensor]:
@@ -142,7 +160,10 @@ def train_denoiser(parts: Sequence[nn.Module], error: Callable[[], Tensor], iter
 
 
 def flow_error(
-    velocity: Callable[[Tensor, Tensor], Tensor], latents: Tensor, shift: float, generator: torch.Generator
+    velocity: Callable[[Tensor, Tensor], Tensor],
+    latents: Tensor,
+    shift: float,
+    generator: torch.Generator,
 ) -> Tensor:
     """Squared error of the velocity at random noise levels, most of them where a shift puts the steps."""
     u = torch.rand(len(latents), generator=generator)
@@ -154,7 +175,13 @@ def flow_error(
 
 
 def fit(
-    what: str, parameters: list[nn.Parameter], losses: Losses, iterations: int, *, warmup: int, decay: float
+    what: str,
+    parameters: list[nn.Parameter],
+    losses: Losses,
+    iterations: int,
+    *,
+    warmup: int,
+    decay: float,
 ) -> list[Tensor]:
     """AdamW with a cosine of the learning rate; returns the exponential mean of the weights."""
     optimizer = torch.optim.AdamW(parameters, weight_decay=decay, fused=True)
@@ -171,7 +198,10 @@ def fit(
         weight = 1 - min(0.998, (iteration + 1) / (iteration + 10))
         torch._foreach_lerp_(average, [parameter.detach() for parameter in parameters], weight)
         if iteration % 100 == 0 or iteration == iterations - 1:
-            print(f"{what} {iteration + 1}/{iterations}: error {float(error.detach().mean()):.4f}", flush=True)
+            print(
+                f"{what} {iteration + 1}/{iterations}: error {float(error.detach().mean()):.4f}",
+                flush=True,
+            )
     return average
 
 
@@ -189,10 +219,16 @@ def publish(pipe: Any, folder: Path) -> None:
     draft.rename(folder)
 
 
-def arguments(description: str | None, name: str, wrong: float, iterations: int) -> argparse.ArgumentParser:
+def arguments(
+    description: str | None, name: str, wrong: float, iterations: int
+) -> argparse.ArgumentParser:
     """The options that the trainings share."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--output", type=Path, default=PACKAGE / "tiny" / name)
-    parser.add_argument("--wrong", type=float, default=wrong, help="chance that an attribute of a caption is wrong")
+    parser.add_argument(
+        "--wrong", type=float, default=wrong, help="chance that an attribute of a caption is wrong"
+    )
     parser.add_argument("--iterations", type=int, default=iterations, help="of the denoiser")
     return parser

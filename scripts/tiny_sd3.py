@@ -16,7 +16,9 @@ def tokenizer(captions: Sequence[str]) -> CLIPTokenizer:
     trained = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     trained.normalizer = normalizers.Lowercase()
     trained.pre_tokenizer = pre_tokenizers.Whitespace()
-    trained.train_from_iterator(captions, trainers.BpeTrainer(vocab_size=400, end_of_word_suffix="</w>"))
+    trained.train_from_iterator(
+        captions, trainers.BpeTrainer(vocab_size=400, end_of_word_suffix="</w>")
+    )
     learnt = json.loads(trained.to_str())["model"]
     vocabulary = {word: number for number, word in enumerate(learnt["vocab"])}
     for byte in sorted(pre_tokenizers.ByteLevel.alphabet()):
@@ -24,7 +26,10 @@ def tokenizer(captions: Sequence[str]) -> CLIPTokenizer:
             vocabulary.setdefault(symbol, len(vocabulary))
     for mark in ("<|startoftext|>", "<|endoftext|>"):
         vocabulary[mark] = len(vocabulary)
-    merges = [tuple(pair.split(" ")) if isinstance(pair, str) else tuple(pair) for pair in learnt["merges"]]
+    merges = [
+        tuple(pair.split(" ")) if isinstance(pair, str) else tuple(pair)
+        for pair in learnt["merges"]
+    ]
     return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=TOKENS)
 
 

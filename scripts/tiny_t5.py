@@ -10,7 +10,12 @@ TOKENS = 8  # of a caption, with its end mark; "a red circle in the centre" has 
 def tokenizer(captions: Sequence[str]) -> T5TokenizerFast:
     """A T5 tokenizer with one token for each word of the captions."""
     words = dict.fromkeys(word for caption in captions for word in caption.split())
-    vocabulary = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", -9.0), *((f"▁{word}", -1.0) for word in words)]
+    vocabulary = [
+        ("<pad>", 0.0),
+        ("</s>", 0.0),
+        ("<unk>", -9.0),
+        *((f"▁{word}", -1.0) for word in words),
+    ]
     return T5TokenizerFast(vocab=vocabulary, extra_ids=0, model_max_length=TOKENS)
 
 

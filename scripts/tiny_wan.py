@@ -51,4 +51,6 @@ def autoencoder() -> AutoencoderKLWan:
 
 def scheduler() -> UniPCMultistepScheduler:
     """The scheduler that Wan ships with."""
-    return UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=SHIFT)
+    return UniPCMultistepScheduler(
+        prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=SHIFT
+    )

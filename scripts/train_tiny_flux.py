@@ -13,14 +13,23 @@ import time
 import torch
 from diffusers import AutoencoderKL, FluxPipeline
 from diffusers.pipelines.flux.pipeline_flux import calculate_shift
-from pretraining import PACKAGE, Data, arguments, encoded, flow_error, judged, publish, train_denoiser
+from pretraining import (
+    PACKAGE,
+    Data,
+    arguments,
+    encoded,
+    flow_error,
+    judged,
+    publish,
+    train_denoiser,
+)
 from tiny_flux import denoiser, pooled_encoder, scheduler, text_encoder
 from tiny_sd3 import TOKENS as CLIP_TOKENS, tokenizer
 from tiny_t5 import TOKENS, tokenizer as t5_tokenizer
 from torch import Tensor
 from train_tiny_sd3 import DRAW, WORLD
 
-from treerl.shapes import PIXELS
+from treerl.toy.shapes import PIXELS
 
 
 def pack(vae: AutoencoderKL, data: Data) -> Data:
@@ -33,8 +42,12 @@ def train(pipe: FluxPipeline, data: Data, wrong: float, iterations: int) -> None
     """Flow matching, text encoders included, on captions of which each attribute is wrong with chance `wrong`."""
     generator = torch.Generator().manual_seed(2)
     texts = [*WORLD.texts, ""]
-    ids = pipe.tokenizer(texts, padding="max_length", max_length=CLIP_TOKENS, return_tensors="pt").input_ids
-    t5_ids = pipe.tokenizer_2(texts, padding="max_length", max_length=TOKENS, return_tensors="pt").input_ids
+    ids = pipe.tokenizer(
+        texts, padding="max_length", max_length=CLIP_TOKENS, return_tensors="pt"
+    ).input_ids
+    t5_ids = pipe.tokenizer_2(
+        texts, padding="max_length", max_length=TOKENS, return_tensors="pt"
+    ).input_ids
     side = math.isqrt(data.latents.shape[1])
     places = pipe._prepare_latent_image_ids(1, side, side, "cpu", torch.float32)
     shift = math.exp(calculate_shift(data.latents.shape[1]))  # where sampling will put its steps
@@ -84,7 +97,11 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     began = time.perf_counter()
-    vae = AutoencoderKL.from_pretrained(PACKAGE / "tiny" / "sd35" / "vae").requires_grad_(False).eval()
+    vae = (
+        AutoencoderKL.from_pretrained(PACKAGE / "tiny" / "sd35" / "vae")
+        .requires_grad_(False)
+        .eval()
+    )
     vae.register_to_config(_name_or_path="tiny/sd35/vae")  # not where it lies on this machine
     data = pack(vae, encoded(vae, DRAW, 12_000, torch.Generator().manual_seed(1)))
     words, t5_words = tokenizer(WORLD.texts), t5_tokenizer(WORLD.texts)
@@ -100,7 +117,9 @@ def main() -> None:
     pipe.set_progress_bar_config(disable=True)
     train(pipe, data, options.wrong, options.iterations)
     publish(pipe, options.output)
-    print(f"{time.perf_counter() - began:.0f} s; guidance 1: {measure(pipe, 1.0)}; guidance 3: {measure(pipe, 3.0)}")
+    print(
+        f"{time.perf_counter() - began:.0f} s; guidance 1: {measure(pipe, 1.0)}; guidance 3: {measure(pipe, 3.0)}"
+    )
 
 
 if __name__ == "__main__":

@@ -26,11 +26,15 @@ from pretraining import (
 from tiny_sd3 import TEXT, TOKENS, autoencoder, denoiser, text_encoder, tokenizer
 from torch import Tensor
 
-from treerl.shapes import COLOURS, PLACES, SHAPES, every_caption, render
+from treerl.toy.shapes import COLOURS, PLACES, SHAPES, every_caption, render
 
-T5_TOKENS = 1  # the pipeline appends as many empty T5 tokens as it is told; it must be told at least one
+T5_TOKENS = (
+    1  # the pipeline appends as many empty T5 tokens as it is told; it must be told at least one
+)
 SHIFT = 3.0
-WORLD = World([caption.text for caption in every_caption()], (len(COLOURS), len(SHAPES), len(PLACES)))
+WORLD = World(
+    [caption.text for caption in every_caption()], (len(COLOURS), len(SHAPES), len(PLACES))
+)
 DRAW = drawing(every_caption(), render)
 
 
@@ -45,7 +49,9 @@ def train(pipe: StableDiffusion3Pipeline, data: Data, wrong: float, iterations: 
     """Flow matching, text encoders included, on captions of which each attribute is wrong with chance `wrong`."""
     generator = torch.Generator().manual_seed(2)
     encoders = [pipe.text_encoder, pipe.text_encoder_2]
-    ids = pipe.tokenizer([*WORLD.texts, ""], padding="max_length", max_length=TOKENS, return_tensors="pt").input_ids
+    ids = pipe.tokenizer(
+        [*WORLD.texts, ""], padding="max_length", max_length=TOKENS, return_tensors="pt"
+    ).input_ids
 
     def error() -> Tensor:
         latents, caption = WORLD.batch(data, 128, wrong, generator)
@@ -94,7 +100,9 @@ def main() -> None:
     began = time.perf_counter()
     vae = autoencoder()
     iterations = options.autoencoder_iterations
-    train_autoencoder(vae, lambda z: vae.decode(z).sample, lambda: DRAW(32, generator)[1], iterations, generator)
+    train_autoencoder(
+        vae, lambda z: vae.decode(z).sample, lambda: DRAW(32, generator)[1], iterations, generator
+    )
     data = normalise(vae, encoded(vae, DRAW, 12_000, generator))
     words = tokenizer(WORLD.texts)
     pipe = StableDiffusion3Pipeline(
@@ -112,7 +120,9 @@ def main() -> None:
     train(pipe, data, options.wrong, options.iterations)
     publish(pipe, options.output)
     WORLD.write_prompts("shapes")
-    print(f"{time.perf_counter() - began:.0f} s; guidance 1: {measure(pipe, 1.0)}; guidance 3: {measure(pipe, 3.0)}")
+    print(
+        f"{time.perf_counter() - began:.0f} s; guidance 1: {measure(pipe, 1.0)}; guidance 3: {measure(pipe, 3.0)}"
+    )
 
 
 if __name__ == "__main__":

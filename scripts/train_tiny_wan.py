@@ -30,12 +30,16 @@ from tiny_t5 import TOKENS, tokenizer
 from tiny_wan import SHIFT, autoencoder, denoiser, scheduler, text_encoder
 from torch import Tensor
 
-from treerl.moving import DIRECTIONS, FRAMES, every_caption, render
-from treerl.shapes import COLOURS, PIXELS, SHAPES
+from treerl.toy.moving import DIRECTIONS, FRAMES, every_caption, render
+from treerl.toy.shapes import COLOURS, PIXELS, SHAPES
 
-WORLD = World([caption.text for caption in every_caption()], (len(COLOURS), len(SHAPES), len(DIRECTIONS)))
+WORLD = World(
+    [caption.text for caption in every_caption()], (len(COLOURS), len(SHAPES), len(DIRECTIONS))
+)
 BATCH = 8  # of videos, for the autoencoder
-DRAW = drawing(every_caption(), lambda captions, generator: render(captions, generator).transpose(1, 2))
+DRAW = drawing(
+    every_caption(), lambda captions, generator: render(captions, generator).transpose(1, 2)
+)
 
 
 def unclamped(vae: AutoencoderKLWan, latents: Tensor) -> Tensor:
@@ -74,13 +78,17 @@ def normalise(vae: AutoencoderKLWan, data: Data) -> Data:
 def train(pipe: WanPipeline, data: Data, wrong: float, iterations: int) -> None:
     """Flow matching, text encoder included, on captions of which each attribute is wrong with chance `wrong`."""
     generator = torch.Generator().manual_seed(2)
-    words = pipe.tokenizer([*WORLD.texts, ""], padding="max_length", max_length=TOKENS, return_tensors="pt")
+    words = pipe.tokenizer(
+        [*WORLD.texts, ""], padding="max_length", max_length=TOKENS, return_tensors="pt"
+    )
 
     def error() -> Tensor:
         latents, caption = WORLD.batch(data, 64, wrong, generator)
         distinct, place = torch.unique(caption, return_inverse=True)
         mask = words.attention_mask[distinct]
-        text = pipe.text_encoder(words.input_ids[distinct], mask).last_hidden_state * mask[:, :, None]
+        text = (
+            pipe.text_encoder(words.input_ids[distinct], mask).last_hidden_state * mask[:, :, None]
+        )
 
         def velocity(x: Tensor, sigma: Tensor) -> Tensor:
             found: Tensor = pipe.transformer(x, sigma * 1000, text[place], return_dict=False)[0]
@@ -97,7 +105,9 @@ def sample(pipe: WanPipeline, prompts: list[str], guidance: float, steps: int = 
     text, empty = pipe.encode_prompt(prompts, max_sequence_length=TOKENS)
     pipe.scheduler.set_timesteps(steps)
     generator = torch.Generator().manual_seed(3)
-    x = pipe.prepare_latents(len(prompts), pipe.vae.z_dim, PIXELS, PIXELS, FRAMES, torch.float32, generator=generator)
+    x = pipe.prepare_latents(
+        len(prompts), pipe.vae.z_dim, PIXELS, PIXELS, FRAMES, torch.float32, generator=generator
+    )
     for now, then in zip(pipe.scheduler.sigmas[:-1], pipe.scheduler.sigmas[1:], strict=True):
         time_of_all = (now * 1000).expand(len(x))
         velocity = pipe.transformer(x, time_of_all, text, return_dict=False)[0]
@@ -131,17 +141,25 @@ def main() -> None:
     began = time.perf_counter()
     vae = autoencoder()
     iterations = options.autoencoder_iterations
-    train_autoencoder(vae, lambda z: unclamped(vae, z), lambda: DRAW(BATCH, generator)[1], iterations, generator)
+    train_autoencoder(
+        vae, lambda z: unclamped(vae, z), lambda: DRAW(BATCH, generator)[1], iterations, generator
+    )
     sharpen(vae, iterations)
     data = normalise(vae, encoded(vae, DRAW, 8_000, generator))
     words = tokenizer(WORLD.texts)
     pipe = WanPipeline(
-        tokenizer=words, text_encoder=text_encoder(words), vae=vae, scheduler=scheduler(), transformer=denoiser()
+        tokenizer=words,
+        text_encoder=text_encoder(words),
+        vae=vae,
+        scheduler=scheduler(),
+        transformer=denoiser(),
     )
     train(pipe, data, options.wrong, options.iterations)
     publish(pipe, options.output)
     WORLD.write_prompts("moving-shapes")
-    print(f"{time.perf_counter() - began:.0f} s; guidance 1: {measure(pipe, 1.0)}; guidance 3: {measure(pipe, 3.0)}")
+    print(
+        f"{time.perf_counter() - began:.0f} s; guidance 1: {measure(pipe, 1.0)}; guidance 3: {measure(pipe, 3.0)}"
+    )
 
 
 if __name__ == "__main__":

@@ -47,8 +47,12 @@ Maker = Callable[[Draw], tuple[str, Pair]]
 def scene(draw: Draw) -> tuple[str, Pair]:
     """A being or a thing somewhere."""
     subject, setting = draw.one(grammar.BEINGS, grammar.THINGS), draw.one(grammar.SETTINGS)
-    text = subject + draw.maybe(0.85, f" {setting}") + draw.maybe(0.35, f", {draw.one(grammar.VIEWS)}")
-    text += draw.maybe(0.4, f", {draw.one(grammar.LIGHTS)}") + draw.maybe(0.6, f", {draw.one(grammar.STYLES)}")
+    text = (
+        subject + draw.maybe(0.85, f" {setting}") + draw.maybe(0.35, f", {draw.one(grammar.VIEWS)}")
+    )
+    text += draw.maybe(0.4, f", {draw.one(grammar.LIGHTS)}") + draw.maybe(
+        0.6, f", {draw.one(grammar.STYLES)}"
+    )
     return text, (subject, setting)
 
 
@@ -58,22 +62,32 @@ def binding(draw: Draw) -> tuple[str, Pair]:
     while second == first:
         second = draw.one(grammar.OBJECTS)
     colours = [draw.one(grammar.COLOURS), draw.one(grammar.COLOURS)]
-    one, other = (f"{article(colour)} {colour} {thing}" for colour, thing in zip(colours, (first, second), strict=True))
+    one, other = (
+        f"{article(colour)} {colour} {thing}"
+        for colour, thing in zip(colours, (first, second), strict=True)
+    )
     relation = draw.one(grammar.RELATIONS)
-    return f"{one} {relation} {other}" + draw.maybe(0.3, f", {draw.one(grammar.STYLES)}"), (first, second)
+    return f"{one} {relation} {other}" + draw.maybe(0.3, f", {draw.one(grammar.STYLES)}"), (
+        first,
+        second,
+    )
 
 
 def count(draw: Draw) -> tuple[str, Pair]:
     """So many of something."""
     number, things = draw.one(grammar.NUMBERS), draw.one(grammar.COUNTED)
-    rest = draw.maybe(0.6, f" {draw.one(grammar.SETTINGS)}") + draw.maybe(0.4, f", {draw.one(grammar.STYLES)}")
+    rest = draw.maybe(0.6, f" {draw.one(grammar.SETTINGS)}") + draw.maybe(
+        0.4, f", {draw.one(grammar.STYLES)}"
+    )
     return f"{number} {things}{rest}", (number, things)
 
 
 def text(draw: Draw) -> tuple[str, Pair]:
     """Words to be rendered."""
     carrier, words = draw.one(grammar.CARRIERS), draw.one(grammar.WORDS)
-    rest = draw.maybe(0.5, f" {draw.one(grammar.SETTINGS)}") + draw.maybe(0.3, f", {draw.one(grammar.STYLES)}")
+    rest = draw.maybe(0.5, f" {draw.one(grammar.SETTINGS)}") + draw.maybe(
+        0.3, f", {draw.one(grammar.STYLES)}"
+    )
     return f'{carrier} that says "{words}"{rest}', (carrier, words)
 
 
@@ -83,7 +97,9 @@ def clip(draw: Draw) -> tuple[str, Pair]:
     subject = draw.one(grammar.BEINGS if kind == "being" else grammar.THINGS)
     setting = draw.one(grammar.SETTINGS)
     line = f"{subject} {draw.one(grammar.MOTIONS[kind])}" + draw.maybe(0.85, f" {setting}")
-    line += draw.maybe(0.6, f", {draw.one(grammar.CAMERAS)}") + draw.maybe(0.4, f", {draw.one(grammar.LIGHTS)}")
+    line += draw.maybe(0.6, f", {draw.one(grammar.CAMERAS)}") + draw.maybe(
+        0.4, f", {draw.one(grammar.LIGHTS)}"
+    )
     return line, (subject, setting)
 
 
@@ -116,12 +132,16 @@ SETS = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--output", type=Path, default=FOLDER)
     folder = parser.parse_args().output
     for name, (makers, train, heldout) in SETS.items():
         for part, lines in zip(("train", "heldout"), written(makers, train, heldout), strict=True):
-            (folder / f"{name}-{part}.txt").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+            (folder / f"{name}-{part}.txt").write_text(
+                "".join(f"{line}\n" for line in lines), encoding="utf-8"
+            )
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from treerl import noise
+from treerl.engine import noise
 
 
 @pytest.fixture
@@ -19,8 +19,13 @@ def fast_noise(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = torch.Generator().manual_seed(0)
 
     def normal(
-        keys: noise.Keys, shape: Sequence[int], dtype: torch.dtype, device: torch.device | str = "cpu"
+        keys: noise.Keys,
+        shape: Sequence[int],
+        dtype: torch.dtype,
+        device: torch.device | str = "cpu",
     ) -> Tensor:
-        return torch.randn(len(keys), *shape, generator=stream, dtype=torch.float64).to(device, dtype)
+        return torch.randn(len(keys), *shape, generator=stream, dtype=torch.float64).to(
+            device, dtype
+        )
 
     monkeypatch.setattr(noise, "normal", normal)

@@ -6,10 +6,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from treerl.tree import Tree
+from treerl.engine.tree import Tree
 
 
-def forest(parents: Sequence[Tensor], prompt: Tensor, log_prob: Tensor, stochastic: Tensor, dims: int = 2) -> Tree:
+def forest(
+    parents: Sequence[Tensor], prompt: Tensor, log_prob: Tensor, stochastic: Tensor, dims: int = 2
+) -> Tree:
     """A tree from the parents of each level below the roots, as indices into the level above."""
     sizes = (len(prompt), *(len(one) for one in parents))
     offset = [sum(sizes[:step]) for step in range(len(sizes))]
@@ -20,7 +22,12 @@ def forest(parents: Sequence[Tensor], prompt: Tensor, log_prob: Tensor, stochast
         x=torch.zeros(count, dims, dtype=torch.float64),
         slot=torch.arange(count),
         prompt=torch.cat(label),
-        parent=torch.cat([torch.full((len(prompt),), -1), *(one + offset[step] for step, one in enumerate(parents))]),
+        parent=torch.cat(
+            [
+                torch.full((len(prompt),), -1),
+                *(one + offset[step] for step, one in enumerate(parents)),
+            ]
+        ),
         log_prob=torch.where(stochastic, log_prob.double(), float("nan")),
         stochastic=stochastic,
         step=torch.cat([torch.full((size,), step) for step, size in enumerate(sizes)]),
@@ -31,7 +38,10 @@ def forest(parents: Sequence[Tensor], prompt: Tensor, log_prob: Tensor, stochast
 
 def complete(prompts: int, branch: int, depth: int, seed: int = 0, roots: int = 1) -> Tree:
     """`roots` trees for each prompt that split `branch` ways at each of `depth` steps."""
-    levels = [torch.arange(prompts * roots * branch**step).repeat_interleave(branch) for step in range(depth)]
+    levels = [
+        torch.arange(prompts * roots * branch**step).repeat_interleave(branch)
+        for step in range(depth)
+    ]
     count = prompts * roots + sum(len(one) for one in levels)
     generator = torch.Generator().manual_seed(seed)
     log_prob = torch.randn(count, generator=generator, dtype=torch.float64)
@@ -68,7 +78,14 @@ def permuted(tree: Tree, seed: int, roots: bool = True) -> tuple[Tree, Tensor]:
     top = torch.arange(tree.sizes[0])
     levels = [shuffled(top) if roots else top]
     for _ in tree.sizes[1:]:
-        levels.append(torch.cat([shuffled((tree.parent == node).nonzero().flatten()) for node in levels[-1].tolist()]))
+        levels.append(
+            torch.cat(
+                [
+                    shuffled((tree.parent == node).nonzero().flatten())
+                    for node in levels[-1].tolist()
+                ]
+            )
+        )
     order = torch.cat(levels)
     place = order.argsort()
     parent = tree.parent[order]

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from treerl.reward import Reward
+from treerl.reward.contract import Reward
 
 GOOD = 0.5
 
@@ -108,6 +108,10 @@ class Misbehaving(Reward):
     """Scores 0.5, in the way that the first prompt asks for."""
 
     def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
-        found: Any = {**{name: one for name, (one, _) in BEHAVIOURS.items()}, **LETHAL, "fine": _fine}[prompts[0]]
+        found: Any = {
+            **{name: one for name, (one, _) in BEHAVIOURS.items()},
+            **LETHAL,
+            "fine": _fine,
+        }[prompts[0]]
         answer: Tensor = found(images)
         return answer

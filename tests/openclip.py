@@ -68,7 +68,9 @@ class Towers(nn.Module):
         for block in self.transformer.resblocks:
             x = block(x, mask)
         x = self.ln_final(x)
-        return x[torch.arange(len(x)), ids.argmax(-1)] @ self.text_projection  # the end mark has the highest id
+        return (
+            x[torch.arange(len(x)), ids.argmax(-1)] @ self.text_projection
+        )  # the end mark has the highest id
 
 
 def letterboxed(picture: Image.Image) -> Tensor:
@@ -76,8 +78,18 @@ def letterboxed(picture: Image.Image) -> Tensor:
     width, height = picture.size
     scale = 224 / max(height, width)
     new_height, new_width = round(height * scale), round(width * scale)
-    pixels = np.asarray(picture.resize((new_width, new_height), Image.Resampling.BICUBIC), dtype=np.float32) / 255
+    pixels = (
+        np.asarray(
+            picture.resize((new_width, new_height), Image.Resampling.BICUBIC), dtype=np.float32
+        )
+        / 255
+    )
     down, right = 224 - new_height, 224 - new_width
-    pixels = np.pad(pixels, ((down // 2, down - down // 2), (right // 2, right - right // 2), (0, 0)))
-    mean, std = np.array([0.48145466, 0.4578275, 0.40821073]), np.array([0.26862954, 0.26130258, 0.27577711])
+    pixels = np.pad(
+        pixels, ((down // 2, down - down // 2), (right // 2, right - right // 2), (0, 0))
+    )
+    mean, std = (
+        np.array([0.48145466, 0.4578275, 0.40821073]),
+        np.array([0.26862954, 0.26130258, 0.27577711]),
+    )
     return torch.from_numpy(((pixels - mean) / std).transpose(2, 0, 1)).float()

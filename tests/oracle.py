@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from treerl import noise
-from treerl.env import Env
-from treerl.grow import Roots, plant
-from treerl.kernel import CPS, ODE, DanceSDE, FlowSDE, Gaussian, Kernel
-from treerl.objective import Edges
-from treerl.schedule import Flow
-from treerl.tree import State, Tree
+from treerl.engine import noise
+from treerl.engine.env import Env
+from treerl.engine.grow import Roots, plant
+from treerl.engine.kernel import CPS, ODE, DanceSDE, FlowSDE, Gaussian, Kernel
+from treerl.engine.objective import Edges
+from treerl.engine.schedule import Flow
+from treerl.engine.tree import State, Tree
 
 KERNELS: tuple[Kernel, ...] = (FlowSDE(0.7), DanceSDE(0.3), CPS(0.8))
 
@@ -75,7 +75,11 @@ class Steps:
 
 
 def closed_form(
-    kernel: Kernel, sigma: list[float], mean: float, spread: float, stochastic: Sequence[bool] | None = None
+    kernel: Kernel,
+    sigma: list[float],
+    mean: float,
+    spread: float,
+    stochastic: Sequence[bool] | None = None,
 ) -> Steps:
     """The coefficients of every step; the deterministic ones take the ODE's."""
     rows = []
@@ -83,12 +87,16 @@ def closed_form(
         taken = kernel if stochastic is None or stochastic[k] else ODE()
         pull = (now - (1 - now) * spread**2) / ((1 - now) ** 2 * spread**2 + now**2)
 
-        def step(x: float, theta: float, now: float = now, after: float = after, pull: float = pull) -> float:
+        def step(
+            x: float, theta: float, now: float = now, after: float = after, pull: float = pull
+        ) -> float:
             velocity = pull * (x - (1 - now) * mean) - mean + theta
             return published(taken, now, after, x, velocity)[0]  # noqa: B023
 
         b = step(0.0, 0.0)
-        rows.append((step(1.0, 0.0) - b, b, step(0.0, 1.0) - b, published(taken, now, after, 0.0, 0.0)[1]))
+        rows.append(
+            (step(1.0, 0.0) - b, b, step(0.0, 1.0) - b, published(taken, now, after, 0.0, 0.0)[1])
+        )
     return Steps(*zip(*rows, strict=True))
 
 
@@ -96,7 +104,11 @@ class World(Env):
     """The part of an environment that both worlds share; `asked` counts the rows that went through `velocity`."""
 
     def __init__(
-        self, kernel: Kernel, schedule: Flow, shape: tuple[int, ...], storage: torch.dtype = torch.float64
+        self,
+        kernel: Kernel,
+        schedule: Flow,
+        shape: tuple[int, ...],
+        storage: torch.dtype = torch.float64,
     ) -> None:
         self.schedule = schedule
         self.noisy, self.smooth = kernel.table(schedule), ODE().table(schedule)
@@ -154,8 +166,14 @@ class Linear(World):
         dtype = torch.promote_types(state.x.dtype, torch.float32)
         wide = (-1, *(1,) * len(self.shape))
         sigma = self.schedule.sigma[state.step]
-        pull = (sigma - (1 - sigma) * self.spread**2) / ((1 - sigma) ** 2 * self.spread**2 + sigma**2)
-        theta = self.theta[state.prompt, state.step] if self.theta.dim() == 2 else self.theta[state.step]
+        pull = (sigma - (1 - sigma) * self.spread**2) / (
+            (1 - sigma) ** 2 * self.spread**2 + sigma**2
+        )
+        theta = (
+            self.theta[state.prompt, state.step]
+            if self.theta.dim() == 2
+            else self.theta[state.step]
+        )
         offset = theta - pull * (1 - sigma) * self.mean - self.mean
         return pull.to(dtype).view(wide) * state.x.to(dtype) + offset.to(dtype).view(wide)
 
@@ -175,16 +193,22 @@ class Neural(World):
     ) -> None:
         super().__init__(kernel, schedule, shape, storage)
         dims = math.prod(shape)
-        self.network = nn.Sequential(nn.Linear(dims + 2, width), nn.Tanh(), nn.Linear(width, dims)).to(dtype)
+        self.network = nn.Sequential(
+            nn.Linear(dims + 2, width), nn.Tanh(), nn.Linear(width, dims)
+        ).to(dtype)
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
             for weight in self.network.parameters():
-                weight.copy_(0.4 * torch.randn(weight.shape, generator=generator, dtype=torch.float64))
+                weight.copy_(
+                    0.4 * torch.randn(weight.shape, generator=generator, dtype=torch.float64)
+                )
         self.content = torch.arange(1024)  # what the prompt in each row says
 
     def velocity(self, state: State) -> Tensor:
         dtype = next(self.network.parameters()).dtype
-        extra = torch.stack([self.schedule.sigma[state.step], torch.sin(self.content[state.prompt].double())], 1)
+        extra = torch.stack(
+            [self.schedule.sigma[state.step], torch.sin(self.content[state.prompt].double())], 1
+        )
         found: Tensor = self.network(torch.cat([state.x.flatten(1).to(dtype), extra.to(dtype)], 1))
         return found.view(-1, *self.shape)
 

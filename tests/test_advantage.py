@@ -8,11 +8,10 @@ import torch
 from forests import complete, ragged, scores
 from torch import Tensor
 
-from treerl.advantage import advantages, combine, standardise
-from treerl.baseline import Baseline, Depth, LeaveSubtreeOut, ParentGain, Prompt, Siblings
-from treerl.errors import NumericsError
-from treerl.tree import Tree
-from treerl.weighting import (
+from treerl.engine.advantage import advantages, combine, standardise
+from treerl.engine.baseline import Baseline, Depth, LeaveSubtreeOut, ParentGain, Prompt, Siblings
+from treerl.engine.tree import Tree
+from treerl.engine.weighting import (
     Siblings as Family,
     SoftmaxMeanLogProb,
     SoftmaxSumLogProb,
@@ -21,6 +20,7 @@ from treerl.weighting import (
     Weighting,
     back_up,
 )
+from treerl.errors import NumericsError
 
 INF = float("inf")
 
@@ -39,9 +39,16 @@ BASELINES = (Prompt(), Depth(), Siblings(), ParentGain(), LeaveSubtreeOut())
 
 
 def gained(
-    tree: Tree, score: Tensor, weighting: Weighting, baseline: Baseline, normalise: bool = True, clip: float = INF
+    tree: Tree,
+    score: Tensor,
+    weighting: Weighting,
+    baseline: Baseline,
+    normalise: bool = True,
+    clip: float = INF,
 ) -> Tensor:
-    return advantages(tree, standardise(tree, score, 1e-12), weighting, baseline, normalise, clip).advantage
+    return advantages(
+        tree, standardise(tree, score, 1e-12), weighting, baseline, normalise, clip
+    ).advantage
 
 
 @pytest.mark.parametrize("weighting", WEIGHTINGS, ids=lambda one: type(one).__name__)
@@ -57,11 +64,16 @@ def test_q14_weighted_sums_vanish_at_every_node_and_every_depth(
     inner = torch.arange(tree.sizes[0], len(tree))
     above = tree.parent[inner]
     gap = values.share[inner] / values.share[above] * (advantage[inner] - advantage[above])
-    assert float(torch.zeros(len(tree), dtype=torch.float64).index_add(0, above, gap).abs().max()) <= 1e-12
+    assert (
+        float(torch.zeros(len(tree), dtype=torch.float64).index_add(0, above, gap).abs().max())
+        <= 1e-12
+    )
     for step in range(len(tree.sizes)):
         level = tree.level(step)
         part = torch.zeros(3, dtype=torch.float64)
-        assert torch.allclose(part.index_add(0, tree.prompt[level], values.share[level]), part + 1, rtol=0, atol=1e-12)
+        assert torch.allclose(
+            part.index_add(0, tree.prompt[level], values.share[level]), part + 1, rtol=0, atol=1e-12
+        )
         part.index_add_(0, tree.prompt[level], values.share[level] * advantage[level])
         assert float(part.abs().max()) <= 1e-12
 
@@ -86,7 +98,10 @@ def test_q15_a_constant_does_not_change_advantages_and_a_factor_does_as_declared
 ) -> None:
     tree = ragged(4)
     score = (scores(tree, 4) * 2**20).round() / 2**20  # so that adding 1e6 rounds nothing away
-    plain = {normalise: gained(tree, score, weighting, baseline, normalise) for normalise in (True, False)}
+    plain = {
+        normalise: gained(tree, score, weighting, baseline, normalise)
+        for normalise in (True, False)
+    }
     assert float(plain[True].abs().max()) > 0.5
     for constant in (-1e6, -3.0, 0.5, 1e6):
         for normalise, expected in plain.items():
@@ -112,7 +127,9 @@ def test_scores_are_standardised_by_the_population_std_of_their_own_prompt() -> 
     for prompt in range(3):
         mine = score[tree.prompt[tree.leaves] == prompt]
         expected = (mine - mine.mean()) / mine.std(correction=0)
-        assert torch.allclose(leaf.leaf[tree.prompt[tree.leaves] == prompt], expected, rtol=0, atol=1e-12)
+        assert torch.allclose(
+            leaf.leaf[tree.prompt[tree.leaves] == prompt], expected, rtol=0, atol=1e-12
+        )
         assert float(leaf.spread[prompt]) == pytest.approx(float(mine.std(correction=0)), rel=1e-12)
 
 
@@ -180,7 +197,9 @@ def test_advantages_are_clipped_to_both_sides() -> None:
     tree = complete(1, 64, 1)
     score = torch.zeros(64, dtype=torch.float64)
     score[3], score[4] = 1e6, -1e6
-    found = advantages(tree, standardise(tree, score), Uniform(), Prompt(), True, clip=5.0).advantage
+    found = advantages(
+        tree, standardise(tree, score), Uniform(), Prompt(), True, clip=5.0
+    ).advantage
     assert float(found.max()) == 5 and float(found.min()) == -5
 
 
@@ -202,7 +221,9 @@ def test_a_weighting_that_breaks_its_contract_is_named(broken: object) -> None:
 
 
 def test_softmax_weights_are_those_of_the_logits_over_the_temperature() -> None:
-    family = Family(torch.tensor([[0.0, 1.0]]), torch.tensor([[math.log(0.2), math.log(0.6)]]), dims=2)
+    family = Family(
+        torch.tensor([[0.0, 1.0]]), torch.tensor([[math.log(0.2), math.log(0.6)]]), dims=2
+    )
     expected = {
         SoftmaxMeanLogProb(): 3,
         SoftmaxMeanLogProb(0.5): 9,
@@ -212,4 +233,6 @@ def test_softmax_weights_are_those_of_the_logits_over_the_temperature() -> None:
         SoftmaxValue(0.5): math.e**2,
     }
     for weighting, odds in expected.items():
-        assert weighting(family)[0].tolist() == pytest.approx([1 / (1 + odds), odds / (1 + odds)], rel=1e-6)
+        assert weighting(family)[0].tolist() == pytest.approx(
+            [1 / (1 + odds), odds / (1 + odds)], rel=1e-6
+        )

@@ -28,12 +28,19 @@ def wrong_imports(place: str, source: str) -> list[str]:
     """Imports that point the wrong way for a file of `place` ("treerl" or a shelf)."""
     others = [shelf for shelf in SHELVES if shelf != place]
     banned = [f"treerl.{shelf}" for shelf in others] + list(SHELVES)
-    return [name for name in imports(source) if any(name == one or name.startswith(one + ".") for one in banned)]
+    return [
+        name
+        for name in imports(source)
+        if any(name == one or name.startswith(one + ".") for one in banned)
+    ]
 
 
 def unannounced(files: set[str], entry_points: dict[str, str], shelf: str) -> set[str]:
     """Plug-in files of a shelf that no entry point names, and entry points that name no file."""
-    named = {target.partition(":")[0].removeprefix(f"treerl.{shelf}.") for target in entry_points.values()}
+    named = {
+        target.partition(":")[0].removeprefix(f"treerl.{shelf}.")
+        for target in entry_points.values()
+    }
     return {name for name in files if not name.startswith("_")} ^ named
 
 
@@ -49,11 +56,16 @@ def forbidden_calls(source: str) -> list[str]:
         if isinstance(node, ast.Call):
             name = ast.unparse(node.func)
             # published reward weights leave no choice but torch.load, which must then refuse all but tensors
-            tensors = any((word.arg, ast.unparse(word.value)) == ("weights_only", "True") for word in node.keywords)
+            tensors = any(
+                (word.arg, ast.unparse(word.value)) == ("weights_only", "True")
+                for word in node.keywords
+            )
             if name in FORBIDDEN_CALLS or (name == "torch.load" and not tensors):
                 found.append(name)
             found += [
-                "shell=True" for word in node.keywords if (word.arg, ast.unparse(word.value)) == ("shell", "True")
+                "shell=True"
+                for word in node.keywords
+                if (word.arg, ast.unparse(word.value)) == ("shell", "True")
             ]
     return found
 
@@ -69,7 +81,9 @@ def too_long(source: str, most_file: int = 250, most_function: int = 50) -> list
 
 
 def project() -> dict[str, dict[str, dict[str, str]]]:
-    loaded: dict[str, dict[str, dict[str, str]]] = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    loaded: dict[str, dict[str, dict[str, str]]] = tomllib.loads(
+        (ROOT / "pyproject.toml").read_text()
+    )
     return loaded
 
 
@@ -88,7 +102,8 @@ def test_imports_point_one_way(place: str) -> None:
 @pytest.mark.parametrize("shelf", SHELVES)
 def test_every_plug_in_is_announced(shelf: str) -> None:
     files = {path.stem for path in sources(shelf)} - {"__init__"}
-    assert unannounced(files, project()["project"]["entry-points"][f"treerl.{shelf}"], shelf) == set()  # type: ignore[arg-type]
+    points: dict[str, str] = project()["project"]["entry-points"][f"treerl.{shelf}"]  # type: ignore[assignment]
+    assert unannounced(files, points, shelf) == set()
 
 
 def test_every_folder_with_code_is_packaged() -> None:
@@ -110,8 +125,12 @@ def test_files_and_functions_can_be_read_in_one_go(place: str) -> None:
 
 
 def test_each_check_fails_when_its_rule_is_broken() -> None:
-    assert wrong_imports("treerl", "from treerl.rewards.shapes import Shapes") == ["treerl.rewards.shapes"]
-    assert wrong_imports("treerl", "def f():\n    from treerl import backbones") == ["treerl.backbones"]
+    assert wrong_imports("treerl", "from treerl.rewards.shapes import Shapes") == [
+        "treerl.rewards.shapes"
+    ]
+    assert wrong_imports("treerl", "def f():\n    from treerl import backbones") == [
+        "treerl.backbones"
+    ]
     assert wrong_imports("rewards", "import treerl.backbones.sd35") == ["treerl.backbones.sd35"]
     assert wrong_imports("rewards", "from treerl.rewards import shapes") == []
     assert wrong_imports("treerl", "import rewards") == ["rewards"]
@@ -121,6 +140,10 @@ def test_each_check_fails_when_its_rule_is_broken() -> None:
     assert forbidden_calls("torch.load(p)") == ["torch.load"]
     assert forbidden_calls("torch.load(p, weights_only=False)") == ["torch.load"]
     assert forbidden_calls("torch.load(p, weights_only=True)") == []
-    assert forbidden_calls("import pickle\neval('1')\nrun('x', shell=True)") == ["pickle", "eval", "shell=True"]
+    assert forbidden_calls("import pickle\neval('1')\nrun('x', shell=True)") == [
+        "pickle",
+        "eval",
+        "shell=True",
+    ]
     assert too_long("x = 1\n" * 251) == ["251 lines"]
     assert too_long("def f():\n" + "    x = 1\n" * 50) == ["f: 51 lines"]

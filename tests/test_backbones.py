@@ -10,18 +10,20 @@ import torch
 from torch import Tensor
 
 import treerl
-from treerl import architecture, registry, trainer
-from treerl.backbone import Backbone, Medium
+from treerl import registry
+from treerl.backbone import random_weights as architecture
+from treerl.backbone.contract import Backbone, Medium
+from treerl.backbone.pipeline import Pipelined
 from treerl.check import CHECKED
-from treerl.config import Config
-from treerl.kernel import refuse_unsound
-from treerl.loading import resolve
-from treerl.memory import memory
-from treerl.pipelined import Pipelined
-from treerl.plan import Plan
+from treerl.config import yamlfile
+from treerl.config.resolve import resolve
+from treerl.config.schema import Config
+from treerl.engine import trainer
+from treerl.engine.kernel import refuse_unsound
 from treerl.recipes import RECIPES
-from treerl.reward import Reward
-from treerl.settings import yamlfile
+from treerl.reward.contract import Reward
+from treerl.run.memory import memory
+from treerl.run.plan import Plan
 
 ROOT = Path(__file__).parent.parent
 FAMILIES = sorted(registry.announced("backbones"))
@@ -59,21 +61,37 @@ def family(name: str) -> type[Pipelined]:
 def config(name: str, *sets: str) -> Config:
     """A miniature of that family, with a tree small enough for a test."""
     size = zip(("height", "width", "frames"), architecture.sizes(family(name))[0], strict=False)
-    small = ["env.steps=4", "tree.branch=2", "tree.depth=2", "train.prompts=2", "train.rows=4", "train.rank=2"]
-    small += [f"backbone.{key}={value}" for key, value in size] + ["rewards={shapes: 1}", "train.updates=2"]
+    small = [
+        "env.steps=4",
+        "tree.branch=2",
+        "tree.depth=2",
+        "train.prompts=2",
+        "train.rows=4",
+        "train.rank=2",
+    ]
+    small += [f"backbone.{key}={value}" for key, value in size] + [
+        "rewards={shapes: 1}",
+        "train.updates=2",
+    ]
     return resolve(None, {"backbone.name": name, "backbone.model": "miniature"}, [*small, *sets])
 
 
 def made(chosen: Config) -> trainer.Trainer:
     """A trainer of that configuration whose reward is brightness."""
     backbone: Backbone = family(chosen.backbone.name).load(chosen.backbone, CPU)
-    env = treerl.load("envs", "denoising").make(backbone, {"brightness": Brightness(backbone.makes)}, chosen)
+    env = treerl.load("envs", "denoising").make(
+        backbone, {"brightness": Brightness(backbone.makes)}, chosen
+    )
     return trainer.make(chosen, Plan(chosen), backbone, env, lambda: None)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_the_conformance_kit_finds_nothing_wrong(name: str) -> None:
-    found = list(CHECKED["backbone"](resolve(None, {"backbone.name": name, "backbone.model": "miniature"}, [])))
+    found = list(
+        CHECKED["backbone"](
+            resolve(None, {"backbone.name": name, "backbone.model": "miniature"}, [])
+        )
+    )
     assert found
     assert [line for finding in found if not finding.good for line in finding.lines()] == []
 
@@ -109,23 +127,47 @@ def test_naming_a_backbone_means_its_published_model(name: str) -> None:
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_recipe_samples_sound_steps_with_the_published_settings(name: str) -> None:
-    chosen = [resolve(None, {"backbone.name": name, "recipe": one, "rewards": {"jpeg": 1.0}}, []) for one in RECIPES]
+    chosen = [
+        resolve(None, {"backbone.name": name, "recipe": one, "rewards": {"jpeg": 1.0}}, [])
+        for one in RECIPES
+    ]
     told = chosen[0].backbone.model_copy(update={"model": "random", "offload": False})
-    backbone = family(name).load(told, torch.device("meta"))  # schedules need the size, and no weights
+    backbone = family(name).load(
+        told, torch.device("meta")
+    )  # schedules need the size, and no weights
     for one in chosen:
         schedule = backbone.schedule(one.env.steps)
         table = registry.build("kernels", one.kernel.name, one.kernel).table(schedule)
         for shape in Plan(one).starts().values():
             refuse_unsound(table, schedule, shape.stochastic)
-        assert backbone.schedule(one.evaluate.steps or one.env.steps).steps == (one.evaluate.steps or one.env.steps)
+        assert backbone.schedule(one.evaluate.steps or one.env.steps).steps == (
+            one.evaluate.steps or one.env.steps
+        )
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "treerl" / "presets").glob("*.yaml")), ids=lambda path: path.stem)
-def test_a_preset_says_what_the_model_needs_and_leaves_the_algorithm_to_the_recipe(path: Path) -> None:
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "treerl" / "config" / "presets").glob("*.yaml")), ids=lambda path: path.stem
+)
+def test_a_preset_says_what_the_model_needs_and_leaves_the_algorithm_to_the_recipe(
+    path: Path,
+) -> None:
     sections = yamlfile.parse(path.read_text(encoding="utf-8"), path.name).plain()
-    assert set(sections) <= {"backbone", "env", "train", "evaluate", "prompts", "objective", "kernel", "rewards"}
-    assert set(sections.get("objective", {})) <= {"clip"}  # its unit depends on the size of the latent
-    assert sections.get("kernel", {"name": "ddim"})["name"] == "ddim"  # a diffusion model has no other
+    assert set(sections) <= {
+        "backbone",
+        "env",
+        "train",
+        "evaluate",
+        "prompts",
+        "objective",
+        "kernel",
+        "rewards",
+    }
+    assert set(sections.get("objective", {})) <= {
+        "clip"
+    }  # its unit depends on the size of the latent
+    assert (
+        sections.get("kernel", {"name": "ddim"})["name"] == "ddim"
+    )  # a diffusion model has no other
     assert ("rewards" in sections) <= path.stem.endswith("-tiny")
 
 
@@ -140,7 +182,9 @@ def test_a_backbone_file_is_short_and_none_repeats_another() -> None:
 def _code(path: Path) -> list[str]:
     lines = path.read_text(encoding="utf-8").splitlines()
     assert len(lines) <= 150, path
-    return [line.strip() for line in lines if line.strip() and not line.startswith(("from ", "import "))]
+    return [
+        line.strip() for line in lines if line.strip() and not line.startswith(("from ", "import "))
+    ]
 
 
 def _runs(lines: list[str], length: int) -> Iterator[tuple[Any, ...]]:

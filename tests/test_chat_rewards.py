@@ -27,7 +27,9 @@ def model(answer: Callable[[str, Image.Image], Any]) -> Iterator[str]:
         def do_POST(self) -> None:
             asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             text, picture = asked["messages"][0]["content"]
-            data = base64.b64decode(picture["image_url"]["url"].removeprefix("data:image/png;base64,"))
+            data = base64.b64decode(
+                picture["image_url"]["url"].removeprefix("data:image/png;base64,")
+            )
             said = answer(text["text"], Image.open(io.BytesIO(data)))
             reply = said if isinstance(said, bytes) else _reply(said)
             status = 401 if self.headers.get("Authorization") == "Bearer wrong" else 200
@@ -67,18 +69,22 @@ def test_the_judge_is_told_the_prompt_and_shown_the_picture() -> None:
 
 
 @pytest.mark.parametrize(
-    "said", ["good", "11", "-1", "7 or 8", "", "nan", "I would say 7", 7, None, b"<html>", b"{}", b"[]"]
+    "said",
+    ["good", "11", "-1", "7 or 8", "", "nan", "I would say 7", 7, None, b"<html>", b"{}", b"[]"],
 )
 def test_an_answer_that_is_no_number_is_an_error(said: object) -> None:
-    with model(lambda text, picture: said) as url, pytest.raises(RewardError, match=r"^reward judge: "):
+    with (
+        model(lambda text, picture: said) as url,
+        pytest.raises(RewardError, match=r"^reward judge: "),
+    ):
         reward("judge", url)(IMAGES, ["a"] * 3)
 
 
 def test_a_question_of_ones_own_and_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
     with model(lambda text, picture: "3" if text == "Is this a cat?" else "9") as url:
-        assert reward("judge", url, question="Is this {prompt}?")(IMAGES[:1], ["a cat"]).tolist() == pytest.approx(
-            [0.3]
-        )
+        assert reward("judge", url, question="Is this {prompt}?")(
+            IMAGES[:1], ["a cat"]
+        ).tolist() == pytest.approx([0.3])
         monkeypatch.setenv("OPENAI_API_KEY", "wrong")
         with pytest.raises(RewardError, match=r"refused \(401\)") as caught:
             reward("judge", url)(IMAGES[:1], ["a"])

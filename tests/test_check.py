@@ -11,13 +11,13 @@ from test_backbones import CPU
 from torch import Tensor
 
 import treerl
-from treerl import architecture
-from treerl.backbone import Backbone, Condition
+from treerl.backbone import random_weights as architecture
+from treerl.backbone.contract import Backbone, Condition
 from treerl.check.backbone import CHECKS
 from treerl.check.finding import run
 from treerl.check.subject import subject
-from treerl.config import Backbone as Settings
-from treerl.schedule import Flow
+from treerl.config.schema import Backbone as Settings
+from treerl.engine.schedule import Flow
 
 SD35: type[Any] = treerl.load("backbones", "sd35")
 
@@ -34,7 +34,9 @@ class Neighbours(SD35):
 
 class Deaf(SD35):
     def network(self, x: Tensor, time: Tensor, condition: Condition, guidance: float) -> Tensor:
-        return super().network(x, time, condition.take(torch.zeros(len(x), dtype=torch.int64)), guidance)
+        return super().network(
+            x, time, condition.take(torch.zeros(len(x), dtype=torch.int64)), guidance
+        )
 
 
 class Bursting(SD35):
@@ -99,7 +101,11 @@ class Forgetful(SD35):
         save = self.pipeline.save_lora_weights
 
         def half(folder: Path, transformer_lora_layers: dict[str, Tensor], **about: Any) -> None:
-            save(folder, transformer_lora_layers={k: v / 2 for k, v in transformer_lora_layers.items()}, **about)
+            save(
+                folder,
+                transformer_lora_layers={k: v / 2 for k, v in transformer_lora_layers.items()},
+                **about,
+            )
 
         self.pipeline.save_lora_weights = half
 
@@ -150,7 +156,9 @@ def found(kind: type[Any], folder: Path, names: Sequence[str] | None = None) -> 
     return {finding.name: finding.good for finding in run(chosen, subject(make))}
 
 
-@pytest.mark.parametrize(("kind", "name"), FAULTS, ids=lambda value: getattr(value, "__name__", value))
+@pytest.mark.parametrize(
+    ("kind", "name"), FAULTS, ids=lambda value: getattr(value, "__name__", value)
+)
 def test_a_fault_is_found(kind: type[Any], name: str, folder: Path) -> None:
     assert found(kind, folder, [name]) == {name: False}
 

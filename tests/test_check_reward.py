@@ -11,8 +11,8 @@ from torch import Tensor
 
 from treerl.check import reward as kit
 from treerl.check.finding import run
-from treerl.loading import resolve
-from treerl.reward import Reward
+from treerl.config.resolve import resolve
+from treerl.reward.contract import Reward
 
 
 class Good(Reward):
@@ -57,7 +57,9 @@ FAULTS: list[tuple[type[Reward], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "name"), FAULTS, ids=lambda value: getattr(value, "__name__", value))
+@pytest.mark.parametrize(
+    ("kind", "name"), FAULTS, ids=lambda value: getattr(value, "__name__", value)
+)
 def test_a_fault_is_found(kind: Any, name: str) -> None:
     chosen = [check for check in kit.CHECKS if check.name == name]
     (found,) = run(chosen, kit.subject("mine", kind()))
@@ -67,7 +69,9 @@ def test_a_fault_is_found(kind: Any, name: str) -> None:
 def test_a_slow_reward_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([0.0, 1e6])
     monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
-    (found,) = run([check for check in kit.CHECKS if check.name == "quick"], kit.subject("mine", Good()))
+    (found,) = run(
+        [check for check in kit.CHECKS if check.name == "quick"], kit.subject("mine", Good())
+    )
     assert not found.good
 
 

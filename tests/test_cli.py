@@ -8,15 +8,19 @@ from typing import Any
 
 import pytest
 
-from treerl.branching import Fixed, Geometric, Shift, Uniform
-from treerl.loading import resolve
-from treerl.plan import Plan
+from treerl.config.resolve import resolve
+from treerl.engine.branching import Fixed, Geometric, Shift, Uniform
 from treerl.registry import CONTRACTS
+from treerl.run.plan import Plan
 
 
 def treerl(*words: str, code: int = 0, folder: Path | None = None) -> str:
     done = subprocess.run(
-        [sys.executable, "-m", "treerl", *words], cwd=folder, capture_output=True, text=True, timeout=120
+        [sys.executable, "-m", "treerl", *words],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     assert done.returncode == code, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
@@ -30,14 +34,18 @@ def plan(*words: str) -> dict[str, Any]:
 
 def test_help_names_every_command_and_no_other() -> None:
     text = treerl("--help")
-    assert all(f" {name} " in text for name in ("run", "plan", "list", "check", "export", "serve-reward"))
+    assert all(
+        f" {name} " in text for name in ("run", "plan", "list", "check", "export", "serve-reward")
+    )
     assert not any(f" {name} " in text for name in ("eval", "show", "bench"))
 
 
 def test_lists_hold_what_is_announced() -> None:
     found = json.loads(treerl("list", "--json"))
     assert set(found) == {*CONTRACTS, "recipes"}
-    assert {"treegrpo", "treegrpo-code", "flowgrpo", "dancegrpo", "mixgrpo"} == set(found["recipes"])
+    assert {"treegrpo", "treegrpo-code", "flowgrpo", "dancegrpo", "mixgrpo"} == set(
+        found["recipes"]
+    )
     assert set(found["branchings"]) == {"geometric", "shift", "uniform", "fixed"}
     assert json.loads(treerl("list", "rewards", "--json")) == {"rewards": found["rewards"]}
     assert "shapes" in treerl("list", "rewards")
@@ -57,7 +65,9 @@ def test_an_unknown_list_names_the_nearest() -> None:
         (("--prompts", "absent.txt"), "absent.txt"),
     ],
 )
-def test_a_mistake_is_one_line_and_code_2(words: tuple[str, ...], message: str, tmp_path: Path) -> None:
+def test_a_mistake_is_one_line_and_code_2(
+    words: tuple[str, ...], message: str, tmp_path: Path
+) -> None:
     lines = treerl("run", *words, code=2, folder=tmp_path).splitlines()
     assert len(lines) == 1 and message in lines[0]
     assert list(tmp_path.iterdir()) == []
@@ -78,10 +88,16 @@ def test_the_plan_of_the_authors_code_counts_as_it_ran() -> None:
     assert (found["leaves"], found["update_forwards"], found["edges"]) == (16, 15, 30)
 
 
-@pytest.mark.parametrize(("recipe", "updates"), [("flowgrpo", 243), ("dancegrpo", 135), ("mixgrpo", 108)])
+@pytest.mark.parametrize(
+    ("recipe", "updates"), [("flowgrpo", 243), ("dancegrpo", 135), ("mixgrpo", 108)]
+)
 def test_the_plans_of_chains_count_as_their_papers_at_27_leaves(recipe: str, updates: int) -> None:
     found = plan("--recipe", recipe, "--set", "tree.roots=27")["per_prompt"]
-    assert (found["sampling_forwards"], found["update_forwards"], found["leaves"]) == (270, updates, 27)
+    assert (found["sampling_forwards"], found["update_forwards"], found["leaves"]) == (
+        270,
+        updates,
+        27,
+    )
 
 
 def test_the_plan_for_people_names_the_same_numbers() -> None:
@@ -109,6 +125,14 @@ def test_the_published_laws_of_windows() -> None:
     geometric = [probability for probability, _ in Geometric(3, 3, 0.5).law(10, 0)]
     assert geometric == pytest.approx([0.5**s * 0.5 / (1 - 0.5**7) for s in range(7)])
     assert [round(one, 4) for one in geometric[:3]] == [0.5039, 0.252, 0.126]
-    assert [probability for probability, _ in Uniform(3, 3).law(10, 5)] == pytest.approx([1 / 7] * 7)
-    assert [Shift(2, 4, 50).law(10, i)[0][1].start for i in (0, 49, 50, 299, 300)] == [0, 0, 1, 5, 0]
+    assert [probability for probability, _ in Uniform(3, 3).law(10, 5)] == pytest.approx(
+        [1 / 7] * 7
+    )
+    assert [Shift(2, 4, 50).law(10, i)[0][1].start for i in (0, 49, 50, 299, 300)] == [
+        0,
+        0,
+        1,
+        5,
+        0,
+    ]
     assert Fixed().law(10, 3)[0][1].stochastic == (True,) * 9 + (False,)

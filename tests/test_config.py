@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import yaml
 
-from treerl.config import FIELDS, SECTIONS
+from treerl.config.resolve import resolve
+from treerl.config.schema import FIELDS, SECTIONS
+from treerl.config.setting import describe
 from treerl.errors import InputError
-from treerl.loading import resolve
-from treerl.settings.setting import describe
 
 _DATA = Path(__file__).parent / "data"
 _WRITTEN = yaml.safe_load((_DATA / "bad_configs.yaml").read_text("utf-8"))
@@ -20,14 +20,86 @@ _IMPOSSIBLE = yaml.safe_load((_DATA / "impossible_configs.yaml").read_text("utf-
 
 # values that no field of the kind accepts, as they stand in YAML; the kind is how its description begins
 _WRONG = {
-    "an integer": ["1.5", "10.0", "'3'", "true", "x", "-1", ".nan", "1e3", "08", "[3]", "{}", "9" * 5000, "0x10"],
-    "a number": ["x", "true", ".nan", ".inf", "-.inf", "nan", "inf", "1e999", "-1", "[1.0]", "{}", "0x10", "1_000"],
+    "an integer": [
+        "1.5",
+        "10.0",
+        "'3'",
+        "true",
+        "x",
+        "-1",
+        ".nan",
+        "1e3",
+        "08",
+        "[3]",
+        "{}",
+        "9" * 5000,
+        "0x10",
+    ],
+    "a number": [
+        "x",
+        "true",
+        ".nan",
+        ".inf",
+        "-.inf",
+        "nan",
+        "inf",
+        "1e999",
+        "-1",
+        "[1.0]",
+        "{}",
+        "0x10",
+        "1_000",
+    ],
     "true or false": ["yes", "no", "on", "1", "0", "'true'", "null", "[]", "1.0"],
     "one of": ["x", "1", "true", "null", "[]", "{}", "''", "1.5"],
-    "auto, cpu": ["gpu", "'cuda:'", "cuda:x", "cuda:-1", "CPU", "1", "null", "['cpu']", "'cpu '", "cuda:0:1"],
-    "a text": ["1", "1.5", "true", "[]", "{}", "''", r'"a\nb"', r'"\0"', r'"\ud800"', "[x]", "'" + "x" * 5000 + "'"],
-    "a list": ["1", "null", "x", "true", "{}", "[1]", "[[x]]", "[shapez]", "[null]", "['']", "{jpeg: 1}"],
-    "a mapping": ["1", "null", "x", "[]", "true", "{shapes: null}", "{shapes: [1]}", "{shapes: .nan}"],
+    "auto, cpu": [
+        "gpu",
+        "'cuda:'",
+        "cuda:x",
+        "cuda:-1",
+        "CPU",
+        "1",
+        "null",
+        "['cpu']",
+        "'cpu '",
+        "cuda:0:1",
+    ],
+    "a text": [
+        "1",
+        "1.5",
+        "true",
+        "[]",
+        "{}",
+        "''",
+        r'"a\nb"',
+        r'"\0"',
+        r'"\ud800"',
+        "[x]",
+        "'" + "x" * 5000 + "'",
+    ],
+    "a list": [
+        "1",
+        "null",
+        "x",
+        "true",
+        "{}",
+        "[1]",
+        "[[x]]",
+        "[shapez]",
+        "[null]",
+        "['']",
+        "{jpeg: 1}",
+    ],
+    "a mapping": [
+        "1",
+        "null",
+        "x",
+        "[]",
+        "true",
+        "{shapes: null}",
+        "{shapes: [1]}",
+        "{shapes: .nan}",
+    ],
 }
 
 
@@ -66,7 +138,9 @@ def test_the_corpus_is_large_enough() -> None:
 @pytest.mark.parametrize(
     "case", [*_WRITTEN, *_IMPOSSIBLE], ids=lambda case: repr(case.get("file", case.get("set")))[:60]
 )
-def test_refuses_by_path(case: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refuses_by_path(
+    case: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     file = Path(_run_file(tmp_path, case["file"]).name) if "file" in case else None
     lines = _message(lambda: resolve(file, {}, case.get("set", [])))
@@ -84,7 +158,9 @@ def test_refuses_wrong_values_of_every_field(path: str, tmp_path: Path) -> None:
     for value in _wrong(path):
         (line,) = _message(lambda: resolve(None, {}, [f"{path}={value}"]))  # noqa: B023
         assert line.startswith(f"--set: {path}"), line
-        file = _run_file(tmp_path, f"{section}:\n  {key}: {value}\n" if section else f"\n{key}: {value}\n")
+        file = _run_file(
+            tmp_path, f"{section}:\n  {key}: {value}\n" if section else f"\n{key}: {value}\n"
+        )
         (line,) = _message(lambda: resolve(file, {}, []))  # noqa: B023
         assert line.startswith(f"{file}:2: {path}"), line
         assert "expected " in line or "unknown name" in line
@@ -117,7 +193,9 @@ def test_refuses_hostile_files(data: bytes, says: str, tmp_path: Path) -> None:
 
 
 def test_refuses_files_that_cannot_be_read(tmp_path: Path) -> None:
-    assert _message(lambda: resolve(tmp_path / "none.yaml", {}, [])) == [f"{tmp_path}/none.yaml: no such file"]
+    assert _message(lambda: resolve(tmp_path / "none.yaml", {}, [])) == [
+        f"{tmp_path}/none.yaml: no such file"
+    ]
     assert "got a folder" in _message(lambda: resolve(tmp_path, {}, []))[0]
     assert "regular file" in _message(lambda: resolve(Path("/dev/zero"), {}, []))[0]
     assert "cannot be read" in _message(lambda: resolve(Path("a\0b"), {}, []))[0]
@@ -125,7 +203,11 @@ def test_refuses_files_that_cannot_be_read(tmp_path: Path) -> None:
 
 def test_reports_everything_at_once(tmp_path: Path) -> None:
     file = _run_file(tmp_path, "seed: -1\ntrain:\n  learning_rate: -1\n  rwos: 3\n")
-    lines = _message(lambda: resolve(file, {"backbone.name": "nope", "rewards": {"x": 1.0}}, ["tree.branch", "a=1"]))
+    lines = _message(
+        lambda: resolve(
+            file, {"backbone.name": "nope", "rewards": {"x": 1.0}}, ["tree.branch", "a=1"]
+        )
+    )
     starts = ["--set: expected", f"{file}:4: train.rwos", "--set: a:", f"{file}:1: seed", "--backbone: backbone.name",
               "--reward: rewards.x", f"{file}:3: train.learning_rate: expected a number >= 0, got -1"]  # fmt: skip
     assert len(lines) == len(starts)
@@ -134,7 +216,7 @@ def test_reports_everything_at_once(tmp_path: Path) -> None:
 
 def test_a_bad_configuration_is_refused_before_anything_heavy_is_imported() -> None:
     code = (
-        "import sys, treerl.loading as loading, treerl.errors as errors\n"
+        "import sys, treerl.config.resolve as loading, treerl.errors as errors\n"
         "try: loading.resolve(None, {}, ['tree.brnch=1'])\n"
         "except errors.InputError: heavy = {'torch', 'diffusers', 'transformers', 'numpy', 'PIL'} & set(sys.modules)\n"
         "sys.exit(f'imported {heavy}' if heavy else 0)\n"

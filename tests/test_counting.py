@@ -4,10 +4,20 @@ import pytest
 import torch
 from oracle import KERNELS, Neural, planted, schedule
 
-from treerl.branching import Branching, Fixed, Geometric, Shape, Shift, Uniform, ode, width, window
-from treerl.grow import chunks, grow
-from treerl.plan import count
-from treerl.tree import Tree
+from treerl.engine.branching import (
+    Branching,
+    Fixed,
+    Geometric,
+    Shape,
+    Shift,
+    Uniform,
+    ode,
+    width,
+    window,
+)
+from treerl.engine.grow import chunks, grow
+from treerl.engine.tree import Tree
+from treerl.run.plan import count
 
 
 def grown(shape: Shape, roots: int = 1, prompts: int = 1, rows: int = 1) -> tuple[Tree, int]:
@@ -34,7 +44,9 @@ def test_a_window_costs_the_forwards_that_the_paper_and_its_code_do(
         assert asked == start + trained + (10 - start - depth) * branch**depth
         assert len(tree.leaves) == branch**depth == count(shape, 1).leaves
         assert len(tree.edges) == branch * trained == count(shape, 1).edges
-        assert len(set(tree.parent[tree.edges].tolist())) == trained == count(shape, 1).update_forwards
+        assert (
+            len(set(tree.parent[tree.edges].tolist())) == trained == count(shape, 1).update_forwards
+        )
         # latents kept: both ends of every sampled edge (trained + branch**depth) and the leaves
         kept = trained + branch**depth + branch**depth
         assert len(tree.x) == kept == int((tree.slot != Tree.DROPPED).sum())
@@ -44,7 +56,9 @@ def test_a_window_costs_the_forwards_that_the_paper_and_its_code_do(
 def test_any_shape_costs_the_general_closed_form(seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     stochastic = tuple(bool(one) for one in torch.randint(0, 2, (6,), generator=generator))
-    children = tuple(int(torch.randint(1, 4, (1,), generator=generator)) if one else 1 for one in stochastic)
+    children = tuple(
+        int(torch.randint(1, 4, (1,), generator=generator)) if one else 1 for one in stochastic
+    )
     roots, prompts = 1 + seed % 3, 1 + seed % 2
     tree, asked = grown(Shape(children, stochastic, 0), roots, prompts)
     live = [roots * prompts]
@@ -52,9 +66,13 @@ def test_any_shape_costs_the_general_closed_form(seed: int) -> None:
         live.append(live[-1] * one)
     assert tree.sizes == tuple(live)
     assert asked == sum(live[:-1])
-    assert len(tree.edges) == sum(after for after, sampled in zip(live[1:], stochastic, strict=True) if sampled)
+    assert len(tree.edges) == sum(
+        after for after, sampled in zip(live[1:], stochastic, strict=True) if sampled
+    )
     assert len(tree.leaves) == live[-1]
-    assert torch.equal(torch.bincount(tree.prompt[tree.leaves]), torch.full((prompts,), live[-1] // prompts))
+    assert torch.equal(
+        torch.bincount(tree.prompt[tree.leaves]), torch.full((prompts,), live[-1] // prompts)
+    )
 
 
 def test_the_last_chunk_is_padded_and_its_padding_is_not_counted_as_nodes() -> None:
@@ -90,7 +108,10 @@ def test_nodes_stand_level_by_level_parents_first_and_siblings_adjacent() -> Non
 
 def expected_forwards(branching: Branching, iterations: int = 1) -> float:
     laws = [branching.law(10, iteration) for iteration in range(iterations)]
-    return sum(chance * count(shape, 1).sampling_forwards for law in laws for chance, shape in law) / iterations
+    return (
+        sum(chance * count(shape, 1).sampling_forwards for law in laws for chance, shape in law)
+        / iterations
+    )
 
 
 def test_the_random_window_has_the_printed_law_and_cost() -> None:
@@ -127,7 +148,9 @@ def test_a_window_that_would_reach_the_last_step_is_refused(start: int, depth: i
         window(10, start, depth, 2)
 
 
-@pytest.mark.parametrize(("children", "sampled"), [((2, 1), (False, False)), ((0, 1), (True, False))])
+@pytest.mark.parametrize(
+    ("children", "sampled"), [((2, 1), (False, False)), ((0, 1), (True, False))]
+)
 def test_a_split_needs_a_sampled_step(children: tuple[int, ...], sampled: tuple[bool, ...]) -> None:
     with pytest.raises(ValueError, match="step 0"):
         Shape(children, sampled, 0)

@@ -7,9 +7,9 @@ import torch
 from diffusers import DDIMScheduler
 from oracle import schedule
 
+from treerl.engine.kernel import CPS, DDIM, ODE, DanceSDE, FlowSDE, refuse_unsound
+from treerl.engine.schedule import Diffusion
 from treerl.errors import InputError, NumericsError
-from treerl.kernel import CPS, DDIM, ODE, DanceSDE, FlowSDE, refuse_unsound
-from treerl.schedule import Diffusion
 
 STEPS = 10
 
@@ -44,13 +44,17 @@ def levels(one: DDIMScheduler) -> Diffusion:
 def test_ddim_steps_as_diffusers_scheduler_does(predicts: str, eta: float) -> None:
     one = scheduler(predicts)
     table, generator = DDIM(eta).table(levels(one)), torch.Generator().manual_seed(0)
-    x, prediction, noise = (torch.randn(2, 3, generator=generator, dtype=torch.float64) for _ in range(3))
+    x, prediction, noise = (
+        torch.randn(2, 3, generator=generator, dtype=torch.float64) for _ in range(3)
+    )
     for step, time in enumerate(one.timesteps):
         policy = table.gaussian(x, prediction, torch.full((2,), step))
         given = {"eta": eta, "variance_noise": noise} if eta else {}
         expected = one.step(prediction, time, x, return_dict=False, **given)[0]
         # its alphas are float32
-        torch.testing.assert_close(policy.sample(noise, torch.float64), expected, atol=2e-6, rtol=2e-6)
+        torch.testing.assert_close(
+            policy.sample(noise, torch.float64), expected, atol=2e-6, rtol=2e-6
+        )
 
 
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
@@ -58,7 +62,9 @@ def test_ddim_is_the_published_gaussian(eta: float) -> None:
     one = levels(scheduler("epsilon"))
     table = DDIM(eta).table(one)
     x, epsilon = 0.8, -1.3
-    for step, (now, after) in enumerate(zip(one.alpha_bar[:-1].tolist(), one.alpha_bar[1:].tolist(), strict=True)):
+    for step, (now, after) in enumerate(
+        zip(one.alpha_bar[:-1].tolist(), one.alpha_bar[1:].tolist(), strict=True)
+    ):
         std = eta * math.sqrt((1 - after) / (1 - now) * (1 - now / after))
         sample = (x - math.sqrt(1 - now) * epsilon) / math.sqrt(now)
         mean = math.sqrt(after) * sample + math.sqrt(1 - after - std**2) * epsilon
@@ -69,7 +75,10 @@ def test_ddim_is_the_published_gaussian(eta: float) -> None:
 
 def test_both_predictions_of_one_network_take_the_same_step() -> None:
     noise, velocity = levels(scheduler("epsilon")), levels(scheduler("v_prediction"))
-    x, epsilon = torch.tensor([[0.4, -2.0]], dtype=torch.float64), torch.tensor([[1.1, 0.2]], dtype=torch.float64)
+    x, epsilon = (
+        torch.tensor([[0.4, -2.0]], dtype=torch.float64),
+        torch.tensor([[1.1, 0.2]], dtype=torch.float64),
+    )
     for kernel in (ODE(), DDIM(1.0), CPS(0.6)):
         for step in range(STEPS):
             signal, sigma = noise.signal[step], noise.noise[step]
@@ -82,7 +91,11 @@ def test_both_predictions_of_one_network_take_the_same_step() -> None:
 
 @pytest.mark.parametrize("kernel", [ODE(), DDIM(0.0), CPS(0.0)], ids=str)
 def test_without_noise_every_kernel_is_the_ode(kernel: ODE | DDIM | CPS) -> None:
-    for one in (levels(scheduler("epsilon")), levels(scheduler("v_prediction", zero_snr=True)), schedule(STEPS, 3)):
+    for one in (
+        levels(scheduler("epsilon")),
+        levels(scheduler("v_prediction", zero_snr=True)),
+        schedule(STEPS, 3),
+    ):
         table, plain = kernel.table(one), ODE().table(one)
         torch.testing.assert_close(table.state, plain.state, atol=1e-15, rtol=0)
         torch.testing.assert_close(table.prediction, plain.prediction, atol=1e-15, rtol=0)
@@ -107,7 +120,9 @@ def test_ddim_at_eta_one_forgets_the_noise_of_pure_noise() -> None:
 
 @pytest.mark.parametrize("kernel", [FlowSDE(), DanceSDE()], ids=str)
 def test_a_kernel_of_flows_is_refused_on_a_diffusion_model(kernel: FlowSDE | DanceSDE) -> None:
-    with pytest.raises(InputError, match=r"^kernel.name: (flow|dance)-sde is for rectified flows, .*; use ddim"):
+    with pytest.raises(
+        InputError, match=r"^kernel.name: (flow|dance)-sde is for rectified flows, .*; use ddim"
+    ):
         kernel.table(levels(scheduler("epsilon")))
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from treerl.config import FIELDS
+from treerl.config.schema import FIELDS
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -35,7 +35,12 @@ def write_files(page: str, folder: Path) -> list[Path]:
 
 
 def commands(page: str) -> list[list[str]]:
-    return [shlex.split(line) for code in blocks(page, "") for line in code.splitlines() if line.startswith("treerl ")]
+    return [
+        shlex.split(line)
+        for code in blocks(page, "")
+        for line in code.splitlines()
+        if line.startswith("treerl ")
+    ]
 
 
 @pytest.mark.parametrize(("page", "most"), [("weighting.md", 10), ("reward.md", 15)])
@@ -52,9 +57,17 @@ def test_every_command_of_the_page_does_what_it_says(page: str, tmp_path: Path) 
     small = ["train.iterations=1", "train.prompts=1", "evaluate.prompts=2", "tree.depth=2"]
     for number, (_, verb, *words) in enumerate(commands(page)):
         if verb == "run":
-            words += ["--output", f"run{number}", *(part for one in small for part in ("--set", one))]
+            words += [
+                "--output",
+                f"run{number}",
+                *(part for one in small for part in ("--set", one)),
+            ]
         done = subprocess.run(
-            [sys.executable, "-m", "treerl", verb, *words], cwd=tmp_path, capture_output=True, text=True, timeout=300
+            [sys.executable, "-m", "treerl", verb, *words],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=300,
         )
         assert done.returncode == 0, done.stdout + done.stderr
         assert "sha256:" in done.stderr

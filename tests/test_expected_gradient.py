@@ -8,13 +8,13 @@ import torch
 from oracle import Linear, closed_form, edges, many, replay, schedule
 from torch import Tensor
 
-from treerl.advantage import advantages, standardise
-from treerl.baseline import Baseline, Depth, LeaveSubtreeOut, ParentGain, Prompt, Siblings
-from treerl.branching import Shape, window
-from treerl.grow import Roots, grow
-from treerl.kernel import CPS, DanceSDE, FlowSDE, Kernel
-from treerl.objective import Clipped
-from treerl.weighting import SoftmaxSumLogProb, Uniform, Weighting, back_up
+from treerl.engine.advantage import advantages, standardise
+from treerl.engine.baseline import Baseline, Depth, LeaveSubtreeOut, ParentGain, Prompt, Siblings
+from treerl.engine.branching import Shape, window
+from treerl.engine.grow import Roots, grow
+from treerl.engine.kernel import CPS, DanceSDE, FlowSDE, Kernel
+from treerl.engine.objective import Clipped
+from treerl.engine.weighting import SoftmaxSumLogProb, Uniform, Weighting, back_up
 
 TREES = 20_000  # at a time
 BINARY = Shape((2, 1, 2, 1, 2, 1, 1, 1), (True,) * 7 + (False,), 0)
@@ -76,7 +76,9 @@ def test_q16_expected_tree_gradient_is_one_minus_m_over_n_times_the_exact_gradie
     assert float(z.nan_to_num().abs().max()) <= Z
 
 
-@pytest.mark.parametrize(("kernel", "power"), [(FlowSDE(0.7), 1), (DanceSDE(0.3), 3), (CPS(0.8), 1)], ids=str)
+@pytest.mark.parametrize(
+    ("kernel", "power"), [(FlowSDE(0.7), 1), (DanceSDE(0.3), 3), (CPS(0.8), 1)], ids=str
+)
 def test_q17_leaving_the_own_subtree_out_is_unbiased_at_every_depth(
     fast_noise: None, kernel: Kernel, power: int
 ) -> None:
@@ -122,9 +124,15 @@ def test_q18_weighting_by_the_density_is_seen_in_the_value(fast_noise: None) -> 
     oracle = closed_form(kernel, noise.sigma.tolist(), env.mean, env.spread, BINARY.stochastic)
     x = env.reward(tree.at(tree.leaves))[:, 0]
     for power, exact in ((1, oracle.mean()), (2, oracle.mean() ** 2 + oracle.variance())):
-        even, dense = (back_up(tree, x**power, one).value[:count] for one in (Uniform(), SoftmaxSumLogProb()))
+        even, dense = (
+            back_up(tree, x**power, one).value[:count] for one in (Uniform(), SoftmaxSumLogProb())
+        )
         assert abs(significance(even - exact)) <= Z
-        assert abs(significance(dense - even)) <= Z if power == 1 else significance(dense - even) <= -20
+        assert (
+            abs(significance(dense - even)) <= Z
+            if power == 1
+            else significance(dense - even) <= -20
+        )
 
 
 def significance(sample: Tensor) -> float:
@@ -142,7 +150,9 @@ def trained(seed: int) -> tuple[float, float, float, float]:
     optimizer = torch.optim.SGD([theta], lr=0.5)
     for update in range(50):
         start = many(64)
-        tree = grow(env, Roots(start.prompt, start.key + 64 * (50 * seed + update), start.start), shape, 64)
+        tree = grow(
+            env, Roots(start.prompt, start.key + 64 * (50 * seed + update), start.start), shape, 64
+        )
         score = standardise(tree, env.reward(tree.at(tree.leaves))[:, 0])
         gained = advantages(tree, score, Uniform(), LeaveSubtreeOut()).advantage
         loss = Clipped(0.2)(replay(env, tree, tree.edges), edges(tree, tree.edges, gained)).value
@@ -151,7 +161,10 @@ def trained(seed: int) -> tuple[float, float, float, float]:
         (loss * weight).sum().backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     oracle = closed_form(kernel, noise.sigma.tolist(), env.mean, env.spread, shape.stochastic)
-    moved, exact = theta.detach()[sampled], torch.tensor(oracle.gradient(), dtype=torch.float64)[sampled]
+    moved, exact = (
+        theta.detach()[sampled],
+        torch.tensor(oracle.gradient(), dtype=torch.float64)[sampled],
+    )
     expected = oracle.mean(theta.tolist())
     tree = grow(env, many(5000), Shape((1,) * 6, shape.stochastic, 1), 5000)
     cosine = float(moved @ exact / moved.norm() / exact.norm())

@@ -7,10 +7,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from test_backbones import CPU, FAMILIES, config, family
 
-from treerl import architecture, lora
+from treerl.backbone import lora, random_weights as architecture
+from treerl.config.resolve import dump
 from treerl.errors import InputError, StorageError
-from treerl.export import export
-from treerl.loading import dump
+from treerl.run.export import export
 
 
 def trained(name: str, folder: Path, *sets: str) -> Path:
@@ -18,7 +18,12 @@ def trained(name: str, folder: Path, *sets: str) -> Path:
     model = folder / "model"
     architecture.build(family(name), "miniature", CPU, torch.float32).save_pretrained(model)
     chosen = config(
-        name, f"backbone.model={model}", "evaluate.steps=2", "env.guidance=3", "backbone.dtype=float32", *sets
+        name,
+        f"backbone.model={model}",
+        "evaluate.steps=2",
+        "env.guidance=3",
+        "backbone.dtype=float32",
+        *sets,
     )
     backbone = family(name).load(chosen.backbone, CPU)
     with torch.no_grad():
@@ -32,7 +37,9 @@ def trained(name: str, folder: Path, *sets: str) -> Path:
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_a_fresh_process_draws_the_same_picture_from_an_exported_lora(name: str, tmp_path: Path) -> None:
+def test_a_fresh_process_draws_the_same_picture_from_an_exported_lora(
+    name: str, tmp_path: Path
+) -> None:
     found = export(trained(name, tmp_path), tmp_path / "out")
     assert found.kind == "LoRA" and found.difference <= 1e-4
     assert found.change is not None and found.change > 1e-4
@@ -55,17 +62,24 @@ def test_an_export_that_diffusers_does_not_see_is_refused_and_nothing_is_left(
     def spoilt(backbone: object, folder: Path) -> None:
         folder.mkdir()
         tensors = load_file(run / "checkpoints" / "last" / lora.LORA_FILE)
-        save_file({name: torch.zeros_like(tensor) for name, tensor in tensors.items()}, folder / lora.LORA_FILE)
+        save_file(
+            {name: torch.zeros_like(tensor) for name, tensor in tensors.items()},
+            folder / lora.LORA_FILE,
+        )
 
     monkeypatch.setattr(lora, "save", spoilt)
-    with pytest.raises(StorageError, match=r"^export: diffusers draws another picture than treerl: pixels differ by "):
+    with pytest.raises(
+        StorageError,
+        match=r"^export: diffusers draws another picture than treerl: pixels differ by ",
+    ):
         export(run, tmp_path / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "run"]
 
 
 def test_what_cannot_be_exported_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
-        InputError, match=r"^export: expected a run folder, or a checkpoint in one, got .* \(no config.yaml\)"
+        InputError,
+        match=r"^export: expected a run folder, or a checkpoint in one, got .* \(no config.yaml\)",
     ):
         export(tmp_path, tmp_path / "out")
     run = trained("sd35", tmp_path)
@@ -74,6 +88,10 @@ def test_what_cannot_be_exported_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"^export: .* exists and is not empty"):
         export(run, tmp_path / "full")
     text = (run / "config.yaml").read_text(encoding="utf-8")
-    (run / "config.yaml").write_text(text.replace(f"model: {tmp_path / 'model'}", "model: random"), encoding="utf-8")
-    with pytest.raises(InputError, match=r"^export: .* was trained on random weights, which are nobody's model"):
+    (run / "config.yaml").write_text(
+        text.replace(f"model: {tmp_path / 'model'}", "model: random"), encoding="utf-8"
+    )
+    with pytest.raises(
+        InputError, match=r"^export: .* was trained on random weights, which are nobody's model"
+    ):
         export(run, tmp_path / "out")

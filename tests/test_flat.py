@@ -8,16 +8,16 @@ import torch
 from oracle import KERNELS, Linear, Neural, edges, planted, published, replay, schedule
 from torch import Tensor
 
-from treerl import noise
-from treerl.advantage import advantages, standardise
-from treerl.baseline import Prompt
-from treerl.branching import Fixed, Shape
-from treerl.grow import Roots, grow
-from treerl.kernel import ODE, Kernel
-from treerl.minibatch import minibatches
-from treerl.objective import Clipped
-from treerl.tree import Tree
-from treerl.weighting import Uniform
+from treerl.engine import noise
+from treerl.engine.advantage import advantages, standardise
+from treerl.engine.baseline import Prompt
+from treerl.engine.branching import Fixed, Shape
+from treerl.engine.grow import Roots, grow
+from treerl.engine.kernel import ODE, Kernel
+from treerl.engine.minibatch import minibatches
+from treerl.engine.objective import Clipped
+from treerl.engine.tree import Tree
+from treerl.engine.weighting import Uniform
 
 GROUP, PROMPTS, STEPS, DIMS = 5, 3, 6, 2
 SAMPLED = (False, True, True, True, False, False)
@@ -66,14 +66,25 @@ def flat_grpo(kernel: Kernel, old: Tensor, new: Tensor) -> Trained:
                     cut += bool((a > 0 and ratio > 1 + CLIP) or (a < 0 and ratio < 1 - CLIP))
     loss = torch.stack(terms).mean()
     gradient = torch.autograd.grad(loss, theta)[0]
-    return Trained(loss.detach(), gradient, torch.stack(scores), torch.stack(ratios).sort().values, cut / len(terms))
+    return Trained(
+        loss.detach(),
+        gradient,
+        torch.stack(scores),
+        torch.stack(ratios).sort().values,
+        cut / len(terms),
+    )
 
 
-def move(kernel: Kernel, now: float, after: float, x: Tensor, theta: Tensor) -> tuple[Tensor, float]:
+def move(
+    kernel: Kernel, now: float, after: float, x: Tensor, theta: Tensor
+) -> tuple[Tensor, float]:
     """One step of the linear world by the papers' formula, with its exact velocity (mean 0.4, spread 0.5)."""
     pull = (now - (1 - now) * 0.25) / ((1 - now) ** 2 * 0.25 + now**2)
     at_zero, std = published(kernel, now, after, 0.0, 0.0)
-    per_x, per_v = published(kernel, now, after, 1.0, 0.0)[0], published(kernel, now, after, 0.0, 1.0)[0]
+    per_x, per_v = (
+        published(kernel, now, after, 1.0, 0.0)[0],
+        published(kernel, now, after, 0.0, 1.0)[0],
+    )
     assert at_zero == 0
     return per_x * x + per_v * (pull * (x - (1 - now) * 0.4) - 0.4 + theta), std
 
@@ -85,7 +96,9 @@ def as_a_forest(kernel: Kernel, old: Tensor, new: Tensor, rows: int = 4) -> Trai
     shape = Fixed(branch=1, depth=3, start=1).law(STEPS, 0)[0][1]
     assert shape.stochastic == SAMPLED
     tree = grow(env, planted(PROMPTS, GROUP), shape, rows)
-    found = advantages(tree, standardise(tree, env.reward(tree.at(tree.leaves))[:, 0]), Uniform(), Prompt())
+    found = advantages(
+        tree, standardise(tree, env.reward(tree.at(tree.leaves))[:, 0]), Uniform(), Prompt()
+    )
     env.theta = theta
     total, ratios, clipped = torch.zeros((), dtype=torch.float64), [], []
     for batch in minibatches(tree, 1, rows, noise.generator(1), reduce="edges")[0]:
@@ -96,7 +109,13 @@ def as_a_forest(kernel: Kernel, old: Tensor, new: Tensor, rows: int = 4) -> Trai
         clipped.append(loss.clipped)
     gradient = torch.autograd.grad(total, theta)[0]
     group = found.advantage[tree.leaves].view(PROMPTS, GROUP)
-    for step in (2, 3, 4, 5, 6):  # one child each: the value, and so the advantage, is the leaf's all along the chain
+    for step in (
+        2,
+        3,
+        4,
+        5,
+        6,
+    ):  # one child each: the value, and so the advantage, is the leaf's all along the chain
         assert torch.equal(found.advantage[tree.level(step)].view(PROMPTS, GROUP), group)
     cut = float(torch.cat(clipped).double().mean())
     return Trained(total.detach(), gradient, group, torch.cat(ratios).sort().values, cut)
@@ -159,7 +178,9 @@ def test_q11_one_split_at_the_first_step_is_flat_grpo_with_shared_noise(reward: 
         found = advantages(tree, standardise(tree, score), Uniform(), Prompt()).advantage
         with torch.no_grad():
             for weight, old in zip(weights, stored, strict=True):
-                weight.copy_(old + 0.02 * torch.sin(torch.arange(old.numel(), dtype=old.dtype)).view_as(old))
+                weight.copy_(
+                    old + 0.02 * torch.sin(torch.arange(old.numel(), dtype=old.dtype)).view_as(old)
+                )
         loss = Clipped(CLIP)(replay(env, tree, tree.edges), edges(tree, tree.edges, found))
         gradient = torch.autograd.grad(loss.value.mean(), weights)
         results.append((found[tree.edges], loss, gradient))
@@ -167,7 +188,9 @@ def test_q11_one_split_at_the_first_step_is_flat_grpo_with_shared_noise(reward: 
     # stored edges are equal to the bit; the prompt's mean (0 but for rounding) is summed in another order
     assert torch.allclose(advantage, other_advantage, rtol=0, atol=1e-15)
     assert torch.allclose(loss.value, other_loss.value, rtol=0, atol=1e-14)
-    assert torch.equal(loss.ratio, other_loss.ratio) and torch.equal(loss.clipped, other_loss.clipped)
+    assert torch.equal(loss.ratio, other_loss.ratio) and torch.equal(
+        loss.clipped, other_loss.clipped
+    )
     assert bool(loss.clipped.any()) and not bool(loss.clipped.all())
     for a, b in zip(gradient, other_gradient, strict=True):
         assert torch.allclose(a, b, rtol=1e-12, atol=1e-14)

@@ -15,14 +15,22 @@ import torch
 from forests import forest
 from torch import Tensor
 
-from treerl.advantage import advantages, standardise
-from treerl.baseline import Baseline, Depth, LeaveSubtreeOut, ParentGain, Prompt, Siblings
-from treerl.tree import Tree
-from treerl.weighting import SoftmaxMeanLogProb, SoftmaxSumLogProb, SoftmaxValue, Uniform, Weighting
+from treerl.engine.advantage import advantages, standardise
+from treerl.engine.baseline import Baseline, Depth, LeaveSubtreeOut, ParentGain, Prompt, Siblings
+from treerl.engine.tree import Tree
+from treerl.engine.weighting import (
+    SoftmaxMeanLogProb,
+    SoftmaxSumLogProb,
+    SoftmaxValue,
+    Uniform,
+    Weighting,
+)
 
 Node = dict[str, Any]
 
-GOLDEN: dict[str, Any] = json.loads((Path(__file__).parent / "data" / "golden_tree.json").read_text())
+GOLDEN: dict[str, Any] = json.loads(
+    (Path(__file__).parent / "data" / "golden_tree.json").read_text()
+)
 WEIGHTINGS: dict[str, Weighting] = {
     "uniform": Uniform(),
     "softmax-mean": SoftmaxMeanLogProb(),
@@ -40,11 +48,19 @@ BASELINES: dict[str, Baseline] = {
 
 def engine_tree() -> tuple[Tree, list[str], Tensor]:
     """The golden tree as the engine's, the name of each of its nodes, and the scores of its leaves."""
-    level = [(f"{p}/{t}", p, tree) for p, trees in enumerate(GOLDEN["prompts"]) for t, tree in enumerate(trees)]
+    level = [
+        (f"{p}/{t}", p, tree)
+        for p, trees in enumerate(GOLDEN["prompts"])
+        for t, tree in enumerate(trees)
+    ]
     prompt = torch.tensor([p for _, p, _ in level])
     names, log_probs, parents = [name for name, _, _ in level], [0.0] * len(level), []
     while any("children" in node for _, _, node in level):
-        below = [(i, c, one) for i, (_, _, node) in enumerate(level) for c, one in enumerate(node["children"])]
+        below = [
+            (i, c, one)
+            for i, (_, _, node) in enumerate(level)
+            for c, one in enumerate(node["children"])
+        ]
         parents.append(torch.tensor([i for i, _, _ in below]))
         level = [(f"{level[i][0]}/{c}", level[i][1], one) for i, c, one in below]
         names += [name for name, _, _ in level]
@@ -113,7 +129,11 @@ def by_recursion(weighting: str, baseline: str, normalise: bool = True) -> dict[
         for tree in trees:
             evaluate(tree, weighting, mean, std)
         nodes = everybody(trees, p)
-        leaves = [leaf for t, tree in enumerate(trees) for leaf in leaves_of(f"{p}/{t}", tree, 1 / len(trees))]
+        leaves = [
+            leaf
+            for t, tree in enumerate(trees)
+            for leaf in leaves_of(f"{p}/{t}", tree, 1 / len(trees))
+        ]
         for name, (node, parent) in nodes.items():
             centre, scale = compared(name, node, parent, baseline, nodes, leaves, (mean, std))
             gap = node["value"] - centre
@@ -136,12 +156,24 @@ def compared(
     if baseline == "prompt":
         return sum(share * score for _, share, score in z), 1.0
     if baseline == "depth":
-        return moments([other["value"] for key, (other, _) in nodes.items() if key.count("/") == name.count("/")])
+        return moments(
+            [
+                other["value"]
+                for key, (other, _) in nodes.items()
+                if key.count("/") == name.count("/")
+            ]
+        )
     if baseline == "siblings":
-        return moments([child["value"] for child in parent["children"]] if parent else [node["value"]])
+        return moments(
+            [child["value"] for child in parent["children"]] if parent else [node["value"]]
+        )
     if baseline == "parent":
         return (parent or node)["value"], 1.0
-    others = [(share, score) for leaf, share, score in z if leaf != name and not leaf.startswith(name + "/")]
+    others = [
+        (share, score)
+        for leaf, share, score in z
+        if leaf != name and not leaf.startswith(name + "/")
+    ]
     if not others:
         return node["value"], 1.0
     return sum(share * score for share, score in others) / sum(share for share, _ in others), 1.0
@@ -149,10 +181,14 @@ def compared(
 
 @pytest.mark.parametrize("weighting", WEIGHTINGS)
 @pytest.mark.parametrize("baseline", BASELINES)
-def test_the_golden_tree_has_the_advantages_that_are_written_down(weighting: str, baseline: str) -> None:
+def test_the_golden_tree_has_the_advantages_that_are_written_down(
+    weighting: str, baseline: str
+) -> None:
     tree, names, score = engine_tree()
     written = GOLDEN["advantages"][weighting][baseline]
-    found = advantages(tree, standardise(tree, score), WEIGHTINGS[weighting], BASELINES[baseline]).advantage
+    found = advantages(
+        tree, standardise(tree, score), WEIGHTINGS[weighting], BASELINES[baseline]
+    ).advantage
     assert dict(zip(names, found.tolist(), strict=True)) == pytest.approx(written, abs=1e-9)
     assert by_recursion(weighting, baseline) == pytest.approx(written, abs=1e-9)
 
@@ -161,9 +197,13 @@ def test_the_golden_tree_has_the_advantages_that_are_written_down(weighting: str
 @pytest.mark.parametrize("baseline", BASELINES)
 def test_the_golden_tree_without_normalising(weighting: str, baseline: str) -> None:
     tree, names, score = engine_tree()
-    gained = advantages(tree, standardise(tree, score), WEIGHTINGS[weighting], BASELINES[baseline], normalise=False)
+    gained = advantages(
+        tree, standardise(tree, score), WEIGHTINGS[weighting], BASELINES[baseline], normalise=False
+    )
     expected = by_recursion(weighting, baseline, normalise=False)
-    assert dict(zip(names, gained.advantage.tolist(), strict=True)) == pytest.approx(expected, abs=1e-9)
+    assert dict(zip(names, gained.advantage.tolist(), strict=True)) == pytest.approx(
+        expected, abs=1e-9
+    )
 
 
 def test_the_first_golden_tree_by_hand() -> None:
@@ -178,5 +218,8 @@ def test_the_first_golden_tree_by_hand() -> None:
     assert out[f"{left}/0"] * unit == pytest.approx(1 - (2 + 3 + 6) / 3)
     assert GOLDEN["advantages"]["uniform"]["siblings"][left] == pytest.approx(-1)
     # by the mean log-prob the left family is worth (1·1 + 3·2)/4, by the sum (1·1 + 9·2)/10
-    gain = {name: GOLDEN["advantages"][name]["parent"][f"{left}/0"] * unit for name in ("softmax-mean", "softmax-sum")}
+    gain = {
+        name: GOLDEN["advantages"][name]["parent"][f"{left}/0"] * unit
+        for name in ("softmax-mean", "softmax-sum")
+    }
     assert gain == pytest.approx({"softmax-mean": 1 - 7 / 4, "softmax-sum": 1 - 19 / 10})

@@ -7,8 +7,8 @@ from gymnasium.error import ResetNeeded
 from gymnasium.utils.env_checker import check_env
 from oracle import Linear, schedule
 
+from treerl.engine.kernel import FlowSDE
 from treerl.gym import DenoisingEnv
-from treerl.kernel import FlowSDE
 
 SHAPE = (4,)
 STILL = np.zeros(SHAPE, np.float32)
@@ -16,11 +16,14 @@ STILL = np.zeros(SHAPE, np.float32)
 
 def make() -> DenoisingEnv:
     return DenoisingEnv(
-        Linear(FlowSDE(), schedule(6), torch.zeros(6).double(), shape=SHAPE, storage=torch.float32), prompts=3
+        Linear(FlowSDE(), schedule(6), torch.zeros(6).double(), shape=SHAPE, storage=torch.float32),
+        prompts=3,
     )
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")  # the checker warns of unbounded boxes, which latents are
+@pytest.mark.filterwarnings(
+    "ignore::UserWarning"
+)  # the checker warns of unbounded boxes, which latents are
 def test_the_checker_accepts_it() -> None:
     check_env(make(), skip_render_check=True)
 

@@ -17,10 +17,10 @@ import torch
 from misbehaving import Misbehaving
 
 from treerl.errors import InputError, RewardError
-from treerl.reward import score
-from treerl.scoring import wire
-from treerl.scoring.remote import TOKEN, Remote
-from treerl.scoring.server import Server
+from treerl.reward import wire
+from treerl.reward.contract import score
+from treerl.reward.remote import TOKEN, Remote
+from treerl.reward.server import Server
 
 IMAGES = torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
 DEADLINE = 1.5
@@ -80,7 +80,9 @@ def serving(reply: Callable[[socket.socket, int], None]) -> Iterator[str]:
                 question = link.recv(2**20)
                 try:
                     if question.startswith(b"GET /health"):
-                        link.sendall(answered(json.dumps({"protocol": 1, "takes": "pictures"}).encode()))
+                        link.sendall(
+                            answered(json.dumps({"protocol": 1, "takes": "pictures"}).encode())
+                        )
                     else:
                         calls[0] += 1
                         reply(link, calls[0])
@@ -159,7 +161,9 @@ def ask(place: tuple[str, int], body: bytes, **headers: str) -> tuple[int, dict[
     return found
 
 
-def test_s6_a_server_serves_its_own_machine_or_who_knows_the_token(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_s6_a_server_serves_its_own_machine_or_who_knows_the_token(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     for host in ("0.0.0.0", "192.0.2.1", "::"):
         with pytest.raises(InputError, match="needs a token in the variable TREERL_REWARD_TOKEN"):
             Server("m", Misbehaving(), host, 0, None)
@@ -169,14 +173,18 @@ def test_s6_a_server_serves_its_own_machine_or_who_knows_the_token(monkeypatch: 
         assert ask(place, body, Authorization="Bearer wrong")[0] == 401
         assert ask(place, body, Authorization="Bearer planted-secret")[0] == 200
         monkeypatch.setenv(TOKEN, "planted-secret")
-        assert Remote("m", f"http://{place[0]}:{place[1]}", 5.0)(IMAGES, ["fine", "b"]).tolist() == [0.5, 0.5]
+        assert Remote("m", f"http://{place[0]}:{place[1]}", 5.0)(
+            IMAGES, ["fine", "b"]
+        ).tolist() == [0.5, 0.5]
         monkeypatch.setenv(TOKEN, "other-secret")
         with pytest.raises(InputError, match=r"refused \(401\)") as caught:
             Remote("m", f"http://{place[0]}:{place[1]}", 5.0)
         assert "secret" not in str(caught.value)  # S7
 
 
-def test_s6_what_is_no_question_is_refused_and_nothing_inside_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_s6_what_is_no_question_is_refused_and_nothing_inside_is_told(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     buffer = io.BytesIO()
     np.save(buffer, np.array([os.getcwd], dtype=object), allow_pickle=True)
     header = {"protocol": 1, "ids": ["0"], "prompts": ["fine"]}
@@ -185,7 +193,12 @@ def test_s6_what_is_no_question_is_refused_and_nothing_inside_is_told(capsys: py
         assert ask(place, b"junk")[0] == 400
         assert ask(place, wire.packed(header, buffer.getvalue()))[0] == 400  # a pickle inside npy
         assert ask(place, wire.packed(header, b"\x93NUMPY\x01\x00\xff\xff"))[0] == 400
-        assert ask(place, wire.packed({**header, "prompts": [1]}, wire.request(IMAGES[:1], ["x"])[50:]))[0] == 400
+        assert (
+            ask(
+                place, wire.packed({**header, "prompts": [1]}, wire.request(IMAGES[:1], ["x"])[50:])
+            )[0]
+            == 400
+        )
         assert ask(place, wire.request(IMAGES, ["fine"]))[0] == 400
         status, told = ask(place, wire.request(IMAGES, ["raises", "b"]))
         assert status == 422 and told == {"protocol": 1, "error": "the reward failed"}

@@ -39,7 +39,10 @@ def blip(folder: Path) -> tuple[BlipVisionModel, BlipTextModel, dict[str, Tensor
         vocab_size=len(words) + 2, hidden_size=64, encoder_hidden_size=64, intermediate_size=96, num_hidden_layers=2,
         num_attention_heads=1, max_position_embeddings=64, layer_norm_eps=1e-12, initializer_range=0.2,
     )  # fmt: skip
-    vision, text = BlipVisionModel(seeing).eval(), BlipTextModel(reading, add_pooling_layer=False).eval()
+    vision, text = (
+        BlipVisionModel(seeing).eval(),
+        BlipTextModel(reading, add_pooling_layer=False).eval(),
+    )
     back = {
         "embeddings.class_embedding": "cls_token",
         "embeddings.position_embedding": "pos_embed",
@@ -65,11 +68,19 @@ def test_image_reward_is_the_published_one(tmp_path: Path) -> None:
     sizes = [64, 1024, 128, 64, 16, 1]
     places = ["layers.0", "layers.2", "layers.4", "layers.6", "layers.7"]
     for place, a, b in zip(places, sizes, sizes[1:], strict=False):
-        state |= {f"mlp.{place}.weight": torch.randn(b, a) / a**0.5, f"mlp.{place}.bias": torch.randn(b)}
+        state |= {
+            f"mlp.{place}.weight": torch.randn(b, a) / a**0.5,
+            f"mlp.{place}.bias": torch.randn(b),
+        }
     torch.save(state, tmp_path / "ImageReward.pt")
-    assert "blip.visual_encoder.blocks.1.attn.qkv.weight" in state and "blip.visual_encoder.norm.bias" in state
+    assert (
+        "blip.visual_encoder.blocks.1.attn.qkv.weight" in state
+        and "blip.visual_encoder.norm.bias" in state
+    )
     pixels = CLIPImageProcessorPil()(images=pil(pictures()), return_tensors="pt").pixel_values
-    given = words(PROMPTS, padding="max_length", truncation=True, max_length=35, return_tensors="pt")
+    given = words(
+        PROMPTS, padding="max_length", truncation=True, max_length=35, return_tensors="pt"
+    )
     with torch.no_grad():
         seen = vision(pixel_values=pixels).last_hidden_state
         ones = torch.ones(seen.shape[:2], dtype=torch.long)
@@ -83,4 +94,7 @@ def test_image_reward_is_the_published_one(tmp_path: Path) -> None:
         for place in places:
             found = found @ state[f"mlp.{place}.weight"].T + state[f"mlp.{place}.bias"]
     expected = (found[:, 0] - 0.16717) / 1.03334
-    close(reward("imagereward", model=str(tmp_path), tokenizer=str(tmp_path))(pictures(), PROMPTS), expected)
+    close(
+        reward("imagereward", model=str(tmp_path), tokenizer=str(tmp_path))(pictures(), PROMPTS),
+        expected,
+    )

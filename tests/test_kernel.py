@@ -6,14 +6,16 @@ import pytest
 import torch
 from oracle import KERNELS, closed_form, log_density, published, schedule
 
+from treerl.engine.kernel import CPS, ODE, DanceSDE, FlowSDE, Gaussian, Kernel, refuse_unsound
+from treerl.engine.schedule import Flow
 from treerl.errors import NumericsError
-from treerl.kernel import CPS, ODE, DanceSDE, FlowSDE, Gaussian, Kernel, refuse_unsound
-from treerl.schedule import Flow
 
 LOG_2_PI_E = math.log(2 * math.pi * math.e)
 
 
-@pytest.mark.parametrize("kernel", [*KERNELS, FlowSDE(0.3), DanceSDE(1.0), CPS(0.3), ODE()], ids=str)
+@pytest.mark.parametrize(
+    "kernel", [*KERNELS, FlowSDE(0.3), DanceSDE(1.0), CPS(0.3), ODE()], ids=str
+)
 @pytest.mark.parametrize("steps", [4, 10, 28])
 @pytest.mark.parametrize("shift", [1.0, 3.0])
 @pytest.mark.parametrize(("storage", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 5e-7)])
@@ -23,11 +25,18 @@ def test_q1_a_step_has_the_published_mean_and_std(
     noise = schedule(steps, shift)
     x, v = torch.tensor([[0.7, -1.3]], dtype=storage), torch.tensor([[-0.4, 0.9]], dtype=storage)
     table = kernel.table(noise)
-    for step, (now, after) in enumerate(zip(noise.sigma[:-1].tolist(), noise.sigma[1:].tolist(), strict=True)):
+    for step, (now, after) in enumerate(
+        zip(noise.sigma[:-1].tolist(), noise.sigma[1:].tolist(), strict=True)
+    ):
         found = table.gaussian(x, v, torch.tensor([step]))
-        expected = [published(kernel, now, after, a, b) for a, b in zip(x[0].tolist(), v[0].tolist(), strict=True)]
+        expected = [
+            published(kernel, now, after, a, b)
+            for a, b in zip(x[0].tolist(), v[0].tolist(), strict=True)
+        ]
         assert found.mean.dtype == found.std.dtype == storage
-        assert found.mean[0].tolist() == pytest.approx([mean for mean, _ in expected], abs=tolerance * 2)
+        assert found.mean[0].tolist() == pytest.approx(
+            [mean for mean, _ in expected], abs=tolerance * 2
+        )
         assert float(found.std) == pytest.approx(expected[0][1], abs=tolerance)
 
 
@@ -53,17 +62,25 @@ def test_a_kernel_without_noise_is_the_ode(kernel: Kernel, shift: float) -> None
         assert torch.allclose(one, other, rtol=0, atol=1e-15)
 
 
-@pytest.mark.parametrize("kernel", [FlowSDE(0.3), FlowSDE(0.7), FlowSDE(1.2), *KERNELS, DanceSDE(1), CPS(0.4)], ids=str)
+@pytest.mark.parametrize(
+    "kernel", [FlowSDE(0.3), FlowSDE(0.7), FlowSDE(1.2), *KERNELS, DanceSDE(1), CPS(0.4)], ids=str
+)
 def test_q2_the_mean_log_prob_of_own_samples_is_minus_the_entropy(kernel: Kernel) -> None:
     generator, count = torch.Generator().manual_seed(3), 100_000
     table = kernel.table(schedule(10, 3))
     for step in range(9):
         state = torch.tensor([[0.3]], dtype=torch.float64)
-        policy = table.gaussian(state, -state, torch.tensor([step])).take(torch.zeros(count, dtype=torch.int64))
-        drawn = policy.sample(torch.randn(count, 1, generator=generator, dtype=torch.float64), torch.float64)
+        policy = table.gaussian(state, -state, torch.tensor([step])).take(
+            torch.zeros(count, dtype=torch.int64)
+        )
+        drawn = policy.sample(
+            torch.randn(count, 1, generator=generator, dtype=torch.float64), torch.float64
+        )
         log_prob = policy.log_prob(drawn)
         expected = -math.log(published(kernel, *_interval(step), 0, 0)[1]) - 0.5 * LOG_2_PI_E
-        assert abs(float(log_prob.mean()) - expected) <= 4 * float(log_prob.std()) / math.sqrt(count)
+        assert abs(float(log_prob.mean()) - expected) <= 4 * float(log_prob.std()) / math.sqrt(
+            count
+        )
 
 
 def _interval(step: int) -> tuple[float, float]:
@@ -76,7 +93,10 @@ def test_log_prob_is_the_normal_density_averaged_over_dimensions() -> None:
     mean, x = (torch.randn(4, 3, 2, generator=generator, dtype=torch.float64) for _ in range(2))
     std = torch.tensor([0.1, 0.5, 1.0, 2.0], dtype=torch.float64)
     assert torch.allclose(
-        Gaussian(mean, std).log_prob(x), log_density(x, mean, std).flatten(1).mean(1), rtol=0, atol=1e-12
+        Gaussian(mean, std).log_prob(x),
+        log_density(x, mean, std).flatten(1).mean(1),
+        rtol=0,
+        atol=1e-12,
     )
 
 
@@ -90,7 +110,9 @@ def test_an_ode_step_has_no_density() -> None:
 @pytest.mark.parametrize("kernel", [*KERNELS, ODE()], ids=str)
 @pytest.mark.parametrize("top", [1.0, 1 - 1e-7, 1 - 1e-6, 1 - 1e-3, 0.5, 1e-3, 1e-7])
 @pytest.mark.parametrize("gap", [0.0, 1e-8, 1e-4, 1e-1])
-def test_n6_any_sigma_gives_finite_numbers_or_a_named_error(kernel: Kernel, top: float, gap: float) -> None:
+def test_n6_any_sigma_gives_finite_numbers_or_a_named_error(
+    kernel: Kernel, top: float, gap: float
+) -> None:
     sigma = torch.tensor([top, top - gap, (top - gap) / 2, 0], dtype=torch.float64)
     try:
         noise = Flow(time=sigma[:-1], sigma=sigma)
@@ -111,7 +133,16 @@ def test_n6_any_sigma_gives_finite_numbers_or_a_named_error(kernel: Kernel, top:
 
 
 @pytest.mark.parametrize(
-    "sigma", [[1, 1, 0], [1, 0.5, 0.6, 0], [1.1, 0.5, 0], [1, 0.5, -0.1], [1, math.nan, 0], [math.inf, 0.5, 0]], ids=str
+    "sigma",
+    [
+        [1, 1, 0],
+        [1, 0.5, 0.6, 0],
+        [1.1, 0.5, 0],
+        [1, 0.5, -0.1],
+        [1, math.nan, 0],
+        [math.inf, 0.5, 0],
+    ],
+    ids=str,
 )
 def test_n6_a_schedule_that_does_not_fall_from_one_to_zero_is_refused(sigma: list[float]) -> None:
     with pytest.raises(NumericsError, match="schedule: expected"):
@@ -127,19 +158,27 @@ def test_n6_the_last_step_of_cps_has_no_density_and_is_refused() -> None:
 
 
 @pytest.mark.parametrize("noise", [1e-3, 30.0])
-def test_n6_a_std_outside_the_sound_range_is_refused_where_it_is_sampled_and_only_there(noise: float) -> None:
+def test_n6_a_std_outside_the_sound_range_is_refused_where_it_is_sampled_and_only_there(
+    noise: float,
+) -> None:
     levels = schedule(4)
     table = DanceSDE(noise).table(levels)
     refuse_unsound(table, levels, (False,) * 4)
-    with pytest.raises(NumericsError, match=rf"step 1 \(sigma 0.75\) has std {float(table.std[1]):.6g}, outside"):
+    with pytest.raises(
+        NumericsError, match=rf"step 1 \(sigma 0.75\) has std {float(table.std[1]):.6g}, outside"
+    ):
         refuse_unsound(table, levels, (False, True, False, False))
 
 
 @pytest.mark.parametrize("below", [0, 1e-12, 1e-7, 1e-6, 5e-4])
-def test_n6_a_schedule_that_starts_just_below_one_has_the_std_of_one_that_starts_at_one(below: float) -> None:
+def test_n6_a_schedule_that_starts_just_below_one_has_the_std_of_one_that_starts_at_one(
+    below: float,
+) -> None:
     # flow_grpo guards by `== 1`: from 1 - 1e-6 its first std is 695
     sigma = torch.tensor([1 - below, 0.9, 0.5, 0], dtype=torch.float64)
-    assert float(FlowSDE(0.7).table(Flow(time=sigma[:-1], sigma=sigma)).std[0]) == pytest.approx(0.7, rel=1e-2)
+    assert float(FlowSDE(0.7).table(Flow(time=sigma[:-1], sigma=sigma)).std[0]) == pytest.approx(
+        0.7, rel=1e-2
+    )
 
 
 def test_n7_every_step_reads_its_own_row_for_any_schedule() -> None:
@@ -150,12 +189,18 @@ def test_n7_every_step_reads_its_own_row_for_any_schedule() -> None:
         table, order = DanceSDE().table(noise), torch.randperm(steps, generator=generator)
         ones = torch.ones(steps, 1, dtype=torch.float64)
         found = table.gaussian(ones, 0 * ones, order)
-        assert torch.equal(found.mean[:, 0], table.state[order]) and torch.equal(found.std, table.std[order])
+        assert torch.equal(found.mean[:, 0], table.state[order]) and torch.equal(
+            found.std, table.std[order]
+        )
 
 
 def test_the_closed_form_agrees_with_the_table_composed() -> None:
     noise = schedule(10, 3)
     for kernel in KERNELS:
         oracle, table = closed_form(kernel, noise.sigma.tolist(), 0.4, 0.5), kernel.table(noise)
-        assert torch.allclose(torch.tensor(oracle.c, dtype=torch.float64), table.prediction, rtol=0, atol=1e-13)
-        assert torch.allclose(torch.tensor(oracle.s, dtype=torch.float64), table.std, rtol=0, atol=1e-13)
+        assert torch.allclose(
+            torch.tensor(oracle.c, dtype=torch.float64), table.prediction, rtol=0, atol=1e-13
+        )
+        assert torch.allclose(
+            torch.tensor(oracle.s, dtype=torch.float64), table.std, rtol=0, atol=1e-13
+        )

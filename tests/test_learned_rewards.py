@@ -18,10 +18,14 @@ from transformers import (
 )
 
 import treerl
-from treerl import tokenizer
+from treerl.backbone import tokenizer
 from treerl.errors import InputError
 
-PROMPTS = ["a red fox in the snow", "two cups", "a castle made of ice at the bottom of the sea, watercolour"]
+PROMPTS = [
+    "a red fox in the snow",
+    "two cups",
+    "a castle made of ice at the bottom of the sea, watercolour",
+]
 TOLERANCE = 1e-4
 
 
@@ -41,8 +45,12 @@ def reward(name: str, **fields: Any) -> Any:
 
 
 def close(found: Tensor, expected: Tensor) -> None:
-    torch.testing.assert_close(found, expected, rtol=TOLERANCE, atol=TOLERANCE * float(expected.abs().mean()))
-    assert float(expected.std()) > 10 * TOLERANCE * float(expected.abs().mean())  # or the check would say nothing
+    torch.testing.assert_close(
+        found, expected, rtol=TOLERANCE, atol=TOLERANCE * float(expected.abs().mean())
+    )
+    assert float(expected.std()) > 10 * TOLERANCE * float(
+        expected.abs().mean()
+    )  # or the check would say nothing
 
 
 @pytest.fixture(scope="module")
@@ -50,11 +58,29 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder as CLIP models are published, of random weights."""
     folder = tmp_path_factory.mktemp("clip")
     words = tokenizer.make("CLIPTokenizer", 77)
-    text = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
-    text |= {"vocab_size": len(words), "bos_token_id": words.bos_token_id, "eos_token_id": words.eos_token_id}
-    vision = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    text = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+    }
+    text |= {
+        "vocab_size": len(words),
+        "bos_token_id": words.bos_token_id,
+        "eos_token_id": words.eos_token_id,
+    }
+    vision = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+    }
     torch.manual_seed(0)
-    model = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=24, initializer_factor=8.0))
+    model = CLIPModel(
+        CLIPConfig(
+            text_config=text, vision_config=vision, projection_dim=24, initializer_factor=8.0
+        )
+    )
     model.visual_projection.weight.data.neg_()  # so that cosines are positive, and clamping leaves them
     model.save_pretrained(folder)
     words.save_pretrained(folder)
@@ -65,7 +91,9 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def published_clip(folder: Path, images: Tensor) -> tuple[Tensor, float]:
     """Cosines as the model card computes them, and the model's scale."""
     model = CLIPModel.from_pretrained(folder).eval()
-    pixels = CLIPImageProcessorPil.from_pretrained(folder)(images=pil(images), return_tensors="pt").pixel_values
+    pixels = CLIPImageProcessorPil.from_pretrained(folder)(
+        images=pil(images), return_tensors="pt"
+    ).pixel_values
     words = tokenizer.make("CLIPTokenizer", 77)
     ids = words(PROMPTS, padding=True, truncation=True, max_length=77, return_tensors="pt")
     with torch.no_grad():
@@ -85,7 +113,9 @@ def test_clip_score_is_the_published_one(clip: Path, size: tuple[int, int]) -> N
 def test_pickscore_is_the_published_one(clip: Path) -> None:
     cosine, scale = published_clip(clip, pictures())
     close(reward("pickscore", model=str(clip))(pictures(), PROMPTS), scale * cosine)
-    close(reward("pickscore", model=str(clip), scale=26.0)(pictures(), PROMPTS), scale * cosine / 26)
+    close(
+        reward("pickscore", model=str(clip), scale=26.0)(pictures(), PROMPTS), scale * cosine / 26
+    )
 
 
 @pytest.mark.parametrize("version", ["2.1", "2.0"])
@@ -99,10 +129,16 @@ def test_hps_is_the_published_one(tmp_path: Path, version: str, size: tuple[int,
     (tmp_path / "config.json").write_text("{}")
     images = pictures(*size)
     pixels = torch.stack([openclip.letterboxed(one) for one in pil(images)])
-    ids = words(PROMPTS, padding="max_length", truncation=True, max_length=77, return_tensors="pt").input_ids
+    ids = words(
+        PROMPTS, padding="max_length", truncation=True, max_length=77, return_tensors="pt"
+    ).input_ids
     with torch.no_grad():
-        seen, read = (nn.functional.normalize(one, dim=-1) for one in (towers.see(pixels), towers.read(ids)))
-    found = reward("hps", model=str(tmp_path), tokenizer=str(tmp_path), version=version)(images, PROMPTS)
+        seen, read = (
+            nn.functional.normalize(one, dim=-1) for one in (towers.see(pixels), towers.read(ids))
+        )
+    found = reward("hps", model=str(tmp_path), tokenizer=str(tmp_path), version=version)(
+        images, PROMPTS
+    )
     close(found, (seen * read).sum(-1))
 
 
@@ -111,23 +147,35 @@ def test_aesthetic_is_the_published_one(clip: Path, tmp_path: Path) -> None:
     sizes = [24, 1024, 128, 64, 16, 1]
     places = ["layers.0", "layers.2", "layers.4", "layers.6", "layers.7"]
     head = {
-        f"{place}.weight": torch.randn(b, a) / a**0.5 for place, a, b in zip(places, sizes, sizes[1:], strict=False)
+        f"{place}.weight": torch.randn(b, a) / a**0.5
+        for place, a, b in zip(places, sizes, sizes[1:], strict=False)
     }
     head |= {f"{place}.bias": torch.randn(b) for place, b in zip(places, sizes[1:], strict=True)}
     torch.save(head, tmp_path / "aesthetic.pth")
     model = CLIPModel.from_pretrained(clip).eval()
     pixels = CLIPImageProcessorPil()(images=pil(pictures()), return_tensors="pt").pixel_values
     with torch.no_grad():
-        found = nn.functional.normalize(model.get_image_features(pixel_values=pixels).pooler_output, dim=-1)
+        found = nn.functional.normalize(
+            model.get_image_features(pixel_values=pixels).pooler_output, dim=-1
+        )
         for place in places:
             found = found @ head[f"{place}.weight"].T + head[f"{place}.bias"]
-    close(reward("aesthetic", model=str(tmp_path / "aesthetic.pth"), tower=str(clip))(pictures(), PROMPTS), found[:, 0])
+    close(
+        reward("aesthetic", model=str(tmp_path / "aesthetic.pth"), tower=str(clip))(
+            pictures(), PROMPTS
+        ),
+        found[:, 0],
+    )
 
 
 @pytest.mark.parametrize("name", ["hps", "clip", "pickscore", "aesthetic", "imagereward"])
-def test_without_weights_or_a_network_it_is_one_line(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_weights_or_a_network_it_is_one_line(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(InputError, match=rf"^reward {name}: its .*nor in the cache .*`hf download ") as caught:
+    with pytest.raises(
+        InputError, match=rf"^reward {name}: its .*nor in the cache .*`hf download "
+    ) as caught:
         reward(name)
     assert "\n" not in str(caught.value)
 
@@ -148,7 +196,11 @@ def test_weights_that_are_none_are_refused(tmp_path: Path, clip: Path) -> None:
     refused("^reward aesthetic: its weights are of another model", "aesthetic", model=other)
     refused("^reward imagereward: its weights are of another model", "imagereward", model=other)
     refused("^reward hps: its weights: no such file", "hps", model=str(tmp_path / "nothing.pt"))
-    refused("^reward clip: its model './nowhere': expected a folder or a hub id", "clip", model="./nowhere")
+    refused(
+        "^reward clip: its model './nowhere': expected a folder or a hub id",
+        "clip",
+        model="./nowhere",
+    )
     save_file({"x": torch.zeros(1)}, tmp_path / "x.safetensors")
     refused("unknown tensor 'x'", "hps", model=str(tmp_path / "x.safetensors"))
 
@@ -158,7 +210,9 @@ class Evil:
         return (Path.touch, (Path("pwned"),))
 
 
-def test_a_file_that_would_run_code_is_refused_and_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_would_run_code_is_refused_and_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=r"^reward hps: its weights cannot be read from"):
         reward("hps", model=spoilt(tmp_path, {"state_dict": Evil()}))
@@ -186,5 +240,8 @@ def order(values: Sequence[float]) -> list[int]:
 
 @pytest.mark.parametrize("dtype", ["bfloat16"])
 def test_half_precision_ranks_the_same(clip: Path, dtype: str) -> None:
-    full, half = (reward("clip", model=str(clip), dtype=one)(pictures(), PROMPTS) for one in ("float32", dtype))
+    full, half = (
+        reward("clip", model=str(clip), dtype=one)(pictures(), PROMPTS)
+        for one in ("float32", dtype)
+    )
     assert order(full.tolist()) == order(half.tolist())

@@ -8,12 +8,11 @@ import pytest
 import yaml
 from hypothesis import given, settings, strategies as st
 
-from treerl import loading
-from treerl.config import FIELDS, MAPPINGS, SECTIONS, Config
+from treerl.config import resolve as loading, yamlfile
+from treerl.config.resolve import dump, parse_rewards, resolve
+from treerl.config.schema import FIELDS, MAPPINGS, SECTIONS, Config
 from treerl.errors import InputError
-from treerl.loading import dump, parse_rewards, resolve
 from treerl.recipes import RECIPES
-from treerl.settings import yamlfile
 
 
 def _lines(file: Path | None, flags: dict[str, object], allow_plugins: bool = False) -> list[str]:
@@ -38,7 +37,11 @@ def test_refuses_bad_rewards(texts: list[str]) -> None:
 
 
 def test_reads_rewards() -> None:
-    assert parse_rewards(["hps=0.8", "clip", "./m.py:A=-2e-1"]) == {"hps": 0.8, "clip": 1.0, "./m.py:A": -0.2}
+    assert parse_rewards(["hps=0.8", "clip", "./m.py:A=-2e-1"]) == {
+        "hps": 0.8,
+        "clip": 1.0,
+        "./m.py:A": -0.2,
+    }
     assert parse_rewards([]) == {}
 
 
@@ -65,10 +68,14 @@ def test_accepts_and_writes_back(text: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("recipe", list(RECIPES))
-def test_every_recipe_is_accepted(recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_recipe_is_accepted(
+    recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(loading, "_preset", lambda layers: [])
     config = resolve(None, {"recipe": recipe}, [])
-    assert {path: _flat(config.model_dump())[path] for path in RECIPES[recipe].settings} == RECIPES[recipe].settings
+    assert {path: _flat(config.model_dump())[path] for path in RECIPES[recipe].settings} == RECIPES[
+        recipe
+    ].settings
     assert resolve(_run_file(tmp_path, dump(config)), {}, []) == config
 
 
@@ -82,18 +89,24 @@ def test_plugins_need_permission() -> None:
 
 def test_later_layers_win(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     values = {"seed": 1, "train.rows": 1, "train.rank": 1, "train.alpha": 1, "train.threads": 1}
-    monkeypatch.setattr(loading, "RECIPES", {**RECIPES, "treegrpo": SimpleNamespace(settings=values)})
+    monkeypatch.setattr(
+        loading, "RECIPES", {**RECIPES, "treegrpo": SimpleNamespace(settings=values)}
+    )
     monkeypatch.setattr("importlib.resources.files", lambda package: tmp_path)
-    (tmp_path / "presets").mkdir()
-    preset = tmp_path / "presets" / "sd35-tiny.yaml"
+    (tmp_path / "config" / "presets").mkdir(parents=True)
+    preset = tmp_path / "config" / "presets" / "sd35-tiny.yaml"
     preset.write_text("train: {rows: 2, rank: 2, alpha: 2, threads: 2}\n")
     file = _run_file(tmp_path, "train: {rank: 3, alpha: 3, threads: 3}\n")
     config = resolve(
-        file, {"train.alpha": 4, "train.threads": 4, "output": None}, ["train.threads=4", "train.threads=5"]
+        file,
+        {"train.alpha": 4, "train.threads": 4, "output": None},
+        ["train.threads=4", "train.threads=5"],
     )
     assert (config.seed, config.train.rows, config.train.rank, config.train.alpha) == (1, 2, 3, 4.0)
     assert config.train.threads == 5 and config.output is None
-    assert resolve(None, {"backbone.model": "other"}, []).train.rows == 1  # the preset was the tiny model's
+    assert (
+        resolve(None, {"backbone.model": "other"}, []).train.rows == 1
+    )  # the preset was the tiny model's
     preset.write_text("backbone:\n  name: x\n")
     assert _lines(None, {})[0].startswith("preset sd35-tiny.yaml:2: backbone.name: expected no")
     preset.write_text("train:\n  rows: x\n")
@@ -109,7 +122,9 @@ def test_mappings_are_replaced_and_keys_are_added(tmp_path: Path) -> None:
 
 _SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
 _JUNK = st.recursive(
-    _SCALARS, lambda inner: st.lists(inner) | st.dictionaries(st.text(max_size=8), inner), max_leaves=5
+    _SCALARS,
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(max_size=8), inner),
+    max_leaves=5,
 )
 
 
@@ -122,7 +137,12 @@ def test_mutated_settings_are_refused_by_path_or_kept(path: str, value: object) 
         assert all(line.startswith("--") and path in line for line in str(error).split("\n"))
     else:
         kept = _flat(config.model_dump()).get(path)
-        assert value is None or path in SECTIONS or value in (kept, str(kept)) or kept == float(str(value))
+        assert (
+            value is None
+            or path in SECTIONS
+            or value in (kept, str(kept))
+            or kept == float(str(value))
+        )
         _parse_back(config)
 
 
@@ -152,5 +172,9 @@ def _flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in nested.items():
         path = f"{prefix}{key}"
-        found |= _flat(value, f"{path}.") if isinstance(value, dict) and path not in MAPPINGS else {path: value}
+        found |= (
+            _flat(value, f"{path}.")
+            if isinstance(value, dict) and path not in MAPPINGS
+            else {path: value}
+        )
     return found

@@ -8,9 +8,9 @@ import torch
 from oracle import Linear, closed_form, many, schedule
 from torch import Tensor
 
-from treerl.branching import Shape
-from treerl.grow import grow
-from treerl.kernel import CPS, ODE, DanceSDE, FlowSDE, Kernel, Table
+from treerl.engine.branching import Shape
+from treerl.engine.grow import grow
+from treerl.engine.kernel import CPS, ODE, DanceSDE, FlowSDE, Kernel, Table
 
 MEAN, SPREAD = 0.4, 0.5
 MODES = ((0.3, -1.0, 0.2), (0.7, 0.8, 0.3))  # weight, mean, std
@@ -22,7 +22,9 @@ def variance_error(kernel: Kernel, steps: int, shift: float = 1.0) -> float:
     sigma = noise.sigma[:-1]
     pull = (sigma - (1 - sigma) * SPREAD**2) / ((1 - sigma) ** 2 * SPREAD**2 + sigma**2)
     found = 1.0
-    for a, s in zip((table.state + table.prediction * pull).tolist(), table.std.tolist(), strict=True):
+    for a, s in zip(
+        (table.state + table.prediction * pull).tolist(), table.std.tolist(), strict=True
+    ):
         found = a * a * found + s * s
     return found / SPREAD**2 - 1
 
@@ -69,14 +71,18 @@ def test_q7_cps_loses_variance_however_many_steps() -> None:
 @pytest.mark.parametrize("noise", [0.5, 0.7, 0.8])
 def test_q7_the_variance_that_cps_loses_tends_to_the_squared_sine(noise: float) -> None:
     # the limit that the docstring of CPS prints; 20,000 steps are within 0.2 % of it
-    assert variance_error(CPS(noise), 20_000) == pytest.approx(-(math.sin(noise * math.pi / 4) ** 2), abs=2e-3)
+    assert variance_error(CPS(noise), 20_000) == pytest.approx(
+        -(math.sin(noise * math.pi / 4) ** 2), abs=2e-3
+    )
 
 
 @pytest.mark.parametrize("kernel", [ODE(), FlowSDE(0.7), DanceSDE(0.3), CPS(0.8)], ids=str)
 @pytest.mark.parametrize("steps", [10, 40])
 def test_q6_q7_the_error_equals_the_published_formula(kernel: Kernel, steps: int) -> None:
     oracle = closed_form(kernel, schedule(steps, 3).sigma.tolist(), MEAN, SPREAD)
-    assert variance_error(kernel, steps, 3) == pytest.approx(oracle.variance() / SPREAD**2 - 1, abs=1e-9)
+    assert variance_error(kernel, steps, 3) == pytest.approx(
+        oracle.variance() / SPREAD**2 - 1, abs=1e-9
+    )
 
 
 def test_grown_leaves_have_the_closed_form_mean_and_variance(fast_noise: None) -> None:
@@ -89,7 +95,9 @@ def test_grown_leaves_have_the_closed_form_mean_and_variance(fast_noise: None) -
         leaf = tree.at(tree.leaves).x
         oracle = closed_form(kernel, noise.sigma.tolist(), MEAN, SPREAD, stochastic)
         variance = oracle.variance()
-        assert abs(float(leaf.mean()) - oracle.mean(theta.tolist())) <= 4 * math.sqrt(variance / count)
+        assert abs(float(leaf.mean()) - oracle.mean(theta.tolist())) <= 4 * math.sqrt(
+            variance / count
+        )
         assert abs(float(leaf.var()) - variance) <= 4 * variance * math.sqrt(2 / count)
 
 
@@ -99,7 +107,9 @@ def mixture_velocity(x: Tensor, sigma: float) -> Tensor:
     for weight, mean, std in MODES:
         variance = (1 - sigma) ** 2 * std**2 + sigma**2
         centred = x - (1 - sigma) * mean
-        logit.append(math.log(weight) - 0.5 * math.log(variance) - 0.5 * centred.square() / variance)
+        logit.append(
+            math.log(weight) - 0.5 * math.log(variance) - 0.5 * centred.square() / variance
+        )
         each.append((sigma - (1 - sigma) * std**2) / variance * centred - mean)
     return (torch.softmax(torch.stack(logit), 0) * torch.stack(each)).sum(0)
 
@@ -119,7 +129,9 @@ def distance(table: Table, steps: int, count: int = 50_000) -> float:
     x = torch.randn(count, 1, generator=generator, dtype=torch.float64)
     for step in range(steps):
         policy = table.gaussian(x, mixture_velocity(x, noise[step]), torch.full((count,), step))
-        x = policy.sample(torch.randn(count, 1, generator=generator, dtype=torch.float64), torch.float64)
+        x = policy.sample(
+            torch.randn(count, 1, generator=generator, dtype=torch.float64), torch.float64
+        )
     return float((x[:, 0].sort().values - quantiles(count)).abs().mean())
 
 

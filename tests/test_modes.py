@@ -9,11 +9,12 @@ import torch
 from rich.console import Console
 from test_backbones import CPU, config, family, made
 
-from treerl import architecture, lora, run as runs
+from treerl.backbone import lora, random_weights as architecture
 from treerl.check.subject import environment, subject
-from treerl.config import Train
+from treerl.config.resolve import resolve
+from treerl.config.schema import Train
 from treerl.errors import InputError
-from treerl.loading import resolve
+from treerl.run import run as runs
 
 
 def gradients(**train: Any) -> list[torch.Tensor]:
@@ -39,13 +40,23 @@ def test_gradient_checkpointing_changes_no_gradient(weights: str) -> None:
 
 @pytest.mark.parametrize("weights", ["lora", "full"])
 def test_a_model_in_bfloat16_trains_weights_in_float32_with_a_ratio_of_one(weights: str) -> None:
-    one = made(config("flux", "backbone.dtype=bfloat16", f"train.weights={weights}", "train.learning_rate=1e-5"))
+    one = made(
+        config(
+            "flux",
+            "backbone.dtype=bfloat16",
+            f"train.weights={weights}",
+            "train.learning_rate=1e-5",
+        )
+    )
     assert all(parameter.dtype == torch.float32 for parameter in one.parameters)
     before = [parameter.detach().clone() for parameter in one.parameters]
     metrics = one.iterate(0, ["a cat", "a dog"]).metrics
     assert metrics["ratio_deviation"] == 0
     # 1e-5 is less than half a unit in the last place of most bfloat16 weights, and would be lost there
-    assert sum(not torch.equal(a, b) for a, b in zip(before, one.parameters, strict=True)) > len(before) / 2
+    assert (
+        sum(not torch.equal(a, b) for a, b in zip(before, one.parameters, strict=True))
+        > len(before) / 2
+    )
 
 
 def test_the_unconditional_half_is_trained_only_on_request() -> None:
@@ -56,14 +67,18 @@ def test_the_unconditional_half_is_trained_only_on_request() -> None:
         free = one.condition["negative_text"].clone().requires_grad_()
         tensors = {**one.condition.tensors, "negative_text": free}
         x = one.x.clone().requires_grad_()
-        found = backbone.predict(x, backbone.schedule(4).time[[1] * 3], type(one.condition)(tensors), 3.5)
+        found = backbone.predict(
+            x, backbone.schedule(4).time[[1] * 3], type(one.condition)(tensors), 3.5
+        )
         found.square().mean().backward()  # type: ignore[no-untyped-call]
         return torch.zeros(1) if free.grad is None else free.grad
 
     assert not bool(slope(False).any()) and bool(slope(True).any())
 
 
-def test_a_run_on_random_weights_keeps_no_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_on_random_weights_keeps_no_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     real = architecture.parts  # the published sizes do not fit here
     monkeypatch.setattr(architecture, "parts", lambda family, size: real(family, "miniature"))
     small = [
@@ -74,9 +89,16 @@ def test_a_run_on_random_weights_keeps_no_checkpoint(tmp_path: Path, monkeypatch
         "train.iterations=1",
         "evaluate.prompts=1",
     ]
-    small += ["backbone.height=64", "backbone.width=64", "backbone.dtype=float32", f"output={tmp_path / 'run'}"]
+    small += [
+        "backbone.height=64",
+        "backbone.width=64",
+        "backbone.dtype=float32",
+        f"output={tmp_path / 'run'}",
+    ]
     chosen = resolve(
-        None, {"backbone.name": "sd35", "backbone.model": "random", "rewards": {"jpeg": 1.0}}, [*small, "train.rows=4"]
+        None,
+        {"backbone.name": "sd35", "backbone.model": "random", "rewards": {"jpeg": 1.0}},
+        [*small, "train.rows=4"],
     )
     console = Console(record=True, width=200)
     runs.run(chosen, console)
@@ -88,7 +110,9 @@ def test_lora_targets_that_match_nothing_are_listed() -> None:
     chosen = config("sd35")
     backbone: Any = family("sd35").load(chosen.backbone, CPU)
     backbone.lora_targets = ("to_nothing", "nowhere")
-    with pytest.raises(InputError, match=r"no layer of SD3Trans.* matches the LoRA targets to_nothing, nowhere"):
+    with pytest.raises(
+        InputError, match=r"no layer of SD3Trans.* matches the LoRA targets to_nothing, nowhere"
+    ):
         lora.attach(backbone, Train(), None, seed=0)
 
 
@@ -108,19 +132,28 @@ def test_both_experts_of_wan_are_trained_saved_and_restored(tmp_path: Path) -> N
 
     first, second = load(), load()
     trained = lora.attach(first, Train(rank=2), None, seed=0)
-    assert len(trained) == 2 * len(lora.attach(Wan.load(config("wan").backbone, CPU), Train(rank=2), None, seed=0))
+    assert len(trained) == 2 * len(
+        lora.attach(Wan.load(config("wan").backbone, CPU), Train(rank=2), None, seed=0)
+    )
     with torch.no_grad():
         for number, parameter in enumerate(trained):
-            parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(number)), alpha=0.1)
+            parameter.add_(
+                torch.randn(parameter.shape, generator=torch.Generator().manual_seed(number)),
+                alpha=0.1,
+            )
     lora.save(first, tmp_path)
-    assert (tmp_path / lora.LORA_FILE).is_file() and (tmp_path / "transformer_2" / lora.LORA_FILE).is_file()
+    assert (tmp_path / lora.LORA_FILE).is_file() and (
+        tmp_path / "transformer_2" / lora.LORA_FILE
+    ).is_file()
     lora.attach(second, Train(rank=2), tmp_path, seed=1)
     one = subject(lambda: first)
     for step in range(4):
         assert torch.equal(one.predict(first, step), one.predict(second, step))
 
 
-def test_prompts_are_forgotten_oldest_first_but_never_those_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prompts_are_forgotten_oldest_first_but_never_those_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     shelf: Any = importlib.import_module("treerl.envs.denoising")
     monkeypatch.setattr(shelf, "_REMEMBERED", 3)
     backbone = family("flux").load(config("flux").backbone, CPU)

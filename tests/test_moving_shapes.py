@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 import treerl
-from treerl import prompts
 from treerl.errors import InputError
-from treerl.moving import DIRECTIONS, FRAMES, Caption, every_caption, render
-from treerl.reward import Reward, score
-from treerl.shapes import COLOURS, SHAPES, blank
+from treerl.reward.contract import Reward, score
+from treerl.run import tasks as prompts
+from treerl.toy.moving import DIRECTIONS, FRAMES, Caption, every_caption, render
+from treerl.toy.shapes import COLOURS, SHAPES, blank
 
 CAPTIONS = [caption for caption in every_caption() for _ in range(4)]
 TEXTS = [caption.text for caption in CAPTIONS]
@@ -44,7 +44,14 @@ def test_captions_parse_back() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "a red circle", "a red circle on the left", "the red circle moves left", "a red circle moves", "x" * 99],
+    [
+        "",
+        "a red circle",
+        "a red circle on the left",
+        "the red circle moves left",
+        "a red circle moves",
+        "x" * 99,
+    ],
 )
 def test_a_text_that_is_no_caption_is_refused(text: str, judge: Reward, videos: Tensor) -> None:
     with pytest.raises(InputError, match="is not a caption of a moving shape; expected: a red"):
@@ -62,7 +69,9 @@ def test_what_moves_right_is_judged_right(judge: Reward, videos: Tensor) -> None
 
 
 @pytest.mark.parametrize("attribute", sorted(HARD))
-def test_one_wrong_attribute_is_seen_and_the_others_stand(attribute: str, judge: Reward, videos: Tensor) -> None:
+def test_one_wrong_attribute_is_seen_and_the_others_stand(
+    attribute: str, judge: Reward, videos: Tensor
+) -> None:
     wrong = [other(caption, attribute).text for caption in CAPTIONS]
     measures = judge.measures(videos, wrong)
     assert float(measures["right"].sum()) == 0 and float(measures[attribute].mean()) < 0.005
@@ -98,7 +107,10 @@ def test_a_video_of_something_else_is_not_right(kind: str, judge: Reward, videos
 
 def test_the_score_grows_with_the_way_that_is_made(judge: Reward, videos: Tensor) -> None:
     half = FRAMES // 2
-    slower = [videos[:, torch.linspace(half - reach, half + reach, FRAMES).round().long()] for reach in range(half + 1)]
+    slower = [
+        videos[:, torch.linspace(half - reach, half + reach, FRAMES).round().long()]
+        for reach in range(half + 1)
+    ]
     means = [float(judge(video, TEXTS).mean()) for video in slower]
     assert all(more > less + 0.1 for less, more in itertools.pairwise(means))
 
@@ -106,13 +118,19 @@ def test_the_score_grows_with_the_way_that_is_made(judge: Reward, videos: Tensor
 def test_a_score_depends_on_its_own_video_alone(judge: Reward, videos: Tensor) -> None:
     order = torch.randperm(len(TEXTS), generator=torch.Generator().manual_seed(2))
     shuffled = judge(videos[order], [TEXTS[row] for row in order.tolist()])
-    alone = torch.cat([judge(videos[row : row + 1], TEXTS[row : row + 1]) for row in range(0, 384, 97)])
+    alone = torch.cat(
+        [judge(videos[row : row + 1], TEXTS[row : row + 1]) for row in range(0, 384, 97)]
+    )
     assert torch.equal(shuffled, judge(videos, TEXTS)[order])
     assert torch.equal(alone, judge(videos, TEXTS)[::97])
 
 
 def test_the_built_in_prompts_share_no_caption_and_every_attribute() -> None:
-    train, heldout = ([Caption.parse(text) for text in part] for part in prompts.builtin("moving-shapes"))
+    train, heldout = (
+        [Caption.parse(text) for text in part] for part in prompts.builtin("moving-shapes")
+    )
     assert len(train) == 64 and len(heldout) == 32 and not set(train) & set(heldout)
     for attribute in HARD:
-        assert {getattr(c, attribute) for c in train} == {getattr(c, attribute) for c in every_caption()}
+        assert {getattr(c, attribute) for c in train} == {
+            getattr(c, attribute) for c in every_caption()
+        }

@@ -8,11 +8,11 @@ import torch
 from oracle import KERNELS, Linear, Neural, World, schedule
 from torch import Tensor
 
-from treerl import noise
-from treerl.branching import Shape, window
-from treerl.grow import Roots, grow, plant
-from treerl.noise import Purpose
-from treerl.tree import Tree
+from treerl.engine import noise
+from treerl.engine.branching import Shape, window
+from treerl.engine.grow import Roots, grow, plant
+from treerl.engine.noise import Purpose
+from treerl.engine.tree import Tree
 
 SHAPE = window(6, 1, 3, 2)
 PROMPTS = (3, 0, 5, 1, 4)  # rows of the prompt file
@@ -41,7 +41,9 @@ def of(tree: Tree, row: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def gap(one: tuple[Tensor, ...], other: tuple[Tensor, ...]) -> float:
-    return max(float((a.double() - b.double()).abs().max()) for a, b in zip(one, other, strict=True))
+    return max(
+        float((a.double() - b.double()).abs().max()) for a, b in zip(one, other, strict=True)
+    )
 
 
 def forest(env: World, prompts: Sequence[int], rows: int, roots: int = 2) -> Tree:
@@ -50,7 +52,9 @@ def forest(env: World, prompts: Sequence[int], rows: int, roots: int = 2) -> Tre
 
 @pytest.mark.parametrize("order", [(3,), (3, 0), (0, 3), (4, 1, 5, 0, 3), PROMPTS], ids=str)
 @pytest.mark.parametrize("rows", [1, 3, 8, 64])
-def test_q9_in_float64_a_tree_depends_neither_on_rows_nor_on_other_prompts(order: tuple[int, ...], rows: int) -> None:
+def test_q9_in_float64_a_tree_depends_neither_on_rows_nor_on_other_prompts(
+    order: tuple[int, ...], rows: int
+) -> None:
     whole = forest(linear(PROMPTS), PROMPTS, 8)
     part = forest(linear(order), order, rows)
     for row, prompt in enumerate(order):
@@ -60,7 +64,9 @@ def test_q9_in_float64_a_tree_depends_neither_on_rows_nor_on_other_prompts(order
 
 @pytest.mark.parametrize("order", [(3,), (0, 3), (4, 1, 5, 0, 3)], ids=str)
 @pytest.mark.parametrize("storage", [torch.float32, torch.bfloat16, torch.float16])
-def test_q9_with_a_network_at_fixed_rows_a_tree_is_bit_equal(order: tuple[int, ...], storage: torch.dtype) -> None:
+def test_q9_with_a_network_at_fixed_rows_a_tree_is_bit_equal(
+    order: tuple[int, ...], storage: torch.dtype
+) -> None:
     whole = forest(neural(storage, torch.float32, PROMPTS), PROMPTS, 16)
     part = forest(neural(storage, torch.float32, order), order, 16)
     for row, prompt in enumerate(order):
@@ -73,10 +79,14 @@ def test_q9_with_a_network_at_other_rows_a_tree_moves_by_rounding_alone(rows: in
     whole = forest(neural(torch.float32, torch.float32, PROMPTS), PROMPTS, 16)
     other = forest(neural(torch.float32, torch.float32, PROMPTS), PROMPTS, rows)
     for row in range(len(PROMPTS)):
-        assert gap(of(whole, row), of(other, row)) <= 2e-6  # log-probs are near 1, where a rounding step is 1.2e-7
+        assert (
+            gap(of(whole, row), of(other, row)) <= 2e-6
+        )  # log-probs are near 1, where a rounding step is 1.2e-7
 
 
-def test_a_tree_is_another_one_in_another_iteration_under_another_seed_and_for_another_root() -> None:
+def test_a_tree_is_another_one_in_another_iteration_under_another_seed_and_for_another_root() -> (
+    None
+):
     def first(key: noise.Keys) -> Tensor:
         return grow(linear([3]), plant([key], 2), SHAPE, 8).x
 

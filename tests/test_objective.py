@@ -5,22 +5,34 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from oracle import KERNELS, Linear, Neural, closed_form, edges, log_density, planted, replay, schedule
+from oracle import (
+    KERNELS,
+    Linear,
+    Neural,
+    closed_form,
+    edges,
+    log_density,
+    planted,
+    replay,
+    schedule,
+)
 from torch import Tensor
 
-from treerl.advantage import advantages, standardise
-from treerl.baseline import LeaveSubtreeOut, Prompt
-from treerl.branching import window
-from treerl.grow import grow
-from treerl.kernel import FlowSDE, Gaussian, Kernel
-from treerl.objective import Clipped, Edges
-from treerl.tree import Tree
-from treerl.weighting import Uniform
+from treerl.engine.advantage import advantages, standardise
+from treerl.engine.baseline import LeaveSubtreeOut, Prompt
+from treerl.engine.branching import window
+from treerl.engine.grow import grow
+from treerl.engine.kernel import FlowSDE, Gaussian, Kernel
+from treerl.engine.objective import Clipped, Edges
+from treerl.engine.tree import Tree
+from treerl.engine.weighting import Uniform
 
 WINDOW = window(6, 1, 3, 2)
 
 
-def rollout(storage: torch.dtype, dtype: torch.dtype, kernel: Kernel) -> tuple[Neural, Tree, Tensor]:
+def rollout(
+    storage: torch.dtype, dtype: torch.dtype, kernel: Kernel
+) -> tuple[Neural, Tree, Tensor]:
     """A small network's forest, its advantages, and the network moved off the policy that grew it."""
     env = Neural(kernel, schedule(6, 3), (3,), storage, width=5, dtype=dtype)
     tree = grow(env, planted(4), WINDOW, 16)
@@ -28,11 +40,15 @@ def rollout(storage: torch.dtype, dtype: torch.dtype, kernel: Kernel) -> tuple[N
     found = advantages(tree, standardise(tree, score), Uniform(), Prompt()).advantage
     with torch.no_grad():
         for weight in env.network.parameters():
-            weight.add_(torch.sin(3.0 * torch.arange(weight.numel())).view_as(weight).to(dtype), alpha=0.02)
+            weight.add_(
+                torch.sin(3.0 * torch.arange(weight.numel())).view_as(weight).to(dtype), alpha=0.02
+            )
     return env, tree, found
 
 
-def surrogate(env: Neural, tree: Tree, advantage: Tensor, objective: Clipped, reference: Gaussian | None) -> Tensor:
+def surrogate(
+    env: Neural, tree: Tree, advantage: Tensor, objective: Clipped, reference: Gaussian | None
+) -> Tensor:
     stored = edges(tree, tree.edges, advantage)
     told = Edges(stored.x, stored.log_prob, stored.advantage, reference)
     return objective(replay(env, tree, tree.edges), told).value.sum()
@@ -56,7 +72,9 @@ def differences(env: Neural, loss: Callable[[], Tensor], step: float) -> Tensor:
 
 @pytest.mark.parametrize("kernel", KERNELS, ids=str)
 @pytest.mark.parametrize("kl", [0.0, 0.3])
-def test_q19_q23_autograd_is_the_central_difference_of_the_surrogate(kernel: Kernel, kl: float) -> None:
+def test_q19_q23_autograd_is_the_central_difference_of_the_surrogate(
+    kernel: Kernel, kl: float
+) -> None:
     env, tree, advantage = rollout(torch.float64, torch.float64, kernel)
     reference = None
     if kl:
@@ -69,7 +87,9 @@ def test_q19_q23_autograd_is_the_central_difference_of_the_surrogate(kernel: Ker
     margin = torch.minimum((found.ratio - 1.003).abs(), (found.ratio - 0.997).abs())
     assert float(margin.min()) > 1e-5 and 0.05 < float(found.clipped.double().mean()) < 0.95
     loss = surrogate(env, tree, advantage, objective, reference)
-    exact = torch.cat([one.flatten() for one in torch.autograd.grad(loss, list(env.network.parameters()))])
+    exact = torch.cat(
+        [one.flatten() for one in torch.autograd.grad(loss, list(env.network.parameters()))]
+    )
     numeric = differences(env, lambda: surrogate(env, tree, advantage, objective, reference), 1e-6)
     assert float((exact - numeric).abs().max()) <= 1e-7 * float(exact.abs().max())
 
@@ -79,7 +99,9 @@ def test_q25_with_short_storage_autograd_is_still_the_difference(storage: torch.
     env, tree, advantage = rollout(storage, torch.float32, KERNELS[0])
     objective = Clipped(clip=0.2)
     loss = surrogate(env, tree, advantage, objective, None)
-    exact = torch.cat([one.flatten() for one in torch.autograd.grad(loss, list(env.network.parameters()))])
+    exact = torch.cat(
+        [one.flatten() for one in torch.autograd.grad(loss, list(env.network.parameters()))]
+    )
     numeric = differences(env, lambda: surrogate(env, tree, advantage, objective, None), 1e-2)
     assert float((exact - numeric).abs().max()) <= 2e-2 * float(exact.abs().max())
 
@@ -111,7 +133,12 @@ def test_q20_at_ratio_one_the_gradient_is_the_sum_of_advantage_times_score(kerne
     ("advantage", "log_ratio", "value", "slope"),
     [
         (2.0, 0.5, -2 * 1.2, 0.0),  # better already: nothing more to gain
-        (2.0, -0.5, -2 * math.exp(-0.5), -2 * math.exp(-0.5)),  # the wrong way: the gradient brings it back
+        (
+            2.0,
+            -0.5,
+            -2 * math.exp(-0.5),
+            -2 * math.exp(-0.5),
+        ),  # the wrong way: the gradient brings it back
         (-2.0, 0.5, 2 * math.exp(0.5), 2 * math.exp(0.5)),
         (-2.0, -0.5, 2 * 0.8, 0.0),
         (2.0, 0.1, -2 * math.exp(0.1), -2 * math.exp(0.1)),  # inside the clip range
@@ -163,7 +190,9 @@ def test_q23_the_kl_is_the_gaussian_closed_form_and_zero_when_equal() -> None:
     normals = [torch.distributions.Normal(mean, std.view(-1, 1, 1)) for mean in (one, other)]
     expected = torch.distributions.kl_divergence(*normals).flatten(1).mean(1)
     assert torch.allclose(Gaussian(one, std).kl(Gaussian(other, std)), expected, rtol=1e-10, atol=0)
-    assert torch.equal(Gaussian(one, std).kl(Gaussian(one, std)), torch.zeros(4, dtype=torch.float64))
+    assert torch.equal(
+        Gaussian(one, std).kl(Gaussian(one, std)), torch.zeros(4, dtype=torch.float64)
+    )
 
 
 def test_q23_the_kl_enters_the_loss_once_with_its_factor() -> None:

@@ -19,7 +19,7 @@ from huggingface_hub.errors import (
 )
 from test_backbones import CPU, family
 
-from treerl.config import Backbone as Settings
+from treerl.config.schema import Backbone as Settings
 from treerl.errors import InputError
 
 TINY = Path(str(files("treerl") / "tiny" / "sd35"))
@@ -41,34 +41,50 @@ def model(tmp_path: Path) -> Path:
 
 def test_a_folder_that_does_not_exist(tmp_path: Path) -> None:
     for name in ("./nowhere", str(tmp_path / "nowhere"), "nowhere", "a/b/c"):
-        refused("^backbone.model: .* expected a folder or a hub id such as owner/name, and it is neither$", model=name)
+        refused(
+            "^backbone.model: .* expected a folder or a hub id such as owner/name, and it is neither$",
+            model=name,
+        )
 
 
 def test_a_folder_without_an_index(tmp_path: Path) -> None:
-    refused("^backbone.model: .* it has no model_index.json, which every folder", model=str(tmp_path))
+    refused(
+        "^backbone.model: .* it has no model_index.json, which every folder", model=str(tmp_path)
+    )
 
 
 def test_another_familys_folder() -> None:
-    refused("^backbone.model: .* as FLUX.1: expected a FluxPipeline, it is a StableDiffusion3", "flux", model=str(TINY))
+    refused(
+        "^backbone.model: .* as FLUX.1: expected a FluxPipeline, it is a StableDiffusion3",
+        "flux",
+        model=str(TINY),
+    )
 
 
 @pytest.mark.parametrize("text", ["junk", "[]", '"text"'])
 def test_an_index_that_is_junk(model: Path, text: str) -> None:
     (model / "model_index.json").write_text(text)
-    refused("^backbone.model: .* model_index.json (cannot be read|is not a mapping)", model=str(model))
+    refused(
+        "^backbone.model: .* model_index.json (cannot be read|is not a mapping)", model=str(model)
+    )
 
 
 def test_a_folder_with_code_of_its_own_is_refused_and_not_run(model: Path) -> None:
     index = json.loads((model / "model_index.json").read_text())
     (model / "model_index.json").write_text(json.dumps({**index, "transformer": ["mine", "Mine"]}))
     (model / "mine.py").write_text(f"open({str(model / 'ran')!r}, 'w')")
-    refused(r"its transformer is code of its own \(mine\), which treerl never runs$", model=str(model))
+    refused(
+        r"its transformer is code of its own \(mine\), which treerl never runs$", model=str(model)
+    )
     assert not (model / "ran").exists()
 
 
 @pytest.mark.parametrize("spoil", ["missing", "torn", "junk config"])
 def test_weights_that_cannot_be_read(model: Path, spoil: str) -> None:
-    weights, config = model / "vae" / "diffusion_pytorch_model.safetensors", model / "vae" / "config.json"
+    weights, config = (
+        model / "vae" / "diffusion_pytorch_model.safetensors",
+        model / "vae" / "config.json",
+    )
     if spoil == "missing":
         weights.unlink()
     elif spoil == "torn":
@@ -104,17 +120,24 @@ def test_what_the_hub_says_is_said_in_our_words(
 
     monkeypatch.setattr(HfApi, "model_info", refuse)
     refused(
-        f"^backbone.model: '{HUB_ID}' cannot be loaded as Stable Diffusion 3: .*{match}", model=HUB_ID, revision="v9"
+        f"^backbone.model: '{HUB_ID}' cannot be loaded as Stable Diffusion 3: .*{match}",
+        model=HUB_ID,
+        revision="v9",
     )
 
 
 def test_without_a_network_it_says_where_it_looked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    refused("it is neither a folder nor in the cache .*, and https?://.* cannot be reached", model=HUB_ID)
+    refused(
+        "it is neither a folder nor in the cache .*, and https?://.* cannot be reached",
+        model=HUB_ID,
+    )
 
 
 def test_a_family_without_a_tiny_model() -> None:
-    refused(r"^backbone.model: Mochi 1 has no built-in tiny model \(there is one of: .*sd35", "mochi")
+    refused(
+        r"^backbone.model: Mochi 1 has no built-in tiny model \(there is one of: .*sd35", "mochi"
+    )
 
 
 def test_a_tiny_decoder_takes_the_place_of_the_autoencoder(tmp_path: Path) -> None:
@@ -137,20 +160,34 @@ def test_a_tiny_decoder_takes_the_place_of_the_autoencoder(tmp_path: Path) -> No
 
 
 def test_a_decoder_that_is_none_is_refused(tmp_path: Path) -> None:
-    refused(r"^backbone.decoder: .* cannot be loaded as an AutoencoderTiny: ", decoder=str(tmp_path))
     refused(
-        r"^backbone.decoder: expected null, as tiny decoders are of pictures", "wan", model="miniature", decoder="x/y"
+        r"^backbone.decoder: .* cannot be loaded as an AutoencoderTiny: ", decoder=str(tmp_path)
+    )
+    refused(
+        r"^backbone.decoder: expected null, as tiny decoders are of pictures",
+        "wan",
+        model="miniature",
+        decoder="x/y",
     )
 
 
 @pytest.mark.parametrize("option", ["slicing", "tiling"])
 def test_slices_and_tiles_decode_to_the_same_pictures(option: str) -> None:
-    plain, other = (family("sd35").load(Settings.model_validate(given), CPU) for given in ({}, {option: True}))
+    plain, other = (
+        family("sd35").load(Settings.model_validate(given), CPU) for given in ({}, {option: True})
+    )
     x = torch.randn(3, *plain.shape, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         torch.testing.assert_close(other.decode(x), plain.decode(x), atol=1e-5, rtol=0)
 
 
 def test_frames_are_for_videos() -> None:
-    refused(r"^backbone.frames: expected null, as Stable Diffusion 3 makes pictures, got 5$", frames=5)
-    refused(r"^backbone.frames: expected a multiple of \d+ and one more, got 6$", "wan", model="miniature", frames=6)
+    refused(
+        r"^backbone.frames: expected null, as Stable Diffusion 3 makes pictures, got 5$", frames=5
+    )
+    refused(
+        r"^backbone.frames: expected a multiple of \d+ and one more, got 6$",
+        "wan",
+        model="miniature",
+        frames=6,
+    )

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from treerl import prompts
 from treerl.errors import InputError
+from treerl.run import tasks as prompts
 
 _READ = [
     ("a.txt", b"a cat\na dog\n", ["a cat", "a dog"]),
@@ -18,7 +18,11 @@ _READ = [
     ("a.txt", b"a cat\na cat\n", ["a cat", "a cat"]),
     ("A.TXT", "ein Bär \U0001f600, 猫\n".encode(), ["ein Bär \U0001f600, 猫"]),
     ("a.txt", "one\u2028line\n".encode(), ["one\u2028line"]),
-    ("a.jsonl", b'{"prompt": "a cat", "id": 1}\n\n{"prompt": "a \\u00e9"}\r\n', ["a cat", "a \u00e9"]),
+    (
+        "a.jsonl",
+        b'{"prompt": "a cat", "id": 1}\n\n{"prompt": "a \\u00e9"}\r\n',
+        ["a cat", "a \u00e9"],
+    ),
     ("a.jsonl", b'\xef\xbb\xbf{"prompt": "a"}\n{"prompt": " "}\n', ["a"]),
     ("a.csv", b'id,prompt\n1,a cat\n2,"a, b ""c"""\n', ["a cat", 'a, b "c"']),
     ("a.csv", b"\xef\xbb\xbf prompt \r\na cat\r\n\r\n", ["a cat"]),
@@ -30,9 +34,21 @@ _REFUSED = [
     ("a.txt", b"a\ncaf\xe9\n", ":2: byte 5: expected UTF-8, got 0xe9"),
     ("a.txt", b"\xef\xbb\xbfcaf\xe9\n", ":1: byte 6: expected UTF-8, got 0xe9"),
     ("a.txt", "a cat\n".encode("utf-16"), ":1: byte 0: expected UTF-8, got UTF-16"),
-    ("a.txt", b"\xfe\xff" + "a cat\n".encode("utf-16-be"), ":1: byte 0: expected UTF-8, got UTF-16"),
-    ("a.txt", "a cat\n".encode("utf-16-le"), ":1: byte 1: expected UTF-8, got UTF-16 without its mark"),
-    ("a.txt", "a cat\n".encode("utf-16-be"), ":1: byte 0: expected UTF-8, got UTF-16 without its mark"),
+    (
+        "a.txt",
+        b"\xfe\xff" + "a cat\n".encode("utf-16-be"),
+        ":1: byte 0: expected UTF-8, got UTF-16",
+    ),
+    (
+        "a.txt",
+        "a cat\n".encode("utf-16-le"),
+        ":1: byte 1: expected UTF-8, got UTF-16 without its mark",
+    ),
+    (
+        "a.txt",
+        "a cat\n".encode("utf-16-be"),
+        ":1: byte 0: expected UTF-8, got UTF-16 without its mark",
+    ),
     ("a.txt", "a cat\n".encode("utf-32"), ":1: byte 0: expected UTF-8, got UTF-32"),
     ("a.txt", b"a\nb\x00c\n", ":2: expected no control characters, got U+0000"),
     ("a.txt", b"a\nb\x1b[2J\n", ":2: expected no control characters, got U+001B"),
@@ -52,9 +68,17 @@ _REFUSED = [
     ("a.jsonl", b'{"prompt": null}\n', ':1: "prompt": expected a text, got null'),
     ("a.jsonl", b'{"prompt": ["a"]}\n', ':1: "prompt": expected a text, got a list'),
     ("a.jsonl", b'{"prompt": "a"\n', ":1: expected a JSON object, got a line that is not JSON"),
-    ("a.jsonl", b'\n\n{"prompt": "a"} x\n', ":3: expected a JSON object, got a line that is not JSON"),
+    (
+        "a.jsonl",
+        b'\n\n{"prompt": "a"} x\n',
+        ":3: expected a JSON object, got a line that is not JSON",
+    ),
     ("a.jsonl", b"[" * 100_000, ":1: expected a JSON object, got a line that is not JSON"),
-    ("a.jsonl", b'{"prompt": "a", "n": ' + b"9" * 5000 + b"}", ":1: expected a JSON object, got a line that is not"),
+    (
+        "a.jsonl",
+        b'{"prompt": "a", "n": ' + b"9" * 5000 + b"}",
+        ":1: expected a JSON object, got a line that is not",
+    ),
     ("a.jsonl", b'{"prompt": "a\\u0000"}\n', ":1: expected no control characters, got U+0000"),
     ("a.jsonl", b'{"prompt": "a\\ud800"}\n', ":1: expected no control characters, got U+D800"),
     ("a.jsonl", b'{"prompt": ""}\n', ": expected at least one prompt"),
@@ -97,7 +121,9 @@ def test_refuses_by_file_line_and_byte(name: str, data: bytes, says: str, tmp_pa
     assert "\n" not in str(caught.value)
 
 
-def test_refuses_what_is_not_a_readable_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refuses_what_is_not_a_readable_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "a.txt"
     with pytest.raises(InputError, match=r"a\.txt: no such file$"):
         prompts.read(path, 100)
@@ -132,7 +158,10 @@ def test_any_bytes_are_clean_prompts_or_refused(
 
 
 @settings(max_examples=100, deadline=None, derandomize=True, database=None)
-@given(texts=st.lists(st.sampled_from("abcdefghijklmnop"), min_size=1, max_size=60), seed=st.integers(0, 2**63 - 1))
+@given(
+    texts=st.lists(st.sampled_from("abcdefghijklmnop"), min_size=1, max_size=60),
+    seed=st.integers(0, 2**63 - 1),
+)
 def test_split_parts_every_text_once(texts: list[str], seed: int) -> None:
     train, held = prompts.split(texts, seed)
     assert (train, held) == prompts.split(texts, seed)
@@ -177,10 +206,14 @@ def test_another_key_or_column_may_hold_the_prompts(tmp_path: Path) -> None:
 
 def test_the_built_in_sets_are_what_their_script_writes(tmp_path: Path) -> None:
     script = Path(__file__).parent.parent / "scripts" / "write_prompts.py"
-    subprocess.run([sys.executable, str(script), "--output", str(tmp_path)], check=True, timeout=120)
+    subprocess.run(
+        [sys.executable, str(script), "--output", str(tmp_path)], check=True, timeout=120
+    )
     shipped = resources.files("treerl").joinpath("prompts")
     written = sorted(path.name for path in tmp_path.iterdir())
-    assert written == [f"{name}-{part}.txt" for name in ("clips", "scenes") for part in ("heldout", "train")]
+    assert written == [
+        f"{name}-{part}.txt" for name in ("clips", "scenes") for part in ("heldout", "train")
+    ]
     for name in written:
         assert (tmp_path / name).read_bytes() == shipped.joinpath(name).read_bytes()
 

@@ -2,18 +2,28 @@
 
 import pytest
 import torch
-from oracle import KERNELS, Linear, Neural, closed_form, edges, log_density, planted, replay, schedule
+from oracle import (
+    KERNELS,
+    Linear,
+    Neural,
+    closed_form,
+    edges,
+    log_density,
+    planted,
+    replay,
+    schedule,
+)
 from torch import Tensor
 
-from treerl import noise
-from treerl.branching import Shape, window
-from treerl.env import Env
+from treerl.engine import noise
+from treerl.engine.branching import Shape, window
+from treerl.engine.env import Env
+from treerl.engine.grow import grow
+from treerl.engine.kernel import Gaussian, Kernel
+from treerl.engine.minibatch import minibatches
+from treerl.engine.objective import Clipped
+from treerl.engine.tree import State, Tree
 from treerl.errors import NumericsError
-from treerl.grow import grow
-from treerl.kernel import Gaussian, Kernel
-from treerl.minibatch import minibatches
-from treerl.objective import Clipped
-from treerl.tree import State, Tree
 
 STORAGES = (torch.float32, torch.bfloat16, torch.float16)
 WINDOW = window(6, 1, 3, 3)
@@ -63,10 +73,17 @@ def test_q4_with_gradients_on_the_ratio_is_still_exactly_one() -> None:
 def test_what_is_stored_is_what_is_fed_back(storage: torch.dtype) -> None:
     env = Neural(KERNELS[0], schedule(6, 3), (4, 3), storage)
     tree = grow(env, planted(2), WINDOW, rows=64)
-    leaf, state = tree.at(tree.leaves), tree.at(torch.arange(tree.level(4).start, tree.level(4).stop))
+    leaf, state = (
+        tree.at(tree.leaves),
+        tree.at(torch.arange(tree.level(4).start, tree.level(4).stop)),
+    )
     for _ in range(2):
         state = env.transition(state, env.policy(state, stochastic=False).mean.to(storage))
-    assert torch.equal(state.x, leaf.x) and bool(env.terminal(leaf).all()) and torch.equal(state.step, leaf.step)
+    assert (
+        torch.equal(state.x, leaf.x)
+        and bool(env.terminal(leaf).all())
+        and torch.equal(state.step, leaf.step)
+    )
 
 
 @pytest.mark.parametrize("kernel", KERNELS, ids=str)
@@ -75,7 +92,9 @@ def test_q3_the_log_prob_of_every_edge_and_path_is_the_closed_form(kernel: Kerne
     theta = torch.linspace(-0.5, 0.5, 6, dtype=torch.float64)
     env = Linear(kernel, noise_levels, theta, shape=(dims,))
     tree = grow(env, planted(2), WINDOW, rows=8)
-    steps = closed_form(kernel, noise_levels.sigma.tolist(), env.mean, env.spread, WINDOW.stochastic)
+    steps = closed_form(
+        kernel, noise_levels.sigma.tolist(), env.mean, env.spread, WINDOW.stochastic
+    )
     expected: dict[int, float] = {}
     for node in tree.edges.tolist():
         k = int(tree.step[node]) - 1
@@ -87,7 +106,9 @@ def test_q3_the_log_prob_of_every_edge_and_path_is_the_closed_form(kernel: Kerne
         mine = [node for node in tree.path(leaf) if node in expected]
         assert len(mine) == 3
         assert torch.equal(tree.path_log_prob(leaf), tree.log_prob[mine].sum())
-        assert float(tree.path_log_prob(leaf)) == pytest.approx(sum(expected[node] for node in mine), abs=1e-10)
+        assert float(tree.path_log_prob(leaf)) == pytest.approx(
+            sum(expected[node] for node in mine), abs=1e-10
+        )
 
 
 def test_q3_deterministic_edges_carry_no_log_prob_at_all() -> None:
@@ -108,7 +129,12 @@ def test_the_mean_ratio_under_a_moved_policy_is_one_in_one_dimension() -> None:
     # E_old[π_new / π_old] = 1: the scored density is the one that sampled
     theta = torch.zeros(6, dtype=torch.float64)
     env = Linear(KERNELS[0], schedule(6, 3), theta)
-    tree = grow(env, planted(400), Shape((1, 4, 1, 1, 1, 1), (False, True, True, False, False, False), 1), rows=4096)
+    tree = grow(
+        env,
+        planted(400),
+        Shape((1, 4, 1, 1, 1, 1), (False, True, True, False, False, False), 1),
+        rows=4096,
+    )
     env.theta = theta + 0.6
     nodes = tree.edges
     found = Clipped()(replay(env, tree, nodes), edges(tree, nodes, torch.ones(len(tree)))).ratio
@@ -126,7 +152,10 @@ def test_n8_a_latent_that_is_not_finite_is_named_by_its_step(step: int, bad: flo
                 found.mean[-1, 0, 0] = bad
             return found
 
-    with torch.no_grad(), pytest.raises(NumericsError, match=rf"rollout: step {step}, child \d+ of its level"):
+    with (
+        torch.no_grad(),
+        pytest.raises(NumericsError, match=rf"rollout: step {step}, child \d+ of its level"),
+    ):
         grow(Broken(KERNELS[0], schedule(6), (4, 3)), planted(3), window(6, 1, 2, 2), rows=3)
 
 

@@ -13,9 +13,9 @@ import pytest
 import torch
 
 import treerl
-from treerl import lora
-from treerl.backbone import Backbone
-from treerl.config import Backbone as Settings
+from treerl.backbone import lora
+from treerl.backbone.contract import Backbone
+from treerl.config.schema import Backbone as Settings
 
 SMALL = ["--set", "train.prompts=2", "--set", "evaluate.prompts=4", "--set", "tree.depth=2"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
@@ -26,7 +26,9 @@ def command(*words: str) -> list[str]:
 
 
 def treerl_run(folder: Path, *words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(command(*words), cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        command(*words), cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == code, done.stdout + done.stderr
     assert "Traceback" not in done.stderr, done.stderr
     return done
@@ -60,12 +62,14 @@ def test_a_run_leaves_the_whole_folder(finished: Path) -> None:
 
 
 def test_what_was_spent_is_what_the_plan_draws(finished: Path) -> None:
-    from treerl.loading import resolve
-    from treerl.plan import Plan
+    from treerl.config.resolve import resolve
+    from treerl.run.plan import Plan
 
     config = resolve(finished / "config.yaml", {"output": str(finished) + "-again"}, [])
     spent = manifest(finished)["spent"]
-    assert {name: spent[name] for name in Plan(config).drawn(2).plain()} == Plan(config).drawn(2).plain()
+    assert {name: spent[name] for name in Plan(config).drawn(2).plain()} == Plan(config).drawn(
+        2
+    ).plain()
 
 
 def test_the_ratio_of_the_first_update_is_exactly_one(finished: Path) -> None:
@@ -80,17 +84,34 @@ def test_what_was_trained_loads_back_and_draws_the_same(tmp_path: Path, weights:
     saved = tmp_path / "first" / "checkpoints" / "last"
     again = ["--set", f"backbone.adapter={saved}", "--set", "train.iterations=0"]
     treerl_run(tmp_path, "run", "--output", "again", *words, *again)
-    first, second = manifest(tmp_path / "first")["evaluation"], manifest(tmp_path / "again")["evaluation"]
+    first, second = (
+        manifest(tmp_path / "first")["evaluation"],
+        manifest(tmp_path / "again")["evaluation"],
+    )
     assert second["before"] == first["after"] != first["before"]
 
 
 def test_the_lora_loads_through_diffusers_own_loader(tmp_path: Path) -> None:
     from diffusers import StableDiffusion3Pipeline
 
-    sets = ["train.weights=lora", "train.learning_rate=0.01", "train.iterations=1", "train.alpha=64"]
-    treerl_run(tmp_path, "run", "--output", "run", *SMALL, *(part for one in sets for part in ("--set", one)))
+    sets = [
+        "train.weights=lora",
+        "train.learning_rate=0.01",
+        "train.iterations=1",
+        "train.alpha=64",
+    ]
+    treerl_run(
+        tmp_path,
+        "run",
+        "--output",
+        "run",
+        *SMALL,
+        *(part for one in sets for part in ("--set", one)),
+    )
     saved = tmp_path / "run" / "checkpoints" / "last"
-    backbone: Backbone = treerl.load("backbones", "sd35").load(Settings(max_sequence_length=1), torch.device("cpu"))
+    backbone: Backbone = treerl.load("backbones", "sd35").load(
+        Settings(max_sequence_length=1), torch.device("cpu")
+    )
     pipeline = backbone.pipeline
     assert isinstance(pipeline, StableDiffusion3Pipeline)
 
@@ -111,7 +132,9 @@ def test_the_lora_loads_through_diffusers_own_loader(tmp_path: Path) -> None:
     pipeline.load_lora_weights(saved)
     tuned = draw()
     assert not torch.equal(base, tuned)
-    other: Backbone = treerl.load("backbones", "sd35").load(Settings(max_sequence_length=1), torch.device("cpu"))
+    other: Backbone = treerl.load("backbones", "sd35").load(
+        Settings(max_sequence_length=1), torch.device("cpu")
+    )
     lora.restore(other, saved)
     pipeline = other.pipeline
     assert torch.equal(draw(), tuned)
@@ -125,9 +148,13 @@ def test_an_existing_folder_is_refused_and_left_alone(finished: Path) -> None:
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_ends_the_run_with_report_and_adapter(tmp_path: Path, number: int, code: int) -> None:
+def test_a_signal_ends_the_run_with_report_and_adapter(
+    tmp_path: Path, number: int, code: int
+) -> None:
     words = command("run", "--output", "run", *SMALL, "--set", "train.iterations=100000")
-    process = subprocess.Popen(words, cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        words, cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
     metrics = tmp_path / "run" / "metrics.jsonl"
     for _ in range(1200):
         if metrics.is_file() and process.poll() is None:
@@ -144,7 +171,7 @@ def test_a_signal_ends_the_run_with_report_and_adapter(tmp_path: Path, number: i
 
 def test_a_failing_reward_stops_the_run_by_name_with_code_6(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(
-        "import torch\nfrom treerl.reward import Reward\n\n\nclass Bad(Reward):\n"
+        "import torch\nfrom treerl.reward.contract import Reward\n\n\nclass Bad(Reward):\n"
         "    def __call__(self, images, prompts):\n        return torch.full((len(prompts),), float('nan'))\n"
     )
     words = ["--reward", "./mine.py:Bad", "--allow-plugins", "--output", "run"]
@@ -163,12 +190,28 @@ def test_zero_learning_rate_leaves_the_weights_as_they_are(tmp_path: Path) -> No
         treerl_run(tmp_path, "run", "--output", name, *SMALL, "--set", "train.learning_rate=0", "--set",
                    f"train.iterations={iterations}")  # fmt: skip
     moved, unmoved = manifest(tmp_path / "moved"), manifest(tmp_path / "unmoved")
-    assert moved["evaluation"]["after"] == moved["evaluation"]["before"] == unmoved["evaluation"]["before"]
-    rows = [json.loads(line) for line in (tmp_path / "moved" / "metrics.jsonl").read_text().splitlines()]
+    assert (
+        moved["evaluation"]["after"]
+        == moved["evaluation"]["before"]
+        == unmoved["evaluation"]["before"]
+    )
+    rows = [
+        json.loads(line) for line in (tmp_path / "moved" / "metrics.jsonl").read_text().splitlines()
+    ]
     assert [(row["clip_fraction"], row["ratio_deviation"]) for row in rows] == [(0.0, 0.0)] * 2
 
 
 def test_one_prompt_file_of_ones_own_is_enough(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("a red circle on the left\n\na blue square at the top\n")
-    treerl_run(tmp_path, "run", "--prompts", "mine.txt", "--output", "run", *SMALL, "--set", "train.iterations=1")
+    treerl_run(
+        tmp_path,
+        "run",
+        "--prompts",
+        "mine.txt",
+        "--output",
+        "run",
+        *SMALL,
+        "--set",
+        "train.iterations=1",
+    )
     assert manifest(tmp_path / "run")["prompts"] == {"train": 1, "heldout": 1}

@@ -15,15 +15,15 @@ import torch
 from misbehaving import BEHAVIOURS, GOOD, Misbehaving
 from torch import Tensor
 
+from treerl.config.resolve import resolve
 from treerl.errors import InputError, RewardError
-from treerl.loading import resolve
-from treerl.reward import Reward, score
-from treerl.scoring.build import scorers
-from treerl.scoring.frames import OverFrames
-from treerl.scoring.policy import Policy
-from treerl.scoring.remote import Remote
-from treerl.scoring.server import Server
-from treerl.scoring.worker import Worker
+from treerl.reward.build import scorers
+from treerl.reward.contract import Reward, score
+from treerl.reward.failures import Policy
+from treerl.reward.frames import OverFrames
+from treerl.reward.remote import Remote
+from treerl.reward.server import Server
+from treerl.reward.worker import Worker
 
 NAME = f"{Path(__file__).parent / 'misbehaving.py'}:Misbehaving"
 IMAGES = torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -42,7 +42,11 @@ def served() -> Iterator[str]:
 @pytest.fixture(scope="module")
 def places(served: str) -> Iterator[dict[str, Reward]]:
     worker = Worker(NAME, {}, DEADLINE)
-    yield {"process": Misbehaving(), "worker": worker, "remote": Remote("misbehaving", served, DEADLINE)}
+    yield {
+        "process": Misbehaving(),
+        "worker": worker,
+        "remote": Remote("misbehaving", served, DEADLINE),
+    }
     worker.close()
 
 
@@ -52,8 +56,15 @@ def asked(behaviour: str) -> list[str]:
 
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("behaviour", BEHAVIOURS)
-def test_w1_every_misbehaviour_ends_as_documented(behaviour: str, place: str, places: dict[str, Reward]) -> None:
-    before = os.getcwd(), torch.get_default_dtype(), torch.is_grad_enabled(), torch.get_num_threads()
+def test_w1_every_misbehaviour_ends_as_documented(
+    behaviour: str, place: str, places: dict[str, Reward]
+) -> None:
+    before = (
+        os.getcwd(),
+        torch.get_default_dtype(),
+        torch.is_grad_enabled(),
+        torch.get_num_threads(),
+    )
     drawn, began = torch.random.get_rng_state(), time.monotonic()
     if BEHAVIOURS[behaviour][1]:
         assert score("m", places[place], IMAGES, asked(behaviour)).tolist() == [GOOD] * 3
@@ -61,9 +72,16 @@ def test_w1_every_misbehaviour_ends_as_documented(behaviour: str, place: str, pl
         with pytest.raises(RewardError, match=r"^reward "):
             score("m", places[place], IMAGES, asked(behaviour))
     assert time.monotonic() - began <= DEADLINE + 2
-    assert (os.getcwd(), torch.get_default_dtype(), torch.is_grad_enabled(), torch.get_num_threads()) == before
+    assert (
+        os.getcwd(),
+        torch.get_default_dtype(),
+        torch.is_grad_enabled(),
+        torch.get_num_threads(),
+    ) == before
     assert torch.equal(drawn, torch.random.get_rng_state())
-    assert score("m", places[place], IMAGES, asked("fine")).tolist() == [GOOD] * 3  # the next call is as good as new
+    assert (
+        score("m", places[place], IMAGES, asked("fine")).tolist() == [GOOD] * 3
+    )  # the next call is as good as new
 
 
 def test_there_are_24_misbehaviours() -> None:
@@ -76,7 +94,8 @@ def test_a_worker_that_hangs_or_dies_is_killed_and_started_again(behaviour: str)
     try:
         began, child = time.monotonic(), worker._child
         with pytest.raises(
-            RewardError, match=r"no answer within 2 s; its worker was killed|its worker died \(exit code 7\)"
+            RewardError,
+            match=r"no answer within 2 s; its worker was killed|its worker died \(exit code 7\)",
         ):
             score("m", worker, IMAGES, asked(behaviour))
         assert time.monotonic() - began <= DEADLINE + 2
@@ -89,7 +108,7 @@ def test_a_worker_that_hangs_or_dies_is_killed_and_started_again(behaviour: str)
 def test_a_worker_dies_with_its_run(tmp_path: Path) -> None:
     code = (
         "import os, signal, sys\n"
-        "from treerl.scoring.worker import Worker\n"
+        "from treerl.reward.worker import Worker\n"
         f"worker = Worker({NAME!r}, {{}}, 5.0)\n"
         "print(worker._child.pid, flush=True)\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
@@ -97,7 +116,10 @@ def test_a_worker_dies_with_its_run(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     pid = int(done.stdout)
     for _ in range(100):
-        if not Path(f"/proc/{pid}").exists() or "Z" in Path(f"/proc/{pid}/stat").read_text().split()[2]:
+        if (
+            not Path(f"/proc/{pid}").exists()
+            or "Z" in Path(f"/proc/{pid}/stat").read_text().split()[2]
+        ):
             return
         time.sleep(0.1)
     raise AssertionError("the worker outlived its run")
@@ -106,7 +128,9 @@ def test_a_worker_dies_with_its_run(tmp_path: Path) -> None:
 def test_a_server_that_hangs_is_left_at_the_deadline(served: str) -> None:
     remote = Remote("m", served, DEADLINE)
     began = time.monotonic()
-    with pytest.raises(RewardError, match=r"^reward m: no answer from http://127.0.0.1:\d+ within 2 s"):
+    with pytest.raises(
+        RewardError, match=r"^reward m: no answer from http://127.0.0.1:\d+ within 2 s"
+    ):
         remote(IMAGES, asked("hangs"))
     assert time.monotonic() - began <= DEADLINE + 2
 
@@ -163,7 +187,9 @@ def test_a_reward_of_pictures_scores_frames_of_videos() -> None:
     assert OverFrames(Ramp(), 3)(videos, ["a", "b"]).tolist() == [0.5, 0.5]
     assert OverFrames(Ramp(), 4, worst=True)(videos, ["a", "b"]).tolist() == [0.0, 0.0]
     assert OverFrames(Ramp(), 100)(videos, ["a", "b"]).tolist() == [0.5, 0.5]
-    wan = resolve(None, {"backbone.name": "wan", "backbone.model": "miniature"}, ["rewards={jpeg: 1}"])
+    wan = resolve(
+        None, {"backbone.name": "wan", "backbone.model": "miniature"}, ["rewards={jpeg: 1}"]
+    )
     assert isinstance(scorers(wan, [])["jpeg"], OverFrames)
 
 
@@ -172,8 +198,14 @@ def test_a_reward_of_pictures_scores_frames_of_videos() -> None:
     [
         (["scoring.where=cloud"], r"^scoring.where: expected process, worker or an address"),
         (["scoring.where=http://127.0.0.1:1/path"], r"^reward jpeg: expected an address such as"),
-        (["scoring.where=http://me:secret@127.0.0.1:1"], r"^reward jpeg: expected no password in an address"),
-        (["scoring.options.nix.x=1"], r"^scoring.options.nix.x: expected NAME.field of one of the rewards jpeg"),
+        (
+            ["scoring.where=http://me:secret@127.0.0.1:1"],
+            r"^reward jpeg: expected no password in an address",
+        ),
+        (
+            ["scoring.options.nix.x=1"],
+            r"^scoring.options.nix.x: expected NAME.field of one of the rewards jpeg",
+        ),
         (["scoring.options.jpeg.x=1"], r"^scoring.options.jpeg.x: unknown option; jpeg has none"),
     ],
 )

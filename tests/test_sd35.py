@@ -8,17 +8,18 @@ from diffusers import FlowMatchEulerDiscreteScheduler, StableDiffusion3Pipeline
 from torch import Tensor
 
 import treerl
-from treerl import lora, noise
-from treerl.backbone import Backbone
-from treerl.branching import ode, window
-from treerl.config import Backbone as Settings, Config, Train
-from treerl.env import PromptedEnv
+from treerl.backbone import lora
+from treerl.backbone.contract import Backbone
+from treerl.config.resolve import resolve
+from treerl.config.schema import Backbone as Settings, Config, Train
+from treerl.engine import noise
+from treerl.engine.branching import ode, window
+from treerl.engine.env import PromptedEnv
+from treerl.engine.grow import grow, plant
+from treerl.engine.kernel import ODE, FlowSDE
+from treerl.engine.schedule import Flow
+from treerl.engine.tree import Tree
 from treerl.errors import InputError
-from treerl.grow import grow, plant
-from treerl.kernel import ODE, FlowSDE
-from treerl.loading import resolve
-from treerl.schedule import Flow
-from treerl.tree import Tree
 
 PROMPTS = ["a red circle on the left", "a blue cross at the top", "a green square in the centre"]
 CPU = torch.device("cpu")
@@ -42,7 +43,9 @@ def forest(env: PromptedEnv, steps: int, rows: int = 3, order: list[int] | None 
     return grow(env, plant(keys, 1), window(steps, 1, 2, 3), rows)
 
 
-def pipeline(backbone: Backbone, latents: Tensor, guidance: float, steps: int, output: str) -> Tensor:
+def pipeline(
+    backbone: Backbone, latents: Tensor, guidance: float, steps: int, output: str
+) -> Tensor:
     made: StableDiffusion3Pipeline = backbone.pipeline
     pictures: Tensor = made(
         PROMPTS,
@@ -83,11 +86,15 @@ def test_the_schedule_is_the_pipelines_own(backbone: Backbone) -> None:
     scheduler.set_timesteps(10)
     found = backbone.schedule(10)
     assert isinstance(found, Flow)
-    assert torch.equal(found.sigma, scheduler.sigmas.double()) and torch.equal(found.time, scheduler.timesteps)
+    assert torch.equal(found.sigma, scheduler.sigmas.double()) and torch.equal(
+        found.time, scheduler.timesteps
+    )
 
 
 @pytest.mark.parametrize("storage", ["float32", "bfloat16", "float16"])
-def test_the_ratio_on_replay_is_exactly_one_with_one_row_count(backbone: Backbone, storage: str) -> None:
+def test_the_ratio_on_replay_is_exactly_one_with_one_row_count(
+    backbone: Backbone, storage: str
+) -> None:
     env = environment(backbone, f"env.storage={storage}")
     tree = forest(env, 10)
     edges = tree.edges[torch.randperm(len(tree.edges), generator=torch.Generator().manual_seed(0))]
@@ -106,12 +113,17 @@ def test_the_same_seed_gives_the_same_tree_whatever_the_rows(backbone: Backbone)
     assert float((one.x - other.x).abs().median()) < 1e-6
 
 
-def test_the_same_seed_gives_the_same_tree_whatever_the_order_of_prompts(backbone: Backbone) -> None:
+def test_the_same_seed_gives_the_same_tree_whatever_the_order_of_prompts(
+    backbone: Backbone,
+) -> None:
     env = environment(backbone)
     one, order = forest(env, 10), [2, 0, 1]
     other = forest(env.ask([PROMPTS[row] for row in order]), 10, order=order)
     for place, row in enumerate(order):
-        mine, theirs = one.leaves[one.prompt[one.leaves] == row], other.leaves[other.prompt[other.leaves] == place]
+        mine, theirs = (
+            one.leaves[one.prompt[one.leaves] == row],
+            other.leaves[other.prompt[other.leaves] == place],
+        )
         assert torch.equal(one.at(mine).x, other.at(theirs).x)
 
 
@@ -125,7 +137,9 @@ def test_gradients_reach_every_trainable_weight_and_no_other() -> None:
     tree = forest(env, 10)
     env.policy(tree.at(tree.parent[tree.edges[:3]]), stochastic=True).mean.square().sum().backward()  # type: ignore[no-untyped-call]
     names = {
-        name for name, one in backbone.denoisers["transformer"].named_parameters() if any(one is two for two in trained)
+        name
+        for name, one in backbone.denoisers["transformer"].named_parameters()
+        if any(one is two for two in trained)
     }
     reached = {
         name
@@ -135,7 +149,11 @@ def test_gradients_reach_every_trainable_weight_and_no_other() -> None:
     # the last block drops the text after its attention, so nothing depends on the text's queries there
     last = len(backbone.pipeline.transformer.transformer_blocks) - 1
     assert names - reached == {name for name in names if f"blocks.{last}.attn.add_q_proj" in name}
-    others = [p for p in backbone.denoisers["transformer"].parameters() if not any(p is one for one in trained)]
+    others = [
+        p
+        for p in backbone.denoisers["transformer"].parameters()
+        if not any(p is one for one in trained)
+    ]
     assert others and all(parameter.grad is None for parameter in others)
 
 
@@ -155,13 +173,18 @@ def test_what_is_saved_is_what_is_restored(tmp_path: Path, weights: str) -> None
 
 
 def test_a_folder_that_is_no_model_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"^backbone.model: .* cannot be loaded as Stable Diffusion 3"):
+    with pytest.raises(
+        InputError, match=r"^backbone.model: .* cannot be loaded as Stable Diffusion 3"
+    ):
         treerl.load("backbones", "sd35").load(Settings(model=str(tmp_path)), CPU)
-    with pytest.raises(InputError, match=r"^backbone.height, backbone.width: expected multiples of 8, got 36x32"):
+    with pytest.raises(
+        InputError, match=r"^backbone.height, backbone.width: expected multiples of 8, got 36x32"
+    ):
         (
             Settings(height=40, width=32),
             treerl.load("backbones", "sd35").load(
-                Settings.model_construct(**{**Settings().model_dump(), "height": 36, "width": 32}), CPU
+                Settings.model_construct(**{**Settings().model_dump(), "height": 36, "width": 32}),
+                CPU,
             ),
         )
     with pytest.raises(InputError, match=r"^backbone.adapter: "):
@@ -174,12 +197,18 @@ def test_a_lora_cannot_be_trained_on_as_full_weights(tmp_path: Path) -> None:
     first: Backbone = load(Settings(max_sequence_length=1), CPU)
     lora.attach(first, Train(), None, seed=0)
     lora.save(first, tmp_path)
-    with pytest.raises(InputError, match=r"^train.weights: expected lora, as backbone.adapter .* is a LoRA"):
-        lora.attach(load(Settings(max_sequence_length=1), CPU), Train(weights="full"), tmp_path, seed=0)
+    with pytest.raises(
+        InputError, match=r"^train.weights: expected lora, as backbone.adapter .* is a LoRA"
+    ):
+        lora.attach(
+            load(Settings(max_sequence_length=1), CPU), Train(weights="full"), tmp_path, seed=0
+        )
 
 
 @pytest.mark.parametrize("name", [lora.LORA_FILE, "transformer/config.json"])
-def test_an_adapter_that_cannot_be_read_is_refused(backbone: Backbone, tmp_path: Path, name: str) -> None:
+def test_an_adapter_that_cannot_be_read_is_refused(
+    backbone: Backbone, tmp_path: Path, name: str
+) -> None:
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text("junk")
     with pytest.raises(InputError, match=r"^backbone.adapter: .* does not fit this model: "):

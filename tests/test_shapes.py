@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 import treerl
-from treerl import prompts
 from treerl.errors import InputError
-from treerl.reward import Reward, score
-from treerl.shapes import COLOURS, PLACES, SHAPES, Caption, blank, every_caption, render
+from treerl.reward.contract import Reward, score
+from treerl.run import tasks as prompts
+from treerl.toy.shapes import COLOURS, PLACES, SHAPES, Caption, blank, every_caption, render
 
 CAPTIONS = [caption for caption in every_caption() for _ in range(10)]
 TEXTS = [caption.text for caption in CAPTIONS]
@@ -40,7 +40,8 @@ def test_captions_parse_back() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "a red circle", "a pink circle on the left", "the red circle on the left", "x" * 999]
+    "text",
+    ["", "a red circle", "a pink circle on the left", "the red circle on the left", "x" * 999],
 )
 def test_a_text_that_is_no_caption_is_refused(text: str, judge: Reward) -> None:
     with pytest.raises(InputError, match="is not a caption of a shape; expected: a red"):
@@ -51,17 +52,23 @@ def test_a_text_that_is_no_caption_is_refused(text: str, judge: Reward) -> None:
 
 def test_what_is_drawn_right_is_judged_right(judge: Reward, pictures: Tensor) -> None:
     measures = judge.measures(pictures, TEXTS)
-    assert all(float(measures[name].mean()) >= 0.995 for name in ("right", "colour", "shape", "place"))
+    assert all(
+        float(measures[name].mean()) >= 0.995 for name in ("right", "colour", "shape", "place")
+    )
     scores = judge(pictures, TEXTS)
     assert float(scores.min()) >= 0 and float(scores.max()) <= 1 and float(scores.mean()) > 0.7
 
 
 @pytest.mark.parametrize("attribute", ["colour", "shape", "place"])
-def test_one_wrong_attribute_is_seen_and_the_others_stand(attribute: str, judge: Reward, pictures: Tensor) -> None:
+def test_one_wrong_attribute_is_seen_and_the_others_stand(
+    attribute: str, judge: Reward, pictures: Tensor
+) -> None:
     wrong = [other(caption, attribute).text for caption in CAPTIONS]
     measures = judge.measures(pictures, wrong)
     assert float(measures["right"].sum()) == 0 and float(measures[attribute].mean()) < 0.005
-    assert all(float(measures[name].mean()) > 0.995 for name in {"colour", "shape", "place"} - {attribute})
+    assert all(
+        float(measures[name].mean()) > 0.995 for name in {"colour", "shape", "place"} - {attribute}
+    )
     assert float(judge(pictures, wrong).mean()) < 0.1
     assert bool((judge(pictures, wrong) < judge(pictures, TEXTS)).all())
 
@@ -82,7 +89,9 @@ def spoilt(kind: str, pictures: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("kind", ["blank", "noise", "black", "two objects", "filled", "faint"])
-def test_a_picture_of_something_else_is_not_right(kind: str, judge: Reward, pictures: Tensor) -> None:
+def test_a_picture_of_something_else_is_not_right(
+    kind: str, judge: Reward, pictures: Tensor
+) -> None:
     assert float(judge.measures(spoilt(kind, pictures), TEXTS)["right"].mean()) < 0.01
     assert float(judge(spoilt(kind, pictures), TEXTS).mean()) < 0.05
 
@@ -98,7 +107,9 @@ def test_a_faint_grid_is_not_judged_but_watched(judge: Reward, pictures: Tensor)
 def test_a_score_depends_on_its_own_picture_alone(judge: Reward, pictures: Tensor) -> None:
     order = torch.randperm(len(TEXTS), generator=torch.Generator().manual_seed(2))
     shuffled = judge(pictures[order], [TEXTS[row] for row in order.tolist()])
-    alone = torch.cat([judge(pictures[row : row + 1], TEXTS[row : row + 1]) for row in range(0, 1200, 97)])
+    alone = torch.cat(
+        [judge(pictures[row : row + 1], TEXTS[row : row + 1]) for row in range(0, 1200, 97)]
+    )
     assert torch.equal(shuffled, judge(pictures, TEXTS)[order])
     assert torch.equal(alone, judge(pictures, TEXTS)[::97])
 
@@ -107,4 +118,6 @@ def test_the_built_in_prompts_share_no_caption_and_every_attribute() -> None:
     train, heldout = ([Caption.parse(text) for text in part] for part in prompts.builtin("shapes"))
     assert len(train) == 80 and len(heldout) == 40 and not set(train) & set(heldout)
     for attribute in ("colour", "shape", "place"):
-        assert {getattr(c, attribute) for c in train} == {getattr(c, attribute) for c in every_caption()}
+        assert {getattr(c, attribute) for c in train} == {
+            getattr(c, attribute) for c in every_caption()
+        }

@@ -6,16 +6,22 @@ from forests import complete, moved_scores, permuted, ragged, scores
 from oracle import KERNELS, Neural, edges, planted, schedule
 from torch import Tensor
 
-from treerl import noise
-from treerl.advantage import advantages, standardise
-from treerl.baseline import Baseline, Depth, LeaveSubtreeOut, ParentGain, Prompt, Siblings
-from treerl.branching import Shape
-from treerl.env import Env
-from treerl.grow import grow
-from treerl.minibatch import Reduce, minibatches
-from treerl.objective import Clipped
-from treerl.tree import Tree
-from treerl.weighting import SoftmaxMeanLogProb, SoftmaxSumLogProb, SoftmaxValue, Uniform, Weighting
+from treerl.engine import noise
+from treerl.engine.advantage import advantages, standardise
+from treerl.engine.baseline import Baseline, Depth, LeaveSubtreeOut, ParentGain, Prompt, Siblings
+from treerl.engine.branching import Shape
+from treerl.engine.env import Env
+from treerl.engine.grow import grow
+from treerl.engine.minibatch import Reduce, minibatches
+from treerl.engine.objective import Clipped
+from treerl.engine.tree import Tree
+from treerl.engine.weighting import (
+    SoftmaxMeanLogProb,
+    SoftmaxSumLogProb,
+    SoftmaxValue,
+    Uniform,
+    Weighting,
+)
 
 WEIGHTINGS = (Uniform(), SoftmaxMeanLogProb(), SoftmaxSumLogProb(0.5), SoftmaxValue(2.0))
 BASELINES = (Prompt(), Depth(), Siblings(), ParentGain(), LeaveSubtreeOut())
@@ -34,7 +40,9 @@ def test_q12_q13_advantages_move_along_with_siblings_and_trees(
         assert not torch.equal(order, torch.arange(len(tree)))
         score = scores(tree, seed)
         plain = advantages(tree, standardise(tree, score), weighting, baseline)
-        moved = advantages(other, standardise(other, moved_scores(tree, score, order)), weighting, baseline)
+        moved = advantages(
+            other, standardise(other, moved_scores(tree, score, order)), weighting, baseline
+        )
         # dividing by the spread of a family that nearly agrees magnifies rounding
         tolerance = 1e-10 if isinstance(baseline, Siblings) else 1e-13
         assert torch.allclose(moved.advantage, plain.advantage[order], rtol=0, atol=tolerance)
@@ -46,7 +54,10 @@ def test_q13_the_numbers_of_the_prompts_do_not_matter(baseline: Baseline) -> Non
     tree, relabelled = ragged(6), ragged(6)
     relabelled.prompt.copy_(torch.tensor([2, 0, 1])[tree.prompt])
     score = scores(tree, 6)
-    one, other = (advantages(t, standardise(t, score), Uniform(), baseline).advantage for t in (tree, relabelled))
+    one, other = (
+        advantages(t, standardise(t, score), Uniform(), baseline).advantage
+        for t in (tree, relabelled)
+    )
     assert torch.allclose(one, other, rtol=0, atol=1e-14)
 
 
@@ -59,18 +70,27 @@ def test_prompts_do_not_reach_into_each_other() -> None:
             one = advantages(tree, standardise(tree, score), weighting, baseline).advantage
             changed = torch.where(mine, score, score.flip(0).exp())
             other = advantages(tree, standardise(tree, changed), weighting, baseline).advantage
-            assert torch.allclose(one[tree.prompt == 1], other[tree.prompt == 1], rtol=0, atol=1e-13)
+            assert torch.allclose(
+                one[tree.prompt == 1], other[tree.prompt == 1], rtol=0, atol=1e-13
+            )
             assert not torch.allclose(one[tree.prompt == 0], other[tree.prompt == 0], atol=1e-3)
 
 
-def learned(env: Neural, tree: Tree, score: Tensor, rows: int, reduce: Reduce, seed: int = 0) -> tuple[float, Tensor]:
+def learned(
+    env: Neural, tree: Tree, score: Tensor, rows: int, reduce: Reduce, seed: int = 0
+) -> tuple[float, Tensor]:
     """Loss and gradient of one optimizer step over the whole forest, in micro-batches of `rows` nodes."""
     weights = list(env.network.parameters())
     found = advantages(tree, standardise(tree, score), Uniform(), LeaveSubtreeOut()).advantage
-    loss, gradient = 0.0, torch.zeros(sum(weight.numel() for weight in weights), dtype=torch.float64)
+    loss, gradient = (
+        0.0,
+        torch.zeros(sum(weight.numel() for weight in weights), dtype=torch.float64),
+    )
     for batch in minibatches(tree, 1, rows, noise.generator(seed), reduce=reduce)[0]:
         policy = env.policy(tree.at(batch.parents), stochastic=True).take(batch.owner)
-        part = (Clipped(1e-3)(policy, edges(tree, batch.children, found)).value * batch.weight).sum()
+        part = (
+            Clipped(1e-3)(policy, edges(tree, batch.children, found)).value * batch.weight
+        ).sum()
         loss += part.item()
         gradient += torch.cat([one.flatten() for one in torch.autograd.grad(part, weights)])
     return loss, gradient
@@ -79,7 +99,9 @@ def learned(env: Neural, tree: Tree, score: Tensor, rows: int, reduce: Reduce, s
 def rollout() -> tuple[Neural, Tree, Tensor]:
     """A forest with an odd number of nodes at unequal depths, and an environment that has moved since."""
     env = Neural(KERNELS[0], schedule(6, 3), (3,), torch.float64, width=5, dtype=torch.float64)
-    tree = grow(env, planted(3), Shape((1, 3, 1, 2, 1, 1), (False, True, True, True, False, False), 1), 8)
+    tree = grow(
+        env, planted(3), Shape((1, 3, 1, 2, 1, 1), (False, True, True, True, False, False), 1), 8
+    )
     with torch.no_grad():
         for weight in env.network.parameters():
             weight.add_(torch.cos(torch.arange(weight.numel())).view_as(weight), alpha=0.02)
@@ -87,19 +109,25 @@ def rollout() -> tuple[Neural, Tree, Tensor]:
 
 
 @pytest.mark.parametrize("reduce", REDUCES)
-def test_q12_loss_and_gradient_do_not_change_with_the_order_of_siblings_and_trees(reduce: Reduce) -> None:
+def test_q12_loss_and_gradient_do_not_change_with_the_order_of_siblings_and_trees(
+    reduce: Reduce,
+) -> None:
     env, tree, score = rollout()
     loss, gradient = learned(env, tree, score, 64, reduce)
     for seed in range(3):
         other, order = permuted(tree, seed)
-        moved_loss, moved_gradient = learned(env, other, moved_scores(tree, score, order), 64, reduce, seed)
+        moved_loss, moved_gradient = learned(
+            env, other, moved_scores(tree, score, order), 64, reduce, seed
+        )
         assert moved_loss == pytest.approx(loss, rel=1e-12)
         assert torch.allclose(moved_gradient, gradient, rtol=1e-10, atol=1e-14)
 
 
 @pytest.mark.parametrize("reduce", REDUCES)
 @pytest.mark.parametrize("rows", [1, 2, 5, 8, 21, 100])
-def test_q13_q21_loss_and_gradient_do_not_change_with_the_cut_into_micro_batches(reduce: Reduce, rows: int) -> None:
+def test_q13_q21_loss_and_gradient_do_not_change_with_the_cut_into_micro_batches(
+    reduce: Reduce, rows: int
+) -> None:
     env, tree, score = rollout()
     assert len(set(tree.parent[tree.edges].tolist())) == 21
     loss, gradient = learned(env, tree, score, 21, reduce)
@@ -109,14 +137,21 @@ def test_q13_q21_loss_and_gradient_do_not_change_with_the_cut_into_micro_batches
     assert float(gradient.abs().max()) > 1e-3
 
 
-@pytest.mark.parametrize(("branch", "depth", "prompts"), [(2, 1, 1), (3, 2, 1), (2, 3, 3), (1, 4, 5), (3, 3, 2)])
+@pytest.mark.parametrize(
+    ("branch", "depth", "prompts"), [(2, 1, 1), (3, 2, 1), (2, 3, 3), (1, 4, 5), (3, 3, 2)]
+)
 @pytest.mark.parametrize("reduce", REDUCES)
-def test_q21_every_leaf_of_a_rollout_counts_the_same(branch: int, depth: int, prompts: int, reduce: Reduce) -> None:
+def test_q21_every_leaf_of_a_rollout_counts_the_same(
+    branch: int, depth: int, prompts: int, reduce: Reduce
+) -> None:
     tree = complete(prompts, branch, depth)
     weight = torch.zeros(len(tree), dtype=torch.float64)
     for batch in minibatches(tree, 1, 4, noise.generator(0), reduce=reduce)[0]:
         weight[batch.children] += batch.weight
-    each = [sum(float(weight[node]) / below(tree, node) for node in tree.path(leaf)) for leaf in leaves(tree)]
+    each = [
+        sum(float(weight[node]) / below(tree, node) for node in tree.path(leaf))
+        for leaf in leaves(tree)
+    ]
     assert each == pytest.approx([each[0]] * len(each), rel=1e-12)
     nodes = len(set(tree.parent[tree.edges].tolist()))
     expected = {"nodes": len(tree.edges) / nodes, "edges": 1.0, "depths": 1.0}[reduce]

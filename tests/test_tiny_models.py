@@ -8,14 +8,18 @@ from typing import Any
 import pytest
 import torch
 
-from treerl.evaluate import evaluate
-from treerl.loading import resolve
-from treerl.plan import Plan
-from treerl.prompts import chosen
-from treerl.run import load
-from treerl.scoring.build import scorers
+from treerl.config.resolve import resolve
+from treerl.reward.build import scorers
+from treerl.run.evaluate import evaluate
+from treerl.run.plan import Plan
+from treerl.run.run import load
+from treerl.run.tasks import chosen
 
-GENUINE = {"sd35": "SD3Transformer2DModel", "flux": "FluxTransformer2DModel", "wan": "WanTransformer3DModel"}
+GENUINE = {
+    "sd35": "SD3Transformer2DModel",
+    "flux": "FluxTransformer2DModel",
+    "wan": "WanTransformer3DModel",
+}
 
 
 def folder(name: str) -> Path:
@@ -24,7 +28,9 @@ def folder(name: str) -> Path:
 
 def figures(name: str, guidance: float) -> dict[str, Any]:
     """What held-out samples of the untrained model are, as a run evaluates them."""
-    config = resolve(None, {"backbone.name": name, "backbone.model": "tiny"}, [f"env.guidance={guidance}"])
+    config = resolve(
+        None, {"backbone.name": name, "backbone.model": "tiny"}, [f"env.guidance={guidance}"]
+    )
     _, heldout = chosen(config)
     _, env = load(config, Plan(config), torch.device("cpu"), scorers(config, heldout))
     return evaluate(env, heldout, 3, torch.ones(1, dtype=torch.float64), seed=5, rows=24).summary()
@@ -36,7 +42,9 @@ def test_every_tiny_model_is_tried_here() -> None:
 
 @pytest.mark.parametrize("name", GENUINE)
 def test_it_is_small_and_made_of_diffusers_own_classes(name: str) -> None:
-    assert sum(path.stat().st_size for path in folder(name).rglob("*") if path.is_file()) <= 8_000_000
+    assert (
+        sum(path.stat().st_size for path in folder(name).rglob("*") if path.is_file()) <= 8_000_000
+    )
     index = json.loads((folder(name) / "model_index.json").read_text())
     assert index["transformer"] == ["diffusers", GENUINE[name]]
     assert not list(folder(name).rglob("*.bin")) and not list(folder(name).rglob("*.pt"))

@@ -10,11 +10,23 @@ from rich.console import Console
 from rich.table import Table
 
 from treerl.cli_tools import announce_plugins, quiet, tools
-from treerl.config import Config
+from treerl.config.flags import (
+    Allow,
+    Backbone,
+    File,
+    Json,
+    Model,
+    Output,
+    Prompts,
+    Recipe,
+    Reward,
+    Set,
+    Watch,
+)
+from treerl.config.resolve import parse_rewards, resolve
+from treerl.config.schema import Config
 from treerl.errors import TreerlError
-from treerl.loading import parse_rewards, resolve
-from treerl.prompts import chosen
-from treerl.settings.flags import Allow, Backbone, File, Json, Model, Output, Prompts, Recipe, Reward, Set, Watch
+from treerl.run.tasks import chosen
 
 app = typer.Typer(
     name="treerl",
@@ -40,11 +52,13 @@ def run(
     allow_plugins: Allow = False,
 ) -> None:
     """Train a model from rewards. Without arguments: the built-in tiny model, on the CPU, in about two minutes."""
-    resolved = _resolve(backbone, model, reward, watch, recipe, prompts, output, config, set_, allow_plugins)
+    resolved = _resolve(
+        backbone, model, reward, watch, recipe, prompts, output, config, set_, allow_plugins
+    )
     announce_plugins(resolved)
     chosen(resolved)  # a bad prompt file is refused before anything heavy is imported
     quiet()
-    from treerl import run as runs
+    from treerl.run import run as runs
 
     runs.run(resolved, Console())
 
@@ -64,10 +78,12 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """Print what a run would cost, without loading a model."""
-    resolved = _resolve(backbone, model, reward, watch, recipe, prompts, output, config, set_, allow_plugins)
+    resolved = _resolve(
+        backbone, model, reward, watch, recipe, prompts, output, config, set_, allow_plugins
+    )
     announce_plugins(resolved)
-    from treerl.memory import memory
-    from treerl.plan import Plan
+    from treerl.run.memory import memory
+    from treerl.run.plan import Plan
 
     made = Plan(resolved)
     table = {**made.table(), "memory": memory(resolved, made)}
@@ -103,16 +119,24 @@ def _print_plan(table: dict[str, Any]) -> None:
     per_prompt = dict(table["per_prompt"])
     starts = per_prompt.pop("by_start")
     shown = Table(title=f"{table['recipe']}: expected work", title_justify="left")
-    columns = {"per prompt": per_prompt, "per iteration": table["per_iteration"], "run": table["run"]}
+    columns = {
+        "per prompt": per_prompt,
+        "per iteration": table["per_iteration"],
+        "run": table["run"],
+    }
     shown.add_column("")
     for column in columns:
         shown.add_column(column, justify="right")
     for name in dict.fromkeys(key for column in columns.values() for key in column):
-        shown.add_row(name.replace("_", " "), *(_figure(column.get(name)) for column in columns.values()))
+        shown.add_row(
+            name.replace("_", " "), *(_figure(column.get(name)) for column in columns.values())
+        )
     console.print(shown)
     if len({row["sampling_forwards"] for row in starts}) > 1:
         for row in starts:
-            print(f"window from step {row['start']}: {row['sampling_forwards']:,} sampling forwards a prompt")
+            print(
+                f"window from step {row['start']}: {row['sampling_forwards']:,} sampling forwards a prompt"
+            )
     for name, value in table["memory"].items():
         print(f"{name.replace('_', ' ')}: {_figure(value)}")
 
@@ -120,7 +144,13 @@ def _print_plan(table: dict[str, Any]) -> None:
 def _figure(value: Any) -> str:
     if value is None:
         return ""
-    return f"{value:,}" if isinstance(value, int) else f"{value:,.1f}" if isinstance(value, float) else str(value)
+    return (
+        f"{value:,}"
+        if isinstance(value, int)
+        else f"{value:,.1f}"
+        if isinstance(value, float)
+        else str(value)
+    )
 
 
 def main() -> None:

@@ -9,22 +9,27 @@ from typing import Annotated
 import typer
 
 from treerl import registry
-from treerl.config import Config
+from treerl.config.flags import Allow, Json, Model, Set
+from treerl.config.resolve import resolve
+from treerl.config.schema import Config
 from treerl.errors import InputError
-from treerl.loading import resolve
-from treerl.settings.flags import Allow, Json, Model, Set
 
 tools = typer.Typer()
 
 
 @tools.command()
 def export(
-    source: Annotated[Path, typer.Argument(metavar="RUN|CHECKPOINT", help="A run folder, or a checkpoint in one.")],
-    target: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to write; must not exist, or be empty.")],
+    source: Annotated[
+        Path, typer.Argument(metavar="RUN|CHECKPOINT", help="A run folder, or a checkpoint in one.")
+    ],
+    target: Annotated[
+        Path,
+        typer.Argument(metavar="DIR", help="The folder to write; must not exist, or be empty."),
+    ],
 ) -> None:
     """Write what was trained as diffusers loads it by itself, and prove it in a fresh process."""
     quiet()
-    from treerl.export import export as exported
+    from treerl.run.export import export as exported
 
     found = exported(source, target)
     print(f"{found.folder}: {found.kind}")
@@ -36,8 +41,13 @@ def export(
 
 @tools.command("serve-reward")
 def serve_reward(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Its name, or ./mine.py:Class with --allow-plugins.")],
-    host: Annotated[str, typer.Option(help="Another than this machine's own needs TREERL_REWARD_TOKEN.")] = "127.0.0.1",
+    name: Annotated[
+        str,
+        typer.Argument(metavar="NAME", help="Its name, or ./mine.py:Class with --allow-plugins."),
+    ],
+    host: Annotated[
+        str, typer.Option(help="Another than this machine's own needs TREERL_REWARD_TOKEN.")
+    ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
     set_: Set = None,
     allow_plugins: Allow = False,
@@ -46,7 +56,7 @@ def serve_reward(
     resolved = resolve(None, {"rewards": {name: 1.0}}, set_ or [], allow_plugins)
     announce_plugins(resolved)
     quiet()
-    from treerl.scoring.server import serve
+    from treerl.reward.server import serve
 
     serve(name, resolved.scoring.options, host, port, print)
 
@@ -54,7 +64,10 @@ def serve_reward(
 @tools.command()
 def check(
     kind: Annotated[str, typer.Argument(metavar="KIND", help="backbone or reward.")],
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Its name, or ./mine.py:Class with --allow-plugins.")],
+    name: Annotated[
+        str,
+        typer.Argument(metavar="NAME", help="Its name, or ./mine.py:Class with --allow-plugins."),
+    ],
     model: Model = "miniature",
     set_: Set = None,
     allow_plugins: Allow = False,
@@ -65,7 +78,11 @@ def check(
 
     if kind not in CHECKED:
         raise InputError(f"check: unknown kind {kind!r}; {registry.nearest(kind, list(CHECKED))}")
-    chosen = {"backbone.name": name, "backbone.model": model} if kind == "backbone" else {"rewards": {name: 1.0}}
+    chosen = (
+        {"backbone.name": name, "backbone.model": model}
+        if kind == "backbone"
+        else {"rewards": {name: 1.0}}
+    )
     resolved = resolve(None, chosen, set_ or [], allow_plugins)
     announce_plugins(resolved)
     wrong = 0
@@ -78,13 +95,17 @@ def check(
 
 @tools.command("list")
 def list_(
-    kind: Annotated[str | None, typer.Argument(help="backbones, rewards, envs, recipes, ...; all without it.")] = None,
+    kind: Annotated[
+        str | None, typer.Argument(help="backbones, rewards, envs, recipes, ...; all without it.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """List the plug-ins and recipes that are installed."""
     from treerl.recipes import RECIPES
 
-    known: dict[str, dict[str, str]] = {"recipes": {name: f"{r.title} ({r.source})" for name, r in RECIPES.items()}}
+    known: dict[str, dict[str, str]] = {
+        "recipes": {name: f"{r.title} ({r.source})" for name, r in RECIPES.items()}
+    }
     for one in registry.CONTRACTS:
         known[one] = {name: point.value for name, point in registry.announced(one).items()}
     if kind is not None and kind not in known:
@@ -100,8 +121,19 @@ def list_(
 
 
 def announce_plugins(config: Config) -> None:
-    used = [config.kernel.name, config.tree.window, config.advantage.weighting, config.advantage.baseline]
-    used += [config.objective.name, config.backbone.name, config.env.name, *config.rewards, *config.watch]
+    used = [
+        config.kernel.name,
+        config.tree.window,
+        config.advantage.weighting,
+        config.advantage.baseline,
+    ]
+    used += [
+        config.objective.name,
+        config.backbone.name,
+        config.env.name,
+        *config.rewards,
+        *config.watch,
+    ]
     for name in used:
         if mark := registry.fingerprint(name):
             print(f"plug-in {name}: {mark}", file=sys.stderr)

@@ -9,10 +9,10 @@ import torch
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from treerl import noise
-from treerl.env import Env
-from treerl.noise import Purpose
-from treerl.tree import State
+from treerl.engine import noise
+from treerl.engine.env import Env
+from treerl.engine.noise import Purpose
+from treerl.engine.tree import State
 
 Observation = dict[str, Any]
 Action = NDArray[np.float32]
@@ -48,7 +48,11 @@ class DenoisingEnv(gymnasium.Env[Observation, Action]):
         latent = spaces.Box(-np.inf, np.inf, env.shape, np.float32)
         self.action_space = spaces.Box(-np.inf, np.inf, env.shape, np.float32)
         self.observation_space = spaces.Dict(
-            {"latent": latent, "step": spaces.Discrete(env.steps + 1), "prompt": spaces.Discrete(prompts)}
+            {
+                "latent": latent,
+                "step": spaces.Discrete(env.steps + 1),
+                "prompt": spaces.Discrete(prompts),
+            }
         )
 
     def reset(
@@ -71,7 +75,9 @@ class DenoisingEnv(gymnasium.Env[Observation, Action]):
         stochastic = int(state.step) not in self._deterministic
         with torch.no_grad():
             policy = self._env.policy(state, stochastic)
-            draw = torch.as_tensor(np.asarray(action), device=self._env.device).to(policy.mean)[None]
+            draw = torch.as_tensor(np.asarray(action), device=self._env.device).to(policy.mean)[
+                None
+            ]
             latent = policy.sample(draw, self._env.storage)
             info = {"log_prob": float(policy.log_prob(latent))} if stochastic else {}
             self._state = self._env.transition(state, latent)
@@ -96,4 +102,8 @@ class DenoisingEnv(gymnasium.Env[Observation, Action]):
     def _observe(self) -> Observation:
         state = self._current()
         latent = state.x[0].to("cpu", torch.float32).numpy().copy()
-        return {"latent": latent, "step": np.int64(int(state.step)), "prompt": np.int64(int(state.prompt))}
+        return {
+            "latent": latent,
+            "step": np.int64(int(state.step)),
+            "prompt": np.int64(int(state.prompt)),
+        }

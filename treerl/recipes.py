@@ -13,7 +13,12 @@ class Recipe:
     settings: Mapping[str, object]
 
 
-_CHAIN: Mapping[str, object] = {"tree.branch": 1, "tree.depth": "all", "tree.window": "fixed", "tree.start": 0}
+_CHAIN: Mapping[str, object] = {
+    "tree.branch": 1,
+    "tree.depth": "all",
+    "tree.window": "fixed",
+    "tree.start": 0,
+}
 
 RECIPES: Mapping[str, Recipe] = {
     "treegrpo": Recipe(

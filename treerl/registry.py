@@ -15,14 +15,14 @@ from treerl.errors import InputError
 
 # kind: the contract that every plug-in of that kind subclasses
 CONTRACTS = {
-    "backbones": "treerl.backbone:Backbone",
-    "rewards": "treerl.reward:Reward",
-    "envs": "treerl.env:PromptedEnv",
-    "kernels": "treerl.kernel:Kernel",
-    "branchings": "treerl.branching:Branching",
-    "weightings": "treerl.weighting:Weighting",
-    "baselines": "treerl.baseline:Baseline",
-    "objectives": "treerl.objective:Objective",
+    "backbones": "treerl.backbone.contract:Backbone",
+    "rewards": "treerl.reward.contract:Reward",
+    "envs": "treerl.engine.env:PromptedEnv",
+    "kernels": "treerl.engine.kernel:Kernel",
+    "branchings": "treerl.engine.branching:Branching",
+    "weightings": "treerl.engine.weighting:Weighting",
+    "baselines": "treerl.engine.baseline:Baseline",
+    "objectives": "treerl.engine.objective:Objective",
 }
 
 
@@ -57,9 +57,15 @@ def build(kind: str, name: str, section: Any, beside: type | None = None) -> Any
     fields = _fields(found)
     unknown = sorted(set(section.options) - fields - _fields(beside))
     if unknown:
-        raise InputError(f"{kind}: {name}: unknown option {unknown[0]!r}; it has {sorted(fields) or 'none'}")
+        raise InputError(
+            f"{kind}: {name}: unknown option {unknown[0]!r}; it has {sorted(fields) or 'none'}"
+        )
     options = {key: value for key, value in section.options.items() if key in fields}
-    own = {key: getattr(section, key) for key in fields - set(options) if key in type(section).model_fields}
+    own = {
+        key: getattr(section, key)
+        for key in fields - set(options)
+        if key in type(section).model_fields
+    }
     try:
         return found(**own, **options)
     except (TypeError, ValueError) as error:
@@ -77,7 +83,9 @@ def reward_options(names: list[str], options: dict[str, Any]) -> dict[str, dict[
     for path, value in options.items():
         name, _, field = path.rpartition(".")
         if name not in own:
-            raise InputError(f"scoring.options.{path}: expected NAME.field of one of the rewards {', '.join(names)}")
+            raise InputError(
+                f"scoring.options.{path}: expected NAME.field of one of the rewards {', '.join(names)}"
+            )
         own[name][field] = value
     return own
 
@@ -88,7 +96,9 @@ def build_reward(name: str, given: dict[str, Any]) -> Any:
     unknown = sorted(set(given) - _fields(found))
     if unknown:
         fields = ", ".join(sorted(_fields(found))) or "none"
-        raise InputError(f"scoring.options.{name}.{unknown[0]}: unknown option; {name} has {fields}")
+        raise InputError(
+            f"scoring.options.{name}.{unknown[0]}: unknown option; {name} has {fields}"
+        )
     try:
         return found(**given)
     except (TypeError, ValueError) as error:
@@ -96,7 +106,11 @@ def build_reward(name: str, given: dict[str, Any]) -> Any:
 
 
 def _fields(found: type | None) -> set[str]:
-    return {field.name for field in dataclasses.fields(found)} if dataclasses.is_dataclass(found) else set()
+    return (
+        {field.name for field in dataclasses.fields(found)}
+        if dataclasses.is_dataclass(found)
+        else set()
+    )
 
 
 def fingerprint(name: str) -> str | None:
@@ -124,11 +138,17 @@ def _from_entry_point(kind: str, name: str) -> Any:
 def _from_source(kind: str, name: str) -> Any:
     source, _, attribute = name.rpartition(":")
     try:
-        module = _import_file(Path(source)) if source.endswith(".py") else importlib.import_module(source)
+        module = (
+            _import_file(Path(source))
+            if source.endswith(".py")
+            else importlib.import_module(source)
+        )
     except InputError:
         raise
     except Exception as error:
-        raise InputError(f"{kind}: {name}: {type(error).__name__} while importing it: {error}") from error
+        raise InputError(
+            f"{kind}: {name}: {type(error).__name__} while importing it: {error}"
+        ) from error
     if not hasattr(module, attribute):
         raise InputError(f"{kind}: {source} has no class {attribute!r}")
     return getattr(module, attribute)
@@ -143,7 +163,9 @@ def _import_file(path: Path) -> Any:
         spec = importlib.util.spec_from_file_location(name, path)
         assert spec is not None and spec.loader is not None  # the suffix is .py
         module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module  # dataclasses look their module up while the file is still being run
+        sys.modules[name] = (
+            module  # dataclasses look their module up while the file is still being run
+        )
         try:
             spec.loader.exec_module(module)
         except BaseException:

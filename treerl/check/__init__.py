@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 from treerl.check import backbone, reward
 from treerl.check.finding import Finding
-from treerl.config import Config
+from treerl.config.schema import Config
 
 CHECKED: dict[str, Callable[[Config], Iterator[Finding]]] = {
     "backbone": backbone.findings,

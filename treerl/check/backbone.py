@@ -6,17 +6,28 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from treerl import architecture, noise, registry
-from treerl.backbone import Backbone, Condition
-from treerl.branching import ode
+from treerl import registry
+from treerl.backbone import random_weights as architecture
+from treerl.backbone.contract import Backbone, Condition
+from treerl.backbone.pipeline import Pipelined
 from treerl.check.finding import Finding, check, run
-from treerl.check.subject import PROMPTS, ROWS, STEPS, TOLERANCE, Subject, apart, environment, subject
+from treerl.check.subject import (
+    PROMPTS,
+    ROWS,
+    STEPS,
+    TOLERANCE,
+    Subject,
+    apart,
+    environment,
+    subject,
+)
 from treerl.check.training import TRAINING
-from treerl.config import Backbone as Settings, Config
+from treerl.config.schema import Backbone as Settings, Config
+from treerl.engine import noise
+from treerl.engine.branching import ode
+from treerl.engine.grow import grow, plant
 from treerl.errors import InputError
-from treerl.grow import grow, plant
-from treerl.pipelined import Pipelined
-from treerl.run import device
+from treerl.run.run import device
 
 
 @check("see shape, predict and decode")
@@ -28,7 +39,10 @@ def shapes(one: Subject) -> tuple[bool, str]:
     good = predicted.shape == one.x.shape and predicted.dtype == samples.dtype == torch.float32
     good &= samples.dim() == dims and len(samples) == ROWS and samples.shape[-3] == 3
     good &= bool(((samples >= 0) & (samples <= 1)).all())
-    return good, f"latents {tuple(one.x.shape)}, predictions {tuple(predicted.shape)}, samples {tuple(samples.shape)}"
+    return (
+        good,
+        f"latents {tuple(one.x.shape)}, predictions {tuple(predicted.shape)}, samples {tuple(samples.shape)}",
+    )
 
 
 @check("pad texts to one length whatever the prompts, and mask the padding")
@@ -36,8 +50,13 @@ def texts_alone(one: Subject) -> tuple[bool, str]:
     """A prompt is encoded the same alone as among others."""
     alone = Condition.cat([one.backbone.encode([prompt]) for prompt in PROMPTS])
     if any(alone[name].shape != tensor.shape for name, tensor in one.condition.tensors.items()):
-        return False, f"another shape alone: {[(name, tuple(alone[name].shape)) for name in alone.tensors]}"
-    worst = max(apart(alone[name].float(), tensor.float()) for name, tensor in one.condition.tensors.items())
+        return (
+            False,
+            f"another shape alone: {[(name, tuple(alone[name].shape)) for name in alone.tensors]}",
+        )
+    worst = max(
+        apart(alone[name].float(), tensor.float()) for name, tensor in one.condition.tensors.items()
+    )
     return worst <= TOLERANCE, f"relative difference {worst:.1e}"
 
 
@@ -45,7 +64,9 @@ def texts_alone(one: Subject) -> tuple[bool, str]:
 def texts_count(one: Subject) -> tuple[bool, str]:
     """Another prompt gives another prediction."""
     with torch.no_grad():
-        swapped = Condition({name: tensor[[1, 2, 0]] for name, tensor in one.condition.tensors.items()})
+        swapped = Condition(
+            {name: tensor[[1, 2, 0]] for name, tensor in one.condition.tensors.items()}
+        )
         time = one.backbone.schedule(STEPS).time[[1] * ROWS].to(one.backbone.device)
         other = one.backbone.predict(one.x, time, swapped, one.guidance)
     moved = apart(one.predict().detach(), other)
@@ -56,7 +77,9 @@ def texts_count(one: Subject) -> tuple[bool, str]:
 def finite(one: Subject) -> tuple[bool, str]:
     """The prediction is finite at every step of the schedule."""
     with torch.no_grad():
-        bad = [step for step in range(STEPS) if not bool(torch.isfinite(one.predict(step=step)).all())]
+        bad = [
+            step for step in range(STEPS) if not bool(torch.isfinite(one.predict(step=step)).all())
+        ]
     return not bad, f"not finite at steps {bad}" if bad else f"finite at all {STEPS} steps"
 
 
@@ -67,7 +90,9 @@ def repeats(one: Subject) -> tuple[bool, str]:
         first, again = one.predict(), one.predict()
     with torch.inference_mode():
         third = one.predict()
-    return bool(torch.equal(first, again) and torch.equal(first, third)), f"difference {apart(first, again):.1e}"
+    return bool(
+        torch.equal(first, again) and torch.equal(first, third)
+    ), f"difference {apart(first, again):.1e}"
 
 
 @check("something is computed over the batch: see predict, and how time is passed")
@@ -78,14 +103,21 @@ def rows_alone(one: Subject) -> tuple[bool, str]:
     with torch.no_grad():
         together = backbone.predict(one.x[index], time, one.condition.take(index), one.guidance)
         rows = [
-            backbone.predict(one.x[row][None], when[None], one.condition.take(row[None]), one.guidance)
+            backbone.predict(
+                one.x[row][None], when[None], one.condition.take(row[None]), one.guidance
+            )
             for row, when in zip(index, time, strict=True)
         ]
     worst = apart(together, torch.cat(rows))
-    return worst <= TOLERANCE, f"relative difference {worst:.1e} of 5 rows, at mixed steps, and the same one by one"
+    return (
+        worst <= TOLERANCE,
+        f"relative difference {worst:.1e} of 5 rows, at mixed steps, and the same one by one",
+    )
 
 
-@check("a dropout or a batch norm is left in the denoiser: set its probability to 0 in the configuration")
+@check(
+    "a dropout or a batch norm is left in the denoiser: set its probability to 0 in the configuration"
+)
 def evaluation_mode(one: Subject) -> tuple[bool, str]:
     """Training mode changes nothing: no dropout, no batch statistics."""
     with torch.no_grad():
@@ -98,7 +130,9 @@ def evaluation_mode(one: Subject) -> tuple[bool, str]:
     return bool(torch.equal(before, after)), f"difference {apart(before, after):.1e}"
 
 
-@check("draw nothing: noise is given to initial(), and the sampling of an autoencoder uses its mean")
+@check(
+    "draw nothing: noise is given to initial(), and the sampling of an autoencoder uses its mean"
+)
 def no_hidden_randomness(one: Subject) -> tuple[bool, str]:
     """Encoding, predicting and decoding draw nothing from torch's global generator."""
     before = torch.random.get_rng_state()
@@ -110,12 +144,17 @@ def no_hidden_randomness(one: Subject) -> tuple[bool, str]:
     return same, "generator untouched" if same else "the global generator was used"
 
 
-@check("compare predict, schedule (shift, time unit, sign) and encode with the pipeline's own call, and arguments()")
+@check(
+    "compare predict, schedule (shift, time unit, sign) and encode with the pipeline's own call, and arguments()"
+)
 def parity(one: Subject) -> tuple[bool, str]:
     """The deterministic rollout equals the pipeline's own call on the same latents, prompts, guidance and steps."""
     backbone = one.backbone
     if not isinstance(backbone, Pipelined):
-        return True, "not tried: it is no Pipelined backbone, so its pipeline's arguments are not known"
+        return (
+            True,
+            "not tried: it is no Pipelined backbone, so its pipeline's arguments are not known",
+        )
     worst = {}
     for guidance in dict.fromkeys((1.0, one.guidance)):
         env = environment(one, guidance)
@@ -126,8 +165,12 @@ def parity(one: Subject) -> tuple[bool, str]:
         expected, samples = backbone.call(*given, "latent"), backbone.call(*given, "pt")
         leaves = tree.at(tree.leaves)
         # where the path differs the samples do too; what they show beyond it is decode
-        worst[guidance] = max(apart(leaves.x.cpu(), expected), apart(env.decode(leaves), samples) / 10)
-    figures = ", ".join(f"{value:.1e} at guidance {guidance:g}" for guidance, value in worst.items())
+        worst[guidance] = max(
+            apart(leaves.x.cpu(), expected), apart(env.decode(leaves), samples) / 10
+        )
+    figures = ", ".join(
+        f"{value:.1e} at guidance {guidance:g}" for guidance, value in worst.items()
+    )
     return max(worst.values()) <= TOLERANCE, f"relative difference {figures}"
 
 
@@ -164,6 +207,11 @@ def _tried(family: type[Backbone], settings: Settings, folder: str) -> list[Sett
         raise InputError(
             f"--model: expected a folder or a hub id, as {family.__name__} says no architecture of its own"
         )
-    architecture.build(family, "miniature", torch.device("cpu"), torch.float32).save_pretrained(folder)
-    sizes = [dict(zip(("height", "width", "frames"), size, strict=False)) for size in architecture.sizes(family)]
+    architecture.build(family, "miniature", torch.device("cpu"), torch.float32).save_pretrained(
+        folder
+    )
+    sizes = [
+        dict(zip(("height", "width", "frames"), size, strict=False))
+        for size in architecture.sizes(family)
+    ]
     return [settings.model_copy(update={"model": folder, **size}) for size in sizes]

@@ -6,7 +6,9 @@ from typing import Any
 
 from treerl.errors import TreerlError
 
-Look = Callable[[Any], tuple[bool, str]]  # at a plug-in: whether the statement holds, and what was found
+Look = Callable[
+    [Any], tuple[bool, str]
+]  # at a plug-in: whether the statement holds, and what was found
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,11 @@ class Finding:
         """As the command line prints it."""
         if self.good:
             return [f"ok    {self.name}: {self.found}"]
-        return [f"WRONG {self.name}: {self.found}", f"      expected: {self.expected}", f"      to mend:  {self.mend}"]
+        return [
+            f"WRONG {self.name}: {self.found}",
+            f"      expected: {self.expected}",
+            f"      to mend:  {self.mend}",
+        ]
 
 
 @dataclass(frozen=True)

@@ -7,15 +7,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from treerl.backbone import Medium
+from treerl.backbone.contract import Medium
 from treerl.check.finding import Finding, check, run
-from treerl.config import Config
+from treerl.config.schema import Config
 from treerl.errors import RewardError
-from treerl.prompts import builtin
-from treerl.reward import Reward, score
-from treerl.scoring.build import placed
+from treerl.reward.build import placed
+from treerl.reward.contract import Reward, score
+from treerl.run.tasks import builtin
 
-_SETS: dict[Medium, tuple[str, ...]] = {"pictures": ("scenes", "shapes"), "videos": ("clips", "moving-shapes")}
+_SETS: dict[Medium, tuple[str, ...]] = {
+    "pictures": ("scenes", "shapes"),
+    "videos": ("clips", "moving-shapes"),
+}
 _COUNT, _SIDE, _FRAMES = 5, 64, 5
 _TOLERANCE = 1e-5  # relative: a batch of another size may round otherwise
 
@@ -31,7 +34,9 @@ class Subject:
 
     def scores(self, order: Sequence[int]) -> Tensor:
         """The scores of these rows, asked together."""
-        return score(self.name, self.reward, self.images[list(order)], [self.prompts[row] for row in order])
+        return score(
+            self.name, self.reward, self.images[list(order)], [self.prompts[row] for row in order]
+        )
 
 
 def subject(name: str, reward: Reward) -> Subject:
@@ -41,7 +46,9 @@ def subject(name: str, reward: Reward) -> Subject:
     images = torch.nn.functional.interpolate(small, (_SIDE, _SIDE), mode="bicubic").clamp(0, 1)
     images = images.view(_COUNT, _FRAMES, 3, _SIDE, _SIDE)
     images[3], images[4] = 1.0, torch.rand(_FRAMES, 3, _SIDE, _SIDE, generator=generator)
-    return Subject(name, reward, images if reward.takes == "videos" else images[:, 0], _prompts(reward))
+    return Subject(
+        name, reward, images if reward.takes == "videos" else images[:, 0], _prompts(reward)
+    )
 
 
 @check("return a float tensor [N], finite for every picture there can be, blank ones and noise too")
@@ -69,7 +76,9 @@ def alone(one: Subject) -> tuple[bool, str]:
 def deterministic(one: Subject) -> tuple[bool, str]:
     """The same batch twice gives the same scores."""
     first, again = one.scores(range(_COUNT)), one.scores(range(_COUNT))
-    return bool(torch.equal(first, again)), f"largest difference {float((first - again).abs().max()):.1e}"
+    return bool(
+        torch.equal(first, again)
+    ), f"largest difference {float((first - again).abs().max()):.1e}"
 
 
 @check("work on a copy: the samples are scored by others, too")
@@ -113,7 +122,9 @@ def _prompts(reward: Reward) -> tuple[str, ...]:
         except Exception:
             continue
         return tuple(texts)
-    raise RewardError(f"it refuses the prompts of every built-in set: {', '.join(_SETS[reward.takes])}")
+    raise RewardError(
+        f"it refuses the prompts of every built-in set: {', '.join(_SETS[reward.takes])}"
+    )
 
 
 def _same(one: Tensor, other: Tensor) -> tuple[bool, str]:

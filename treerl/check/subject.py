@@ -6,11 +6,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from treerl import noise, registry
-from treerl.backbone import Backbone, Condition
-from treerl.env import PromptedEnv
-from treerl.kernel import DDIM, FlowSDE
-from treerl.schedule import Flow
+from treerl import registry
+from treerl.backbone.contract import Backbone, Condition
+from treerl.engine import noise
+from treerl.engine.env import PromptedEnv
+from treerl.engine.kernel import DDIM, FlowSDE
+from treerl.engine.schedule import Flow
 
 PROMPTS = ("a cat", "a red bird above a snowy mountain, oil painting", "x")
 STEPS, GUIDANCE, ROWS = 4, 3.5, 3
@@ -38,7 +39,9 @@ def subject(make: Callable[[], Backbone], guidance: float = GUIDANCE) -> Subject
     """What the checks look at."""
     backbone = make()
     condition = backbone.encode(PROMPTS)
-    start = noise.normal(noise.children(noise.key(0), ROWS), backbone.shape, torch.float32, backbone.device)
+    start = noise.normal(
+        noise.children(noise.key(0), ROWS), backbone.shape, torch.float32, backbone.device
+    )
     return Subject(make, backbone, condition, backbone.initial(start), guidance)
 
 
@@ -60,6 +63,8 @@ def environment(one: Subject, guidance: float | None = None) -> PromptedEnv:
 
 def apart(one: Tensor, other: Tensor) -> float:
     """The largest difference, relative to the largest value; infinite where one of them is not finite."""
-    if one.shape != other.shape or not bool(torch.isfinite(one).all() and torch.isfinite(other).all()):
+    if one.shape != other.shape or not bool(
+        torch.isfinite(one).all() and torch.isfinite(other).all()
+    ):
         return float("inf")
     return float((one - other.to(one)).abs().max() / other.abs().max().clamp(min=1e-12))

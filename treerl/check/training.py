@@ -8,15 +8,16 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import Tensor, nn
 
-from treerl import lora, noise
-from treerl.backbone import Backbone
-from treerl.branching import window
+from treerl.backbone import lora
+from treerl.backbone.contract import Backbone
 from treerl.check.finding import check
 from treerl.check.subject import PROMPTS, ROWS, STEPS, Subject, apart, environment
-from treerl.config import Train
-from treerl.env import PromptedEnv
-from treerl.grow import grow, plant
-from treerl.tree import Tree
+from treerl.config.schema import Train
+from treerl.engine import noise
+from treerl.engine.branching import window
+from treerl.engine.env import PromptedEnv
+from treerl.engine.grow import grow, plant
+from treerl.engine.tree import Tree
 
 _SMALL = Train(rank=2, alpha=2)
 
@@ -52,18 +53,20 @@ def gradients(one: Subject) -> tuple[bool, str]:
         if id(p) not in known and p.grad is not None
     ]
     dead = f", {len(missed)} that nothing depends on" if missed else ""
-    found = (
-        f"{len(trained)} LoRA matrices{dead}; {len(needed)} without a gradient, {len(touched)} frozen weights with one"
-    )
+    found = f"{len(trained)} LoRA matrices{dead}; {len(needed)} without a gradient, {len(touched)} frozen weights with one"
     return not needed and not touched and len(missed) < len(trained) / 2, found
 
 
-@check("predict returns something else than what its gradient belongs to: look for detach() and no_grad()")
+@check(
+    "predict returns something else than what its gradient belongs to: look for detach() and no_grad()"
+)
 def slope(one: Subject) -> tuple[bool, str]:
     """The gradient is the slope: a small step along it changes the prediction as much as it says."""
     backbone, free = one.make(), Subject(one.make, one.backbone, one.condition, one.x, 1.0)
     trained = _shaken(backbone)
-    probe = noise.normal(noise.children(noise.key(1), ROWS), backbone.shape, torch.float32, backbone.device)
+    probe = noise.normal(
+        noise.children(noise.key(1), ROWS), backbone.shape, torch.float32, backbone.device
+    )
     (free.predict(backbone) * probe).mean().backward()  # type: ignore[no-untyped-call]
     steps = [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in trained]
     norm = float(torch.stack([step.norm() for step in steps]).norm())
@@ -101,7 +104,9 @@ def replay(one: Subject) -> tuple[bool, str]:
             scored = torch.cat([_scored(env, tree, part) for part in torch.split(tree.edges, rows)])
             gaps[rows] = float((scored - tree.log_prob[tree.edges]).exp().sub(1).abs().max())
     # how far rounding moves a ratio per dimension grows with the error over the std of the step
-    return gaps[ROWS] == 0 and gaps[2] <= 1e-6, f"deviation {gaps[ROWS]:.1e}, with other rows {gaps[2]:.1e}"
+    return gaps[ROWS] == 0 and gaps[
+        2
+    ] <= 1e-6, f"deviation {gaps[ROWS]:.1e}, with other rows {gaps[2]:.1e}"
 
 
 TRAINING = (lora_targets, gradients, slope, saved, replay)
@@ -117,7 +122,9 @@ def _shaken(backbone: Backbone) -> list[nn.Parameter]:
     trained = lora.attach(backbone, _SMALL, None, seed=0)
     with torch.no_grad():
         for number, parameter in enumerate(trained):
-            draw = noise.normal(noise.key(2, number), parameter.shape, torch.float32, parameter.device)
+            draw = noise.normal(
+                noise.key(2, number), parameter.shape, torch.float32, parameter.device
+            )
             parameter.add_(draw[0], alpha=0.05)
     return trained
 

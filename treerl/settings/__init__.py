@@ -1,1 +1,0 @@
-"""The parts of the configuration: types of settings, rules between them, strict YAML, messages."""

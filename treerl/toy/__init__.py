@@ -1,0 +1,1 @@
+"""The worlds of the tiny models: captioned shapes, still and moving."""
