@@ -1,68 +1,51 @@
-"""The denoising environment: a backbone walked by a kernel, its pictures or videos scored by rewards."""
+"""The denoising environment: a backbone walked by a kernel."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from treerl import registry
 from treerl.backbone.contract import Backbone, Condition
-from treerl.engine.env import PromptedEnv
+from treerl.backbone.env import BackboneEnv, EnvSettings
 from treerl.engine.grow import chunks
-from treerl.engine.kernel import ODE, Gaussian, Kernel, Table, refuse_unsound
+from treerl.engine.kernel import ODE, Coefficients, Kernel, validate_stds
+from treerl.engine.policy import Gaussian
 from treerl.engine.schedule import Schedule
+from treerl.engine.task import Samples, Task
 from treerl.engine.tree import State
 from treerl.errors import NumericsError
-from treerl.reward.contract import Reward
-from treerl.reward.failures import Policy
-from treerl.reward.leaks import Leaks
 
-if TYPE_CHECKING:
-    from treerl.config.schema import Config
-
-_REMEMBERED = 1024  # encoded prompts kept; a text is encoded once, alone, so that it never depends on its neighbours
+_ENCODED = (
+    1024  # encoded tasks kept; each is encoded once, alone, so it never depends on neighbours
+)
 
 
 @dataclass(frozen=True)
-class Denoising(PromptedEnv):
-    """The Markov decision process of a backbone, a kernel and rewards."""
+class Denoising(BackboneEnv):
+    """The Markov decision process of a backbone and a kernel."""
 
     backbone: Backbone
     kernel: Kernel
-    rewards: dict[str, Reward]
+    settings: EnvSettings
     schedule: Schedule
-    storage_name: str
-    store: str  # "device" or "cpu"
-    guidance: float
-    rows: int  # samples per forward and per decode
-    failing: Policy = field(default_factory=Policy)
-    leaks: Leaks = field(default_factory=Leaks, repr=False)  # shared by all copies
-    prompts: tuple[str, ...] = ()
+    tasks: tuple[Task, ...] = ()
     condition: Condition | None = None
-    memory: dict[str, Condition] = field(default_factory=dict, repr=False)  # shared by all copies
+    encoded: dict[Task, Condition] = field(
+        default_factory=dict, repr=False
+    )  # a cache of all copies
 
     @classmethod
-    def make(cls, backbone: Backbone, rewards: dict[str, Reward], config: "Config") -> "Denoising":
-        return cls(
-            backbone=backbone,
-            kernel=registry.build("kernels", config.kernel.name, config.kernel),
-            rewards=rewards,
-            schedule=backbone.schedule(config.env.steps),
-            storage_name=config.env.storage,
-            store=config.env.store,
-            guidance=config.env.guidance,
-            rows=config.train.rows,
-            failing=Policy(config.scoring.on_bad_reward, config.scoring.retries),
-        )
+    def make(cls, backbone: Backbone, kernel: Kernel, settings: EnvSettings) -> "Denoising":
+        return cls(backbone, kernel, settings, backbone.schedule(settings.steps))
 
-    def ask(self, prompts: Sequence[str]) -> "Denoising":
-        condition = _encode(self.backbone, self.memory, prompts).to(self.device)
-        return replace(self, prompts=tuple(prompts), condition=condition)
+    def with_tasks(self, tasks: Sequence[Task | str]) -> "Denoising":
+        rows = tuple(Task.of(task) for task in tasks)
+        condition = _encode(self.backbone, self.encoded, rows).to(self.device)
+        return replace(self, tasks=rows, condition=condition)
 
-    def walk(self, steps: int) -> "Denoising":
+    def with_steps(self, steps: int) -> "Denoising":
         return replace(self, schedule=self.backbone.schedule(steps))
 
     @property
@@ -74,8 +57,8 @@ class Denoising(PromptedEnv):
         return self.backbone.shape
 
     @property
-    def storage(self) -> torch.dtype:
-        dtype: torch.dtype = getattr(torch, self.storage_name)
+    def latent_dtype(self) -> torch.dtype:
+        dtype: torch.dtype = getattr(torch, self.settings.latent_dtype)
         return dtype
 
     @property
@@ -83,76 +66,81 @@ class Denoising(PromptedEnv):
         return self.backbone.device
 
     @property
-    def stored_on(self) -> torch.device:
-        return torch.device("cpu") if self.store == "cpu" else self.device
+    def latent_device(self) -> torch.device:
+        return torch.device("cpu") if self.settings.latent_device == "cpu" else self.device
 
-    def initial(self, prompt: Tensor, noise: Tensor) -> State:
-        return State(self.backbone.initial(noise), torch.zeros_like(prompt), prompt)
+    def initial(self, task: Tensor, noise: Tensor) -> State:
+        x = self.backbone.initial(noise, self._condition(task))
+        return State(x, torch.zeros_like(task), task)
 
     def policy(self, state: State, stochastic: bool) -> Gaussian:
-        assert self.condition is not None, "ask() comes before policy()"
         time = self.schedule.time[state.step.cpu()].to(self.device)
         x = state.x.to(self.device)
-        prediction = self.backbone.predict(
-            x, time, self.condition.take(state.prompt.to(self.device)), self.guidance
-        )
-        table = self.table if stochastic else self._ode
-        return table.gaussian(x, prediction, state.step)
+        condition = self._condition(state.task)
+        prediction = self.backbone.predict(x, time, condition, self.settings.guidance)
+        coefficients = self.coefficients if stochastic else self._ode
+        gaussian = coefficients.gaussian(x, prediction, state.step)
+        return replace(gaussian, x0=self.schedule.denoised(x, prediction, state.step))
 
-    def score(self, images: Tensor, prompt: Tensor) -> Tensor:
-        prompts = [self.prompts[row] for row in prompt.tolist()]
-        scores = []
-        for name, reward in self.rewards.items():
-            with self.leaks.watched(name):
-                scores.append(self.failing.rate(name, reward, images, prompts))
-        return torch.stack(scores, dim=1)
-
-    def decode(self, state: State) -> Tensor:
-        """The pictures `[M, 3, H, W]` or videos `[M, F, 3, H, W]` in [0, 1] of finished states, on the CPU."""
-        images = self._decoded(state.x, self.rows)
+    def samples(self, state: State) -> Samples:
+        """Images `[M, 3, H, W]` or videos `[M, F, 3, H, W]` in [0, 1] on the CPU."""
+        rows = state.task.tolist()
+        tasks = tuple(self.tasks[row] for row in rows)
+        images = self._decode(state, self.settings.rows)
         good = torch.isfinite(images).flatten(1).all(1)
         if not bool(good.all()):
             row = int((~good).nonzero()[0])
-            prompt = self.prompts[int(state.prompt[row])]
+            prompt = tasks[row].prompt
             raise NumericsError(f"decode: sample {row} is not finite (prompt {prompt!r})")
-        return images
+        return Samples(images, tasks, state.task.to("cpu", torch.int64))
 
-    def _decoded(self, x: Tensor, rows: int) -> Tensor:
-        """Samples of finished latents, in halves and halves again where memory is short; none is left out."""
+    def sigma(self, step: Tensor) -> Tensor:
+        return self.schedule.noise[step.cpu()]
+
+    def noised(self, x0: Tensor, eps: Tensor, step: Tensor) -> Tensor:
+        return self.schedule.noised(x0, eps, step)
+
+    def validate_stds(self, stochastic: tuple[bool, ...]) -> None:
+        validate_stds(self.coefficients, self.schedule, stochastic)
+
+    @cached_property
+    def coefficients(self) -> Coefficients:
+        """Those of the kernel on the schedule."""
+        return self.kernel.coefficients(self.schedule)
+
+    @cached_property
+    def _ode(self) -> Coefficients:
+        return ODE().coefficients(self.schedule)
+
+    def _condition(self, task: Tensor) -> Condition:
+        if self.condition is None:
+            raise ValueError("with_tasks() comes before the first state")
+        return self.condition.take(task.to(self.device))
+
+    def _decode(self, state: State, rows: int) -> Tensor:
+        """Decoded in chunks, in halves and halves again where memory is short; none is left out."""
+        parts = []
         try:
             with torch.no_grad():
-                parts = [
-                    self.backbone.decode(x[index.to(x.device)].to(self.device))[:real].cpu()
-                    for index, real in chunks(len(x), rows)
-                ]
+                for index, real in chunks(len(state.x), rows):
+                    chunk = state.take(index.to(state.x.device))
+                    x = chunk.x.to(self.device)
+                    parts.append(self.backbone.decode(x, self._condition(chunk.task))[:real].cpu())
             return torch.cat(parts)
         except torch.OutOfMemoryError:
             if rows == 1:
                 raise
-        return self._decoded(x, rows // 2)
-
-    def warnings(self) -> list[str]:
-        return self.leaks.found()
-
-    def refuse_unsound(self, stochastic: tuple[bool, ...]) -> None:
-        refuse_unsound(self.table, self.schedule, stochastic)
-
-    @cached_property
-    def table(self) -> Table:
-        return self.kernel.table(self.schedule)
-
-    @cached_property
-    def _ode(self) -> Table:
-        return ODE().table(self.schedule)
+        return self._decode(state, rows // 2)
 
 
-def _encode(backbone: Backbone, memory: dict[str, Condition], prompts: Sequence[str]) -> Condition:
-    wanted = dict.fromkeys(prompts)
-    missing = [prompt for prompt in wanted if prompt not in memory]
-    others = [prompt for prompt in memory if prompt not in wanted]  # oldest first
-    for prompt in others[: max(0, len(memory) + len(missing) - _REMEMBERED)]:
-        del memory[prompt]
+def _encode(backbone: Backbone, encoded: dict[Task, Condition], tasks: Sequence[Task]) -> Condition:
+    wanted = dict.fromkeys(tasks)
+    missing = [task for task in wanted if task not in encoded]
+    others = [task for task in encoded if task not in wanted]  # oldest first
+    for task in others[: max(0, len(encoded) + len(missing) - _ENCODED)]:
+        del encoded[task]
     if missing:
         with backbone.encoding():
-            memory.update((prompt, backbone.encode([prompt]).to("cpu")) for prompt in missing)
-    return Condition.cat([memory[prompt] for prompt in prompts])
+            for task in missing:
+                encoded[task] = backbone.encode([task]).to("cpu")
+    return Condition.cat([encoded[task] for task in tasks])

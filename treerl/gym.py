@@ -1,4 +1,4 @@
-"""The denoising process as an ordinary `gymnasium.Env`, for search and control with one's own code."""
+"""Any treerl environment as an ordinary `gymnasium.Env`, for search and control with your own code."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,10 +8,13 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from numpy.typing import NDArray
+from torch import Tensor
 
 from treerl.engine import noise
 from treerl.engine.env import Env
-from treerl.engine.noise import Purpose
+from treerl.engine.noise import Stream
+from treerl.engine.policy import Draws
+from treerl.engine.trainer import Scorer
 from treerl.engine.tree import State
 
 Observation = dict[str, Any]
@@ -25,11 +28,26 @@ class Snapshot:
     state: State
 
 
-class DenoisingEnv(gymnasium.Env[Observation, Action]):
-    """One latent at a time; the action is the noise of the step, the reward comes with the last step.
+@dataclass(frozen=True)
+class _Chosen(Draws):
+    """The noise that the caller chose in place of random draws."""
 
-    An action ε `[*shape]` moves the latent to mean + std ε of the network's own Gaussian: zeros follow the mean, draws
-    of a standard normal sample the policy. `deterministic` steps ignore it. Any moment can be kept and branched from:
+    z: Tensor  # [1, *shape]
+
+    def normal(self, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
+        return self.z.to(dtype)
+
+    def uniform(self, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
+        raise NotImplementedError("an action is normal noise; this policy draws uniform numbers")
+
+
+class DenoisingEnv(gymnasium.Env[Observation, Action]):
+    """One latent at a time; the action is the noise of the step, the reward comes at the end.
+
+    The reward is the weighted total of `rewards`, as in training; `info["rewards"]` has each. An
+    action ε `[*shape]` moves the latent to mean + std ε of the network's own Gaussian: zeros follow
+    the mean, standard normal draws sample the policy. `deterministic` steps ignore it. Any moment can
+    be kept and branched from:
 
         here = env.snapshot()
         for action in candidates:
@@ -39,50 +57,53 @@ class DenoisingEnv(gymnasium.Env[Observation, Action]):
 
     metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012 (gymnasium's own declaration)
 
-    def __init__(self, env: Env, prompts: int, deterministic: frozenset[int] | None = None) -> None:
-        """`prompts` rows are drawn from at reset; by default the last step, which has no density, is deterministic."""
+    def __init__(
+        self, env: Env, rewards: Scorer, deterministic: frozenset[int] | None = None
+    ) -> None:
+        """`env` has its tasks (`env.with_tasks`); the last step, which has no density, is deterministic."""
+        last = frozenset([env.steps - 1])
         self._env = env
-        self._prompts = prompts
-        self._deterministic = frozenset([env.steps - 1]) if deterministic is None else deterministic
+        self._rewards = rewards
+        self._deterministic = last if deterministic is None else deterministic
         self._state: State | None = None
-        latent = spaces.Box(-np.inf, np.inf, env.shape, np.float32)
         self.action_space = spaces.Box(-np.inf, np.inf, env.shape, np.float32)
         self.observation_space = spaces.Dict(
             {
-                "latent": latent,
+                "latent": spaces.Box(-np.inf, np.inf, env.shape, np.float32),
                 "step": spaces.Discrete(env.steps + 1),
-                "prompt": spaces.Discrete(prompts),
+                "task": spaces.Discrete(len(env.tasks)),
             }
         )
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
-        """Start from noise; `options={"prompt": row}` chooses the prompt."""
+        """Start from noise; `options={"task": row}` chooses the task."""
         super().reset(seed=seed)
-        row = int((options or {}).get("prompt", self.np_random.integers(self._prompts)))
-        key = noise.key(Purpose.ROLLOUT, int(self.np_random.integers(2**62)))
+        row = int((options or {}).get("task", self.np_random.integers(len(self._env.tasks))))
+        key = noise.key(Stream.ROLLOUT, int(self.np_random.integers(2**62)))
         device = self._env.device
         start = noise.normal(key, self._env.shape, torch.float32, device)
         self._state = self._env.initial(torch.tensor([row], device=device), start)
         return self._observe(), {}
 
     def step(self, action: Action) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
-        """One denoising step; `info["log_prob"]` is the action's log-density, mean over dimensions."""
+        """One step; `info["log_prob"]` is the action's log-density, mean over dimensions."""
         state = self._current()
         if bool(self._env.terminal(state)):
             raise gymnasium.error.ResetNeeded("the episode is over: call reset() or restore()")
         stochastic = int(state.step) not in self._deterministic
+        info: dict[str, Any] = {}
         with torch.no_grad():
             policy = self._env.policy(state, stochastic)
-            draw = torch.as_tensor(np.asarray(action), device=self._env.device).to(policy.mean)[
-                None
-            ]
-            latent = policy.sample(draw, self._env.storage)
-            info = {"log_prob": float(policy.log_prob(latent))} if stochastic else {}
+            latent = policy.mode.to(self._env.latent_dtype)
+            if stochastic:
+                z = torch.as_tensor(np.asarray(action), device=self._env.device)[None]
+                latent = policy.sample(_Chosen(z), self._env.latent_dtype)
+                info["log_prob"] = float(policy.log_prob(latent))
             self._state = self._env.transition(state, latent)
-            over = bool(self._env.terminal(self._state))
-            reward = float(self._env.reward(self._state).sum()) if over else 0.0
+        over = bool(self._env.terminal(self._state))
+        reward = self._reward(info) if over else 0.0
         return self._observe(), reward, over, False, info
 
     def snapshot(self) -> Snapshot:
@@ -94,6 +115,11 @@ class DenoisingEnv(gymnasium.Env[Observation, Action]):
         self._state = snapshot.state
         return self._observe()
 
+    def _reward(self, info: dict[str, Any]) -> float:
+        scores = self._rewards(self._env.samples(self._current()))
+        info["rewards"] = dict(zip(self._rewards.names, scores[0].tolist(), strict=True))
+        return float(scores[0] @ self._rewards.weights)
+
     def _current(self) -> State:
         if self._state is None:
             raise gymnasium.error.ResetNeeded("call reset() first")
@@ -101,9 +127,8 @@ class DenoisingEnv(gymnasium.Env[Observation, Action]):
 
     def _observe(self) -> Observation:
         state = self._current()
-        latent = state.x[0].to("cpu", torch.float32).numpy().copy()
         return {
-            "latent": latent,
+            "latent": state.x[0].to("cpu", torch.float32).numpy().copy(),
             "step": np.int64(int(state.step)),
-            "prompt": np.int64(int(state.prompt)),
+            "task": np.int64(int(state.task)),
         }

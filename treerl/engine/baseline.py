@@ -1,13 +1,17 @@
 """What a node's value is compared with, to make the advantage of the edge into it."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from treerl.engine.component import Component
+from treerl.engine.normaliser import Tolerance
 from treerl.engine.tree import Tree
-from treerl.engine.weighting import Values
+from treerl.engine.weighting import Backup
 
 
 @dataclass(frozen=True)
@@ -18,12 +22,16 @@ class Reference:
     scale: Tensor  # [N] float64; used only when advantages are normalised
 
 
-class Baseline(ABC):
-    """Compares values; it is given the weights that made them, since a mean under other weights would not cancel."""
+class Baseline(Component, ABC):
+    """Compares values with what would have been expected.
+
+    It is given the weights that made them, since a mean under other weights would not cancel. A
+    critic reads the latents (`tree.at`) and the tasks, and learns in `observe`.
+    """
 
     @abstractmethod
-    def __call__(self, tree: Tree, values: Values) -> Reference:
-        """The reference of every node, for values that are standardised within their prompt."""
+    def __call__(self, tree: Tree, backup: Backup, tasks: Sequence[Any]) -> Reference:
+        """The reference of every node; `tasks[row]` is the task of the nodes with `tree.task == row`."""
 
 
 @dataclass(frozen=True)
@@ -33,41 +41,41 @@ class Prompt(Baseline):
     An edge with m of n leaves below it learns (1 - m/n) times the exact gradient, for the mean contains its own leaves.
     """
 
-    def __call__(self, tree: Tree, values: Values) -> Reference:
-        return Reference(_prompt_mean(tree, values), torch.ones_like(values.value))
+    def __call__(self, tree: Tree, backup: Backup, tasks: Sequence[Any]) -> Reference:
+        return Reference(_task_mean(tree, backup), torch.ones_like(backup.values))
 
 
 @dataclass(frozen=True)
 class Depth(Baseline):
     """Mean and std over the prompt's nodes of the same depth (BranchGRPO, arXiv 2509.06040; Multi-GRPO)."""
 
-    tolerance: float = 1e-6
+    tolerance: Tolerance = 1e-6
 
-    def __call__(self, tree: Tree, values: Values) -> Reference:
-        group = tree.step * (int(tree.prompt.max()) + 1) + tree.prompt
-        return _grouped(values.value, group, self.tolerance)
+    def __call__(self, tree: Tree, backup: Backup, tasks: Sequence[Any]) -> Reference:
+        group = tree.step * (int(tree.task.max()) + 1) + tree.task
+        return _grouped(backup.values, group, self.tolerance)
 
 
 @dataclass(frozen=True)
 class Siblings(Baseline):
     """Mean and std over the node's siblings (TreeRPO, arXiv 2506.05183); an only child has advantage 0."""
 
-    tolerance: float = 1e-6
+    tolerance: Tolerance = 1e-6
 
-    def __call__(self, tree: Tree, values: Values) -> Reference:
+    def __call__(self, tree: Tree, backup: Backup, tasks: Sequence[Any]) -> Reference:
         roots = tree.parent == Tree.NO_PARENT
         group = torch.where(roots, torch.arange(len(tree)), len(tree) + tree.parent)
-        return _grouped(values.value, group, self.tolerance)
+        return _grouped(backup.values, group, self.tolerance)
 
 
 @dataclass(frozen=True)
 class ParentGain(Baseline):
     """The parent's value: A(u→v) = V(v) - V(u) (as DenseGRPO, arXiv 2601.20218, with backed-up values)."""
 
-    def __call__(self, tree: Tree, values: Values) -> Reference:
-        centre = values.value.clone()
+    def __call__(self, tree: Tree, backup: Backup, tasks: Sequence[Any]) -> Reference:
+        centre = backup.values.clone()
         inner = tree.parent != Tree.NO_PARENT
-        centre[inner] = values.value[tree.parent[inner]]
+        centre[inner] = backup.values[tree.parent[inner]]
         return Reference(centre, torch.ones_like(centre))
 
 
@@ -78,20 +86,20 @@ class LeaveSubtreeOut(Baseline):
     An edge that carries all leaves of its prompt has nothing left to be compared with: advantage 0.
     """
 
-    def __call__(self, tree: Tree, values: Values) -> Reference:
-        total = _prompt_mean(tree, values)
-        rest = 1 - values.share
+    def __call__(self, tree: Tree, backup: Backup, tasks: Sequence[Any]) -> Reference:
+        total = _task_mean(tree, backup)
+        rest = 1 - backup.shares
         alone = rest < 1e-9
-        outside = (total - values.share * values.value) / rest.masked_fill(alone, 1.0)
-        return Reference(torch.where(alone, values.value, outside), torch.ones_like(total))
+        outside = (total - backup.shares * backup.values) / rest.masked_fill(alone, 1.0)
+        return Reference(torch.where(alone, backup.values, outside), torch.ones_like(total))
 
 
-def _prompt_mean(tree: Tree, values: Values) -> Tensor:
-    """The weighted mean of each node's prompt `[N]`: of its roots' values, which weigh the same."""
+def _task_mean(tree: Tree, backup: Backup) -> Tensor:
+    """The weighted mean of each node's task `[N]`: of its roots' values, which weigh the same."""
     roots = torch.arange(tree.sizes[0])
-    mean = torch.zeros(int(tree.prompt.max()) + 1, dtype=torch.float64)
-    mean.index_add_(0, tree.prompt[roots], values.value[roots] * values.share[roots])
-    return mean[tree.prompt]
+    mean = torch.zeros(int(tree.task.max()) + 1, dtype=torch.float64)
+    mean.index_add_(0, tree.task[roots], backup.values[roots] * backup.shares[roots])
+    return mean[tree.task]
 
 
 def _grouped(value: Tensor, group: Tensor, tolerance: float) -> Reference:

@@ -1,20 +1,27 @@
-"""Where trees split: how many children each node gets at each step, and which steps are stochastic."""
+"""Where trees split: how many children each node gets at each step, and which steps are sampled."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
-from functools import cache
+from functools import cache, cached_property
+from itertools import groupby
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Gt, Le, Lt
+
+from treerl.engine.component import Component
+
+MANY = 10**9
+BranchingFactor = Annotated[int, Ge(1), Le(64)]
+Depth = Annotated[int, Ge(1), Le(999)] | Literal["all"]  # "all" is every step but the last
 
 
 @dataclass(frozen=True)
-class Shape:
-    """What the trees of one iteration look like, step by step."""
+class TreeSpec:
+    """What a tree looks like, step by step; it counts itself, so that nobody recomputes."""
 
     children: tuple[int, ...]  # [T] children of every live node
-    stochastic: tuple[
-        bool, ...
-    ]  # [T] whether the step is sampled (SDE, trained) or deterministic (ODE)
-    start: int  # first stochastic step, the name by which plans list the shape
+    stochastic: tuple[bool, ...]  # [T] whether the step is sampled (SDE) or deterministic (ODE)
 
     def __post_init__(self) -> None:
         for step, (count, sampled) in enumerate(zip(self.children, self.stochastic, strict=True)):
@@ -25,112 +32,216 @@ class Shape:
 
     @property
     def steps(self) -> int:
+        """T."""
         return len(self.children)
 
+    @property
+    def start(self) -> int:
+        """The first stochastic step; 0 of a tree that has none."""
+        return self.stochastic.index(True) if any(self.stochastic) else 0
 
-Law = tuple[tuple[float, Shape], ...]  # shapes with their probabilities, summing to 1
+    @cached_property
+    def widths(self) -> tuple[int, ...]:
+        """Nodes of each level `[T + 1]`: children (2, 1, 3) give 1, 2, 2, 6."""
+        widths = [1]
+        for count in self.children:
+            widths.append(widths[-1] * count)
+        return tuple(widths)
+
+    @property
+    def forwards(self) -> int:
+        """Denoiser evaluations of a rollout: one for each node that is no leaf."""
+        return sum(self.widths[:-1])
+
+    @property
+    def decisions(self) -> int:
+        """Nodes that a stochastic step leaves from: what an update evaluates."""
+        return sum(self._at(self.widths[:-1]))
+
+    @property
+    def edges(self) -> int:
+        """Sampled edges: what an update has a loss term for."""
+        return sum(self._at(self.widths[1:]))
+
+    @property
+    def leaves(self) -> int:
+        """Finished samples."""
+        return self.widths[-1]
+
+    @property
+    def stored(self) -> int:
+        """Latents that are kept: both ends of every sampled edge, and the leaves."""
+        return sum(width for width, kept in zip(self.widths, self.kept, strict=True) if kept)
+
+    @property
+    def kept(self) -> tuple[bool, ...]:
+        """Levels `[T + 1]` whose latents are read again."""
+        into = (False, *self.stochastic)
+        out = (*self.stochastic, True)
+        return tuple(a or b for a, b in zip(into, out, strict=True))
+
+    @property
+    def previewed(self) -> tuple[bool, ...]:
+        """Levels `[T + 1]` where an x̂₀ preview tells one branch from another: both ends of edges.
+
+        Leaves need none: they are scored as they are.
+        """
+        return (*self.kept[:-1], False)
+
+    @property
+    def previews(self) -> int:
+        """Nodes of the previewed levels."""
+        return sum(width for width, here in zip(self.widths, self.previewed, strict=True) if here)
+
+    def _at(self, widths: Sequence[int]) -> list[int]:
+        return [width for width, here in zip(widths, self.stochastic, strict=True) if here]
 
 
-class Branching(ABC):
-    """Decides the shape of the trees; a plug-in is a frozen dataclass whose fields come from `tree.*`."""
+Distribution = tuple[tuple[float, TreeSpec], ...]  # trees with their probabilities, summing to 1
+
+
+class Branching(Component, ABC):
+    """Decides the trees; a plug-in is a dataclass whose fields are its parameters.
+
+    `treerl plan` computes expectations from `distribution` and `support`, the trainer draws from
+    them: both read the same numbers.
+    """
 
     @abstractmethod
-    def law(self, steps: int, iteration: int) -> Law:
-        """The shapes that this iteration's trees may have; one of them is drawn and shared by all prompts."""
+    def distribution(self, steps: int, iteration: int) -> Distribution:
+        """The trees that this iteration may grow; one is drawn and shared by all prompts."""
+
+    def support(self, steps: int) -> tuple[TreeSpec, ...]:
+        """Every tree that any iteration may grow, each once; by default those of iteration 0."""
+        return tuple(dict.fromkeys(spec for _, spec in self.distribution(steps, 0)))
+
+    def phases(self, steps: int, iterations: int) -> Iterator[tuple[Distribution, int]]:
+        """The distributions of the first iterations, and for how many in a row each holds."""
+        each = (self.distribution(steps, iteration) for iteration in range(iterations))
+        for distribution, same in groupby(each):
+            yield distribution, sum(1 for _ in same)
+
+    def specs(
+        self, steps: int, iteration: int, uniform: float, tasks: Sequence[Any]
+    ) -> tuple[TreeSpec, ...]:
+        """The tree of each task, drawn by one number in [0, 1); the same for all by default.
+
+        Trees that differ from task to task must be stochastic at the same steps.
+        """
+        return (draw(self.distribution(steps, iteration), uniform),) * len(tasks)
+
+
+def draw(distribution: Distribution, uniform: float) -> TreeSpec:
+    """The tree that a number in [0, 1) picks."""
+    total = 0.0
+    for probability, spec in distribution:
+        total += probability
+        if uniform < total:
+            return spec
+    return distribution[-1][1]  # the probabilities sum to 1 but for rounding
 
 
 @cache
-def window(steps: int, start: int, depth: int, branch: int) -> Shape:
-    """`branch` children at each of the steps start, ..., start + depth - 1; one deterministic child elsewhere."""
+def window(steps: int, start: int, depth: int, branching_factor: int) -> TreeSpec:
+    """`branching_factor` children at each of the steps start ... start + depth - 1, one elsewhere."""
     if depth < 1 or start < 0 or start + depth > steps - 1:
         raise ValueError(
             f"a window of {depth} steps from {start} does not fit before the last of {steps} steps"
         )
     inside = tuple(start <= step < start + depth for step in range(steps))
-    return Shape(tuple(branch if here else 1 for here in inside), inside, start)
+    return TreeSpec(tuple(branching_factor if here else 1 for here in inside), inside)
 
 
-def ode(steps: int) -> Shape:
+def ode(steps: int) -> TreeSpec:
     """A chain with no stochastic step: plain sampling."""
-    return Shape((1,) * steps, (False,) * steps, 0)
+    return TreeSpec((1,) * steps, (False,) * steps)
 
 
 def width(depth: int | str, steps: int) -> int:
-    """The number of stochastic steps; "all" is every step but the last, whose density would explode."""
-    return steps - 1 if isinstance(depth, str) else depth
-
-
-def kept(nodes: int, fraction: float) -> int:
-    """How many of a tree's nodes are trained: the share rounded down, as DanceGRPO counts, but never none."""
-    return max(
-        min(nodes, 1), int(Fraction(str(fraction)) * nodes)
-    )  # exact: a tree of a bad setting can be vast
+    """The number of stochastic steps; "all" is every step but the last, whose density explodes."""
+    if isinstance(depth, str):
+        return steps - 1
+    if depth > steps - 1:
+        raise ValueError(f"expected depth <= env.steps - 1 = {steps - 1}, got {depth}")
+    return depth
 
 
 @dataclass(frozen=True)
 class Geometric(Branching):
-    """TreeGRPO's random window (arXiv 2512.08153 Eq. 7): Pr[s] = (1-r) rˢ / (1-r^(T-d)), s = 0 ... T-d-1."""
+    """TreeGRPO's random window (2512.08153 Eq. 7): Pr[s] = (1-r) rˢ / (1-r^(T-d)), s < T-d."""
 
-    branch: int = 3
-    depth: int | str = 3
-    ratio: float = 0.5
+    branching_factor: BranchingFactor = 3  # k, children of a node in the window
+    depth: Depth = 3  # d, stochastic steps
+    ratio: Annotated[float, Gt(0), Lt(1)] = 0.5  # r
 
-    def law(self, steps: int, iteration: int) -> Law:
-        return _geometric(steps, width(self.depth, steps), self.branch, self.ratio)
+    def distribution(self, steps: int, iteration: int) -> Distribution:
+        return _geometric(steps, width(self.depth, steps), self.branching_factor, self.ratio)
 
 
 @dataclass(frozen=True)
 class Uniform(Branching):
     """A window whose start is uniform over 0 ... T-d-1."""
 
-    branch: int = 3
-    depth: int | str = 3
+    branching_factor: BranchingFactor = 3
+    depth: Depth = 3
 
-    def law(self, steps: int, iteration: int) -> Law:
-        return _uniform(steps, width(self.depth, steps), self.branch)
+    def distribution(self, steps: int, iteration: int) -> Distribution:
+        return _uniform(steps, width(self.depth, steps), self.branching_factor)
 
 
 @dataclass(frozen=True)
 class Shift(Branching):
-    """A window that moves by `stride` every `every` iterations, and back to the start after the end.
+    """A window that moves by `stride` every `interval` iterations, and back after the end.
 
-    The moving window of the TreeGRPO authors' code and of MixGRPO (arXiv 2507.21802), whose roll-back it takes.
+    The moving window of the TreeGRPO authors' code and of MixGRPO (2507.21802), whose roll-back it
+    takes.
     """
 
-    branch: int = 2
-    depth: int | str = 4
-    every: int = 50
-    stride: int = 1
+    branching_factor: BranchingFactor = 2
+    depth: Depth = 4
+    interval: Annotated[int, Ge(1), Le(MANY)] = 50  # iterations between moves
+    stride: Annotated[int, Ge(1), Le(MANY)] = 1  # steps that a move takes
 
-    def law(self, steps: int, iteration: int) -> Law:
+    def distribution(self, steps: int, iteration: int) -> Distribution:
         depth = width(self.depth, steps)
-        start = iteration // self.every * self.stride % (steps - depth)
-        return ((1.0, window(steps, start, depth, self.branch)),)
+        start = iteration // self.interval * self.stride % (steps - depth)
+        return ((1.0, window(steps, start, depth, self.branching_factor)),)
+
+    def support(self, steps: int) -> tuple[TreeSpec, ...]:
+        moves = range(steps - width(self.depth, steps))  # then it begins again
+        specs = [self.distribution(steps, move * self.interval)[0][1] for move in moves]
+        return tuple(dict.fromkeys(specs))
 
 
 @dataclass(frozen=True)
 class Fixed(Branching):
-    """A window that stays at `start`; with depth "all" and branch 1 it is the chain of Flow-GRPO and DanceGRPO."""
+    """A window that stays; depth "all" and one child is the chain of Flow-GRPO and DanceGRPO."""
 
-    branch: int = 1
-    depth: int | str = "all"
-    start: int = 0
+    branching_factor: BranchingFactor = 1
+    depth: Depth = "all"
+    start: Annotated[int, Ge(0), Le(999)] = 0  # the first stochastic step
 
-    def law(self, steps: int, iteration: int) -> Law:
-        return ((1.0, window(steps, self.start, width(self.depth, steps), self.branch)),)
+    def distribution(self, steps: int, iteration: int) -> Distribution:
+        depth = width(self.depth, steps)
+        if self.start + depth > steps - 1:
+            raise ValueError(
+                f"expected start + depth <= env.steps - 1 = {steps - 1}, got {self.start} + {depth}"
+            )
+        return ((1.0, window(steps, self.start, depth, self.branching_factor)),)
 
 
 @cache
-def _geometric(steps: int, depth: int, branch: int, ratio: float) -> Law:
-    total = sum(ratio**start for start in range(steps - depth))
+def _geometric(steps: int, depth: int, branching_factor: int, ratio: float) -> Distribution:
+    starts = range(steps - depth)
+    total = sum(ratio**start for start in starts)
     return tuple(
-        (ratio**start / total, window(steps, start, depth, branch))
-        for start in range(steps - depth)
+        (ratio**start / total, window(steps, start, depth, branching_factor)) for start in starts
     )
 
 
 @cache
-def _uniform(steps: int, depth: int, branch: int) -> Law:
+def _uniform(steps: int, depth: int, branching_factor: int) -> Distribution:
+    starts = range(steps - depth)
     return tuple(
-        (1 / (steps - depth), window(steps, start, depth, branch)) for start in range(steps - depth)
+        (1 / len(starts), window(steps, start, depth, branching_factor)) for start in starts
     )

@@ -1,108 +1,102 @@
-"""What an environment is: a denoising Markov decision process in Gymnasium's functional vocabulary."""
+"""What an environment is: a Markov decision process in Gymnasium's functional vocabulary."""
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
-from treerl.backbone.contract import Backbone
-from treerl.engine.kernel import Gaussian
+from treerl.engine.policy import Policy
+from treerl.engine.task import Samples
 from treerl.engine.tree import State
-from treerl.reward.contract import Reward
-
-if TYPE_CHECKING:
-    from treerl.config.schema import Config
+from treerl.errors import InputError
 
 
 class Env(ABC):
-    """State = (prompt, step, latent), action = the next latent, and a reward at the end alone.
+    """State = (task, step, x), action = the next x, and samples at the end for rewards to score.
 
-    Stateless: nothing is hidden between two calls, so any state can be branched, stored and taken up again.
+    Nothing is hidden between two calls, so any state can be branched, stored and taken up again.
+    Two properties and one method make an environment; here a flow on the plane:
+
+        class Plane(Env):
+            steps, shape = 8, (2,)
+
+            def policy(self, state, stochastic):
+                velocity = net(state.x, state.step)
+                return coefficients.gaussian(state.x, velocity, state.step)
     """
+
+    tasks: tuple[Any, ...] = ()  # row r of a state's `task` means `tasks[r]`
 
     @property
     @abstractmethod
     def steps(self) -> int:
-        """T, the number of denoising steps."""
+        """T, the number of steps."""
 
     @property
     @abstractmethod
     def shape(self) -> tuple[int, ...]:
-        """The shape of one latent."""
+        """The shape of one x."""
+
+    @abstractmethod
+    def policy(self, state: State, stochastic: bool) -> Policy:
+        """The distribution of the next x: one network evaluation a row; its mode is taken when not stochastic."""
 
     @property
-    @abstractmethod
-    def storage(self) -> torch.dtype:
-        """The dtype that latents are stored, scored and fed back in."""
+    def latent_dtype(self) -> torch.dtype:
+        """The dtype that states are stored, scored and fed back in."""
+        return torch.float32
 
     @property
-    @abstractmethod
     def device(self) -> torch.device:
         """Where the policy runs."""
+        return torch.device("cpu")
 
     @property
-    def stored_on(self) -> torch.device:
-        """Where the latents of a tree are kept."""
+    def latent_device(self) -> torch.device:
+        """Where the states of a tree are kept."""
         return self.device
 
-    @abstractmethod
-    def initial(self, prompt: Tensor, noise: Tensor) -> State:
-        """The states at step 0 for prompt rows `[M]` and standard normal draws `[M, *shape]`."""
+    def with_tasks(self, tasks: Sequence[Any]) -> Self:
+        """The same environment over these tasks."""
+        env = copy.copy(self)
+        env.tasks = tuple(tasks)
+        return env
 
-    @abstractmethod
-    def policy(self, state: State, stochastic: bool) -> Gaussian:
-        """The distribution of the next latent: one network evaluation a row; std 0 when not stochastic."""
+    def with_steps(self, steps: int) -> Self:
+        """The same environment with another number of steps."""
+        raise InputError(f"env.steps: {type(self).__name__} always takes {self.steps}, got {steps}")
 
-    @abstractmethod
-    def reward(self, state: State) -> Tensor:
-        """Scores `[M, K]` of finished states, float64 on the CPU, one column for each of K rewards."""
+    def initial(self, task: Tensor, noise: Tensor) -> State:
+        """The states at step 0 for task rows `[M]` and standard normal draws `[M, *shape]`."""
+        return State(noise, torch.zeros_like(task), task)
 
     def transition(self, state: State, action: Tensor) -> State:
         """The state after taking `action` `[M, ...]`."""
-        return State(action, state.step + 1, state.prompt)
+        return State(action, state.step + 1, state.task)
 
     def terminal(self, state: State) -> Tensor:
         """Whether each state is finished `[M]`."""
         return state.step >= self.steps
 
+    def samples(self, state: State) -> Samples:
+        """What rewards score of finished states: their x as it is, unless the environment decodes."""
+        rows = state.task.tolist()
+        tasks = tuple(self.tasks[row] for row in rows)
+        return Samples(state.x.detach().cpu(), tasks, state.task.cpu())
 
-class PromptedEnv(Env):
-    """An environment made of a backbone and rewards, which takes its prompts as texts; what `envs` plug-ins are."""
+    def sigma(self, step: Tensor) -> Tensor:
+        """The noise level `[M]` before each of these steps `[M]`, 1 at the start, 0 at the end."""
+        return 1 - step.double() / self.steps
 
-    rewards: dict[str, Reward]
+    def noised(self, x0: Tensor, eps: Tensor, step: Tensor) -> Tensor:
+        """Finished states noised to a step, for objectives on leaves (forward-process losses)."""
+        raise InputError(
+            f"objective: {type(self).__name__} has no forward process for a loss on leaves"
+        )
 
-    def warnings(self) -> list[str]:
-        """What the environment noticed since it was last asked."""
-        return []
-
-    @classmethod
-    @abstractmethod
-    def make(
-        cls, backbone: Backbone, rewards: dict[str, Reward], config: "Config"
-    ) -> "PromptedEnv":
-        """The environment that the configuration describes."""
-
-    @abstractmethod
-    def ask(self, prompts: Sequence[str]) -> "PromptedEnv":
-        """The same environment over these prompts; row r of a state's `prompt` means `prompts[r]`."""
-
-    @abstractmethod
-    def walk(self, steps: int) -> "PromptedEnv":
-        """The same environment with another number of denoising steps."""
-
-    @abstractmethod
-    def decode(self, state: State) -> Tensor:
-        """The samples of finished states, on the CPU: pictures `[M, 3, H, W]`, videos `[M, F, 3, H, W]`, in [0, 1]."""
-
-    @abstractmethod
-    def score(self, images: Tensor, prompt: Tensor) -> Tensor:
-        """Scores `[M, K]` of decoded samples for the prompts in rows `prompt` `[M]`, float64 on the CPU."""
-
-    def reward(self, state: State) -> Tensor:
-        return self.score(self.decode(state), state.prompt)
-
-    @abstractmethod
-    def refuse_unsound(self, stochastic: tuple[bool, ...]) -> None:
-        """`NumericsError` when one of the steps that are to be sampled has no sound density."""
+    def validate_stds(self, stochastic: tuple[bool, ...]) -> None:
+        """`NumericsError` when a step that is to be sampled has no sound density."""
+        return

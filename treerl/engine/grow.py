@@ -1,6 +1,6 @@
-"""The tree builder: all live nodes of a step go through the network together, in chunks of one fixed row count."""
+"""The tree builder: all live nodes of a step go through the network in chunks of one row count."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,20 +8,23 @@ import torch
 from torch import Tensor
 
 from treerl.engine import noise
-from treerl.engine.branching import Shape
+from treerl.engine.branching import TreeSpec
 from treerl.engine.env import Env
-from treerl.engine.kernel import Gaussian
+from treerl.engine.policy import KeyedDraws, Policy
 from treerl.engine.tree import State, Tree
-from treerl.errors import NumericsError
+from treerl.errors import InputError, NumericsError
 
 
 @dataclass(frozen=True)
 class Roots:
     """Where the trees of a rollout start."""
 
-    prompt: Tensor  # [R] int64, row of the prompt
+    task: Tensor  # [R] int64, row of the task
     key: noise.Keys  # [R] noise key of the tree
-    start: noise.Keys  # [R] noise key of the initial latent; equal keys start from equal noise
+    start: noise.Keys  # [R] key of the initial latent; equal keys start from equal noise
+
+    def __len__(self) -> int:
+        return len(self.key)
 
 
 @dataclass(frozen=True)
@@ -32,20 +35,23 @@ class _Level:
     parent: Tensor  # [M] index within the level before
     log_prob: Tensor  # [M]
     key: noise.Keys  # [M]
+    root: Tensor  # [M] number of the tree
 
 
-def plant(prompts: list[noise.Keys], roots: int, shared_noise: bool = False) -> Roots:
-    """`roots` trees for each prompt key `[1]`; with `shared_noise` the trees of a prompt start from one noise."""
-    keys = np.concatenate([noise.children(one, roots) for one in prompts])
-    # the initial latent is drawn from a stream of its own: child 0 of the tree's key is the first branch's stream
-    start = np.repeat(np.concatenate(prompts), roots) if shared_noise else keys
-    return Roots(torch.arange(len(prompts)).repeat_interleave(roots), keys, noise.mix(start, 2**32))
+def make_roots(tasks: Sequence[noise.Keys], trees: int, shared_noise: bool = False) -> Roots:
+    """`trees` roots for each task's key `[1]`; `shared_noise` starts a task's trees from one noise."""
+    keys = np.concatenate([noise.children(task, trees) for task in tasks])
+    # the initial latent has a stream of its own: child 0 of the tree's key is the first branch's
+    start = np.repeat(np.concatenate(tasks), trees) if shared_noise else keys
+    row = torch.arange(len(tasks)).repeat_interleave(trees)
+    return Roots(row, keys, noise.mix(start, 2**32))
 
 
 def chunks(count: int, rows: int) -> Iterator[tuple[Tensor, int]]:
-    """Indices `[rows]` that cover 0 ... count - 1, and how many of each are real: the last is padded with repeats.
+    """Indices `[rows]` that cover 0 ... count - 1, and how many of each are real.
 
-    One row count for every forward means one graph, no recompilation, and the same arithmetic on replay.
+    The last is padded with repeats: one row count for every forward means one graph, no
+    recompilation, and the same arithmetic on replay. Of 5 in rows of 3: (0 1 2, 3), (3 4 4, 2).
     """
     for low in range(0, count, rows):
         index = torch.arange(low, low + rows)
@@ -53,97 +59,149 @@ def chunks(count: int, rows: int) -> Iterator[tuple[Tensor, int]]:
 
 
 def grow(
-    env: Env, roots: Roots, shape: Shape, rows: int, poll: Callable[[], None] = lambda: None
+    env: Env,
+    roots: Roots,
+    spec: TreeSpec | Sequence[TreeSpec],
+    rows: int,
+    check_interrupt: Callable[[], None] = lambda: None,
+    previews: bool = False,
 ) -> Tree:
-    """The forest of `roots` under `shape`, with `rows` states in every forward; `poll` may raise to stop."""
-    store = env.stored_on
-    draws = noise.normal(roots.start, env.shape, torch.float32, env.device)
-    start = env.initial(roots.prompt.to(env.device), draws)
-    state = State(start.x.to(store, env.storage), start.step.to(store), start.prompt.to(store))
-    levels = [
-        _Level(
-            state.x,
-            torch.full((len(roots.key),), Tree.NO_PARENT),
-            _nothing(len(roots.key)),
-            roots.key,
-        )
-    ]
+    """The forest of `roots` under one spec for all trees, or one for each, stochastic at the same steps.
+
+    `rows` states go through every forward; `check_interrupt` may raise to stop. With `previews` the
+    x̂₀ of the levels that `TreeSpec.previewed` names are kept.
+    """
+    specs = (spec,) * len(roots) if isinstance(spec, TreeSpec) else tuple(spec)
+    stochastic = _shared_steps(specs, len(roots))
+    state = _start(env, roots)
+    nothing = _nan(len(roots))
+    no_parent = torch.full((len(roots),), Tree.NO_PARENT)
+    levels = [_Level(state.x, no_parent, nothing, roots.key, torch.arange(len(roots)))]
+    x0: list[Tensor | None] = []
     with torch.no_grad():
-        for count, stochastic in zip(shape.children, shape.stochastic, strict=True):
-            level = _advance(env, state, levels[-1].key, count, stochastic, rows, poll)
-            state = env.transition(state.take(level.parent.to(store)), level.x)
+        for step in range(specs[0].steps):
+            children = torch.tensor([tree.children[step] for tree in specs])
+            counts = children[levels[-1].root]
+            wanted = previews and specs[0].previewed[step]
+            level, x0_level = _advance(
+                env, state, levels[-1], counts, stochastic[step], rows, check_interrupt, wanted
+            )
+            state = env.transition(state.take(level.parent.to(env.latent_device)), level.x)
             levels.append(level)
-    return _assemble(roots, shape, levels)
+            x0.append(x0_level)
+    return _assemble(roots, specs[0], levels, x0 if previews else None)
+
+
+def _shared_steps(specs: tuple[TreeSpec, ...], count: int) -> tuple[bool, ...]:
+    if len(specs) != count:
+        raise ValueError(f"expected a spec for each of {count} trees, got {len(specs)}")
+    stochastic = specs[0].stochastic
+    for spec in specs:
+        if spec.stochastic != stochastic:
+            raise ValueError("trees of one forest must be stochastic at the same steps")
+    return stochastic
+
+
+def _start(env: Env, roots: Roots) -> State:
+    draws = noise.normal(roots.start, env.shape, torch.float32, env.device)
+    start = env.initial(roots.task.to(env.device), draws)
+    device = env.latent_device
+    return State(start.x.to(device, env.latent_dtype), start.step.to(device), start.task.to(device))
 
 
 def _advance(
     env: Env,
     state: State,
-    key: noise.Keys,
-    count: int,
+    level: _Level,
+    counts: Tensor,
     stochastic: bool,
     rows: int,
-    poll: Callable[[], None],
-) -> _Level:
-    keys = noise.children(key, count)
-    x, log_prob = [], []
-    for index, real in chunks(len(key), rows):
-        poll()
-        policy = env.policy(state.take(index.to(env.stored_on)), stochastic)
+    check_interrupt: Callable[[], None],
+    preview: bool,
+) -> tuple[_Level, Tensor | None]:
+    """The next level, and the x̂₀ of this one where they are wanted."""
+    keys = noise.children(level.key, counts.numpy())
+    end = counts.cumsum(0)  # node i's children are end[i] - counts[i] ... end[i] - 1
+    x: list[Tensor] = []
+    log_prob: list[Tensor] = []
+    x0: list[Tensor] = []
+    for index, real in chunks(len(level.key), rows):
+        check_interrupt()
+        policy = env.policy(state.take(index.to(env.latent_device)), stochastic)
         low = int(index[0])
-        action, scored = _act(
-            env, policy, keys[low * count : (low + real) * count], real, count, stochastic
-        )
-        _refuse_non_finite(action, int(state.step[0]), low)
-        x.append(action.to(env.stored_on))
+        first = int(end[low] - counts[low])
+        last = int(end[low + real - 1])
+        action, scored = _act(env, policy, keys[first:last], counts[low : low + real], stochastic)
+        _refuse_non_finite(action, int(state.step[0]), first)
+        x.append(action.to(env.latent_device))
         log_prob.append(scored)
-    parent = torch.arange(len(key)).repeat_interleave(count)
-    return _Level(torch.cat(x), parent, torch.cat(log_prob), keys)
+        if preview:
+            x0.append(_denoised(env, policy)[:real].to(env.latent_device, env.latent_dtype))
+    parent = torch.arange(len(counts)).repeat_interleave(counts)
+    grown = _Level(torch.cat(x), parent, torch.cat(log_prob), keys, level.root[parent])
+    return grown, torch.cat(x0) if preview else None
 
 
 def _act(
-    env: Env, policy: Gaussian, keys: noise.Keys, real: int, count: int, stochastic: bool
+    env: Env, policy: Policy, keys: noise.Keys, counts: Tensor, stochastic: bool
 ) -> tuple[Tensor, Tensor]:
+    real = len(counts)
     if not stochastic:
-        return policy.mean[:real].to(env.storage), _nothing(real)
-    edge = policy.take(torch.arange(real, device=env.device).repeat_interleave(count))
-    action = edge.sample(noise.normal(keys, env.shape, edge.mean.dtype, env.device), env.storage)
+        return policy.mode[:real].to(env.latent_dtype), _nan(real)
+    owner = torch.arange(real).repeat_interleave(counts)
+    edge = policy.take(owner.to(env.device))
+    action = edge.sample(KeyedDraws(keys, env.device), env.latent_dtype)
     return action, edge.log_prob(action).cpu()
 
 
-def _assemble(roots: Roots, shape: Shape, levels: list[_Level]) -> Tree:
+def _assemble(
+    roots: Roots, spec: TreeSpec, levels: list[_Level], x0: list[Tensor | None] | None
+) -> Tree:
     sizes = tuple(len(level.key) for level in levels)
-    stochastic = (False, *shape.stochastic)
-    # a latent is read again as the parent or the child of a sampled edge, and at the leaves
-    kept = [into or out for into, out in zip(stochastic, (*shape.stochastic, True), strict=True)]
-    offset = [sum(sizes[:step]) for step in range(len(sizes))]
-    slot, filled = [], 0
-    for size, keep in zip(sizes, kept, strict=True):
-        slot.append(
-            torch.arange(filled, filled + size) if keep else torch.full((size,), Tree.DROPPED)
-        )
+    stochastic = (False, *spec.stochastic)
+    slot = []
+    filled = 0
+    for size, keep in zip(sizes, spec.kept, strict=True):
+        rows = torch.arange(filled, filled + size)
+        slot.append(rows if keep else torch.full((size,), Tree.DROPPED))
         filled += size if keep else 0
-    parents = [level.parent + offset[step - 1] for step, level in enumerate(levels) if step]
-    prompt = [roots.prompt]
-    for level in levels[1:]:
-        prompt.append(prompt[-1][level.parent])
+    parent = [levels[0].parent]
+    begin = 0  # of the level before
+    for level, size in zip(levels[1:], sizes, strict=False):
+        parent.append(level.parent + begin)
+        begin += size
+    kept = [level.x for level, keep in zip(levels, spec.kept, strict=True) if keep]
+    sampled = [torch.full((size,), here) for size, here in zip(sizes, stochastic, strict=True)]
+    step = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
+    previewed = None
+    if x0 is not None:
+        here = torch.tensor(spec.previewed)
+        previewed = here[step].nonzero().flatten()
     return Tree(
-        x=torch.cat([level.x for level, keep in zip(levels, kept, strict=True) if keep]),
+        x=torch.cat(kept),
         slot=torch.cat(slot),
-        prompt=torch.cat(prompt),
-        parent=torch.cat([levels[0].parent, *parents]),
+        task=torch.cat([roots.task[level.root] for level in levels]),
+        parent=torch.cat(parent),
         log_prob=torch.cat([level.log_prob.double() for level in levels]),
-        stochastic=torch.cat(
-            [torch.full((size,), sampled) for size, sampled in zip(sizes, stochastic, strict=True)]
-        ),
-        step=torch.cat([torch.full((size,), step) for step, size in enumerate(sizes)]),
+        stochastic=torch.cat(sampled),
+        step=step,
         key=torch.cat([torch.from_numpy(level.key.view(np.int64)) for level in levels]),
         sizes=sizes,
+        previewed=previewed,
+        x0=None if x0 is None else torch.cat([part for part in x0 if part is not None]),
     )
 
 
-def _nothing(count: int) -> Tensor:
+def _nan(count: int) -> Tensor:
     return torch.full((count,), float("nan"))
+
+
+def _denoised(env: Env, policy: Policy) -> Tensor:
+    x0 = policy.denoised
+    if x0 is None:
+        what = f"{type(env).__name__}'s policy says nothing about the finished sample"
+        raise InputError(f"tree.previews: expected false, as {what}, got true")
+    return x0
 
 
 def _refuse_non_finite(x: Tensor, step: int, low: int) -> None:

@@ -7,15 +7,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from treerl.engine.branching import kept
 from treerl.engine.tree import Tree
 
-Reduce = Literal["nodes", "edges", "depths"]
+Reduction = Literal["nodes", "edges", "depths"]
 
 
 @dataclass(frozen=True)
 class Minibatch:
-    """Nodes that go through the network together, with all their sampled edges."""
+    """Nodes that go through the network together, with all their trained edges."""
 
     parents: Tensor  # [rows] nodes; the last chunk is padded with repeats of its first
     children: Tensor  # [E] the nodes that their edges lead to
@@ -26,67 +25,56 @@ class Minibatch:
 
 def minibatches(
     tree: Tree,
-    updates: int,
+    trained: Tensor,
+    optimizer_steps: int,
     rows: int,
     generator: np.random.Generator,
-    fraction: float = 1.0,
-    reduce: Reduce = "nodes",
+    reduction: Reduction = "nodes",
 ) -> list[list[Minibatch]]:
-    """The trained nodes in random order, cut into `updates` optimizer steps of chunks of `rows` nodes.
+    """The nodes with trained edges `[N]` in random order, cut into optimizer steps of chunks.
 
-    `reduce` says what a step's loss is: "nodes" sums over siblings and averages over nodes (the TreeGRPO authors'
-    code), "edges" averages over edges, "depths" gives every depth of the tree the same weight. Boundaries follow from
-    the node count alone: no gradient is left over for the next iteration.
+    `reduction` says what a step's loss is: "nodes" sums over siblings and averages over nodes (the
+    TreeGRPO authors' code), "edges" averages over edges, "depths" gives every depth of the tree the
+    same weight. Boundaries follow from the node count alone: no gradient is left for the next
+    iteration.
     """
-    nodes = generator.permutation(_trained(tree, fraction, generator).numpy())
-    return [
-        _step(tree, torch.from_numpy(part), rows, reduce) for part in np.array_split(nodes, updates)
-    ]
+    edges = (trained & tree.stochastic).nonzero().flatten()
+    nodes = torch.unique_consecutive(tree.parent[edges])
+    order = generator.permutation(nodes.numpy())
+    parts = np.array_split(order, optimizer_steps)
+    return [_step(tree, edges, torch.from_numpy(part), rows, reduction) for part in parts]
 
 
-def _trained(tree: Tree, fraction: float, generator: np.random.Generator) -> Tensor:
-    """The nodes with sampled edges, or that share of them in every tree."""
-    nodes: Tensor = torch.unique_consecutive(tree.parent[tree.edges])
-    if fraction >= 1:
-        return nodes
-    root = torch.arange(len(tree))
-    for step in range(1, len(tree.sizes)):
-        level = tree.level(step)
-        root[level] = root[tree.parent[level]]
-    chosen = []
-    for one in torch.unique(root[nodes]).tolist():
-        own = nodes[root[nodes] == one]
-        chosen.append(
-            own[torch.from_numpy(generator.permutation(len(own))[: kept(len(own), fraction)])]
-        )
-    return torch.cat(chosen)
-
-
-def _step(tree: Tree, nodes: Tensor, rows: int, reduce: Reduce) -> list[Minibatch]:
-    edges = tree.edges
-    first = torch.searchsorted(tree.parent[edges], nodes)
-    count = torch.searchsorted(tree.parent[edges], nodes, right=True) - first
-    weight = _weights(tree, nodes, count, reduce)
-    found = []
+def _step(
+    tree: Tree, edges: Tensor, nodes: Tensor, rows: int, reduction: Reduction
+) -> list[Minibatch]:
+    # edges are sorted by parent, so the edges of a node lie side by side: with parents (0 0 2) of
+    # the edges (4 5 6), node 2 has count 1 and its first edge stands at place 2
+    parents = tree.parent[edges]
+    first = torch.searchsorted(parents, nodes)
+    count = torch.searchsorted(parents, nodes, right=True) - first
+    weight = _weights(tree, nodes, count, reduction)
+    batches = []
     for low in range(0, len(nodes), rows):
         part = slice(low, low + rows)
-        mine = nodes[part]
-        owner = torch.arange(len(mine)).repeat_interleave(count[part])
-        rank = torch.arange(len(owner)) - (count[part].cumsum(0) - count[part])[owner]
-        padding = mine[:1].expand(rows - len(mine))
+        real = nodes[part]
+        owner = torch.arange(len(real)).repeat_interleave(count[part])
+        # counts (2, 1) give owners (0 0 1) and ranks among siblings (0 1 0)
+        begin = count[part].cumsum(0) - count[part]
+        rank = torch.arange(len(owner)) - begin[owner]
         children = edges[first[part][owner] + rank]
-        found.append(
-            Minibatch(torch.cat([mine, padding]), children, owner, weight[part][owner], len(mine))
-        )
-    return found
+        padding = real[:1].expand(rows - len(real))
+        parents_padded = torch.cat([real, padding])
+        batches.append(Minibatch(parents_padded, children, owner, weight[part][owner], len(real)))
+    return batches
 
 
-def _weights(tree: Tree, nodes: Tensor, count: Tensor, reduce: Reduce) -> Tensor:
+def _weights(tree: Tree, nodes: Tensor, count: Tensor, reduction: Reduction) -> Tensor:
     """The weight `[n]` of each edge of each node."""
-    if reduce == "nodes":
-        return torch.full((len(nodes),), 1 / len(nodes), dtype=torch.float64)
-    if reduce == "edges":
-        return torch.full((len(nodes),), 1 / int(count.sum()), dtype=torch.float64)
+    if reduction == "nodes":
+        return torch.full((len(nodes),), 1 / max(len(nodes), 1), dtype=torch.float64)
+    if reduction == "edges":
+        return torch.full((len(nodes),), 1 / max(int(count.sum()), 1), dtype=torch.float64)
     _, depth = torch.unique(tree.step[nodes], return_inverse=True)
     edges = torch.bincount(depth, weights=count.double())
     return 1 / (len(edges) * edges[depth])

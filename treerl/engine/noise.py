@@ -1,4 +1,4 @@
-"""Counter-based noise: every draw is a function of (seed, purpose, iteration, prompt, node path), and of nothing else.
+"""Counter-based noise: every draw is a function of (seed, stream, iteration, prompt, node path), and of nothing else.
 
 A key is a 64-bit hash of that path; a child's key is its parent's key mixed with the child's number. So a tree is the
 same at any batch size, row count, device or order of the prompts, and nothing has to be saved to resume.
@@ -17,15 +17,15 @@ Keys = NDArray[np.uint64]
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
-class Purpose(IntEnum):
-    """What a stream of noise is for: streams of different purpose never meet."""
+class Stream(IntEnum):
+    """What random numbers are for: different streams never meet."""
 
     ROLLOUT = 1
     EVALUATION = 2
     SHAPE = 3
     PROMPTS = 4
     SHUFFLE = 5
-    FRACTION = 6
+    LEAVES = 7
 
 
 def mix(keys: Keys, number: Keys | int) -> Keys:
@@ -39,17 +39,22 @@ def mix(keys: Keys, number: Keys | int) -> Keys:
 
 
 def key(*path: int) -> Keys:
-    """The key `[1]` of a path of non-negative integers, e.g. `key(seed, Purpose.SHAPE, iteration)`."""
-    found = np.zeros(1, dtype=np.uint64)
+    """The key `[1]` of a path of non-negative integers, e.g. `key(seed, Stream.SHAPE, iteration)`."""
+    keys = np.zeros(1, dtype=np.uint64)
     for number in path:
-        found = mix(found, number)
-    return found
+        keys = mix(keys, number)
+    return keys
 
 
-def children(keys: Keys, count: int) -> Keys:
-    """The keys `[M * count]` of `count` children of each of `[M]` keys, siblings adjacent."""
-    numbers = np.tile(np.arange(count, dtype=np.uint64), len(keys))
-    return mix(np.repeat(keys, count), numbers)
+def children(keys: Keys, count: int | NDArray[np.int64]) -> Keys:
+    """The keys of the children of `[M]` keys, siblings adjacent; `count` each, or `[M]` counts.
+
+    Counts (2, 1) give the children numbers 0, 1 of the first key and 0 of the second.
+    """
+    counts = np.broadcast_to(np.asarray(count, dtype=np.int64), keys.shape)
+    first = np.cumsum(counts) - counts
+    numbers = np.arange(counts.sum()) - np.repeat(first, counts)
+    return mix(np.repeat(keys, counts), numbers.astype(np.uint64))
 
 
 def generator(*path: int) -> np.random.Generator:
@@ -60,12 +65,22 @@ def generator(*path: int) -> np.random.Generator:
 def normal(
     keys: Keys, shape: Sequence[int], dtype: torch.dtype, device: torch.device | str = "cpu"
 ) -> Tensor:
-    """Standard normal draws `[M, *shape]`, row m a function of `keys[m]` alone; drawn in float32 on the CPU."""
-    out = np.empty((len(keys), *shape), dtype=np.float32)
-    for row, one in enumerate(keys.tolist()):
-        _generator(one).standard_normal(out=out[row], dtype=np.float32)
-    return torch.from_numpy(out).to(device, dtype)
+    """Standard normal draws `[M, *shape]`, row m a function of `keys[m]`; in float32 on the CPU."""
+    draws = np.empty((len(keys), *shape), dtype=np.float32)
+    for row, number in enumerate(keys.tolist()):
+        _generator(number).standard_normal(out=draws[row], dtype=np.float32)
+    return torch.from_numpy(draws).to(device, dtype)
 
 
-def _generator(one: int) -> np.random.Generator:
-    return np.random.Generator(np.random.Philox(key=one))
+def uniform(
+    keys: Keys, shape: Sequence[int], dtype: torch.dtype, device: torch.device | str = "cpu"
+) -> Tensor:
+    """Uniform draws in [0, 1) `[M, *shape]`, row m a function of `keys[m]`; in float32 on the CPU."""
+    draws = np.empty((len(keys), *shape), dtype=np.float32)
+    for row, number in enumerate(keys.tolist()):
+        _generator(number).random(out=draws[row], dtype=np.float32)
+    return torch.from_numpy(draws).to(device, dtype)
+
+
+def _generator(number: int) -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(key=number))

@@ -1,12 +1,16 @@
-"""Losses on edges: how far to move the policy towards an edge, given its advantage."""
+"""Losses: how far to move the policy, given advantages of edges or of leaves."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Annotated
 
 import torch
+from annotated_types import Ge, Gt, Lt
 from torch import Tensor
 
-from treerl.engine.kernel import Gaussian
+from treerl.engine.component import Component
+from treerl.engine.policy import Draws, Gaussian, Policy
 
 
 @dataclass(frozen=True)
@@ -16,46 +20,117 @@ class Edges:
     x: Tensor  # [E, ...] the child latents, exactly as stored
     log_prob: Tensor  # [E] under the policy that took them, mean over dimensions
     advantage: Tensor  # [E]
-    reference: Gaussian | None  # the reference policy at the parents, when a KL term asks for it
+    step: Tensor  # [E] int64, steps that the parent has taken
+    sigma: Tensor  # [E] noise level of the parent, 1 at the start
+    task: Tensor  # [E] int64, row of the task
+    draws: Draws  # the random numbers that the rollout drew for these edges
+    reference: Policy | None  # the reference policy at the parents, when the objective needs it
+
+    @cached_property
+    def noise(self) -> Tensor:
+        """The standard normal draws z `[E, ...]` of the rollout, made again from the nodes' keys."""
+        return self.draws.normal(tuple(self.x.shape[1:]), torch.float32)
+
+    def rollout(self, policy: Gaussian) -> Gaussian:
+        """The Gaussian that took these edges: `policy`'s std round x - std · z.
+
+        Its std is a number of the kernel and does not move with the weights. The mean is exact up to
+        the rounding of the stored x.
+        """
+        std = policy.std.view(-1, *(1,) * (self.x.dim() - 1))
+        return Gaussian(self.x.to(policy.mean.dtype) - std * self.noise.to(policy.mean), policy.std)
+
+
+@dataclass(frozen=True)
+class Leaves:
+    """Finished samples of a minibatch, noised again to a step of the schedule."""
+
+    x0: Tensor  # [B, ...] the samples
+    x: Tensor  # [B, ...] the same at the noise level of `step`
+    eps: Tensor  # [B, ...] the noise that was mixed in
+    advantage: Tensor  # [B] of the leaf
+    step: Tensor  # [B] int64
+    sigma: Tensor  # [B] noise level, 1 at the start
+    task: Tensor  # [B] int64, row of the task
+    reference: Tensor | None  # [B, ...] the reference policy's x̂₀, when the objective needs it
+
+    def first(self, count: int) -> "Leaves":
+        """The first `count` leaves: without what fills a minibatch up."""
+        return Leaves(
+            x0=self.x0[:count],
+            x=self.x[:count],
+            eps=self.eps[:count],
+            advantage=self.advantage[:count],
+            step=self.step[:count],
+            sigma=self.sigma[:count],
+            task=self.task[:count],
+            reference=None if self.reference is None else self.reference[:count],
+        )
 
 
 @dataclass(frozen=True)
 class Loss:
-    """The loss of each edge, and what is worth logging of it."""
+    """The loss of each edge or leaf, and what is worth logging of it."""
 
     value: Tensor  # [E], to be summed under the plan's weights
-    ratio: Tensor  # [E] detached, π(edge) / π_old(edge), per dimension
+    ratio: Tensor  # [E] detached, π(edge) / π_old(edge) per dimension; 1 where a loss has no ratio
     clipped: Tensor  # [E] bool, edges whose gradient the clip has cut
 
 
-class Objective(ABC):
-    """The loss on an edge; a plug-in is a frozen dataclass whose fields come from `objective.*`."""
+class Objective(Component):
+    """What an update minimises; subclass `EdgeObjective` or `LeafObjective`."""
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether the reference policy is to be evaluated beside the policy (one forward more)."""
+        return False
+
+
+class EdgeObjective(Objective, ABC):
+    """A loss on sampled edges; a plug-in is a dataclass of its parameters."""
 
     @abstractmethod
-    def __call__(self, policy: Gaussian, edges: Edges) -> Loss:
+    def __call__(self, policy: Policy, edges: Edges) -> Loss:
         """The loss of each edge under `policy`, the distribution at its parent `[E]`."""
 
 
-@dataclass(frozen=True)
-class Clipped(Objective):
-    """PPO's clipped surrogate on edges (arXiv 2512.08153 Eq. 12), with an optional KL to a reference policy.
+class LeafObjective(Objective, ABC):
+    """A loss on leaves that needs no density: forward-process methods such as NFT and AWM."""
 
-    -min(ρ A, clip(ρ, 1-ε, 1+ε) A) + kl · KL(π ‖ π_ref); ρ is the D-th root of the density ratio, since log-probs are
-    means over D dimensions, which is why ε is as small as 1e-4.
+    @abstractmethod
+    def __call__(self, denoised: Tensor, leaves: Leaves) -> Loss:
+        """The loss of each leaf, of the policy's x̂₀ `[B, ...]` at the noised leaves."""
+
+
+@dataclass(frozen=True)
+class Clipped(EdgeObjective):
+    """PPO's clipped surrogate on edges (arXiv 2512.08153 Eq. 12), with a KL to the reference.
+
+    -min(ρ A, clip(ρ, 1-ε, 1+ε) A) + kl · KL(π ‖ π_ref); ρ is the D-th root of the density ratio,
+    since log-probs are means over D dimensions, which is why ε is as small as 1e-4.
     """
 
-    clip: float = 1e-4
-    kl: float = 0.0
+    clip_range: Annotated[float, Gt(0), Lt(1)] = 1e-4  # ε, on the ratio per dimension
+    kl: Annotated[float, Ge(0)] = 0.0  # weight of the KL to the model as training started
 
-    def __call__(self, policy: Gaussian, edges: Edges) -> Loss:
-        advantage = edges.advantage.to(policy.mean.dtype)
-        ratio = (policy.log_prob(edges.x) - edges.log_prob.to(policy.mean.dtype)).exp()
-        loss = torch.maximum(
-            -advantage * ratio, -advantage * ratio.clamp(1 - self.clip, 1 + self.clip)
-        )
-        outward = torch.where(
-            advantage > 0, ratio > 1 + self.clip, (ratio < 1 - self.clip) & (advantage < 0)
-        )
-        if edges.reference is not None:
-            loss = loss + self.kl * policy.kl(edges.reference)
-        return Loss(loss, ratio.detach(), outward.detach())
+    @property
+    def needs_reference(self) -> bool:
+        return self.kl > 0
+
+    def __call__(self, policy: Policy, edges: Edges) -> Loss:
+        log_prob = policy.log_prob(edges.x)
+        ratio = (log_prob - edges.log_prob.to(log_prob.dtype)).exp()
+        return clipped_surrogate(self, ratio, policy, edges)
+
+
+def clipped_surrogate(objective: Clipped, ratio: Tensor, policy: Policy, edges: Edges) -> Loss:
+    """The clipped loss of ratios `[E]`, with the KL term where there is a reference."""
+    advantage = edges.advantage.to(ratio.dtype)
+    low = 1 - objective.clip_range
+    high = 1 + objective.clip_range
+    loss = torch.maximum(-advantage * ratio, -advantage * ratio.clamp(low, high))
+    above = (ratio > high) & (advantage > 0)
+    below = (ratio < low) & (advantage < 0)
+    if edges.reference is not None and objective.kl > 0:
+        loss = loss + objective.kl * policy.kl(edges.reference)
+    return Loss(loss, ratio.detach(), (above | below).detach())

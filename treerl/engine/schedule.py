@@ -1,4 +1,4 @@
-"""Schedules: how much of the sample and how much noise a latent holds at each step, x = signal · x₀ + noise · ε."""
+"""Schedules: how much sample and how much noise a latent holds, x = signal · x₀ + noise · ε."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -11,11 +11,11 @@ from treerl.errors import NumericsError
 
 
 @dataclass(frozen=True)
-class Split:
-    """The sample and the noise that a prediction p implies: x₀ = a x + b p and ε = c x + d p, each `[T]`."""
+class Implied:
+    """The sample and the noise that a prediction p implies: x₀ = a x + b p and ε = c x + d p."""
 
-    sample: tuple[Tensor, Tensor]  # a, b
-    noise: tuple[Tensor, Tensor]  # c, d
+    x0: tuple[Tensor, Tensor]  # a, b, each [T] float64
+    eps: tuple[Tensor, Tensor]  # c, d, each [T] float64
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class Schedule(ABC):
 
     @property
     def steps(self) -> int:
+        """T."""
         return len(self.time)
 
     @property
@@ -39,13 +40,31 @@ class Schedule(ABC):
         """The factor of the noise `[T + 1]`, float64, falling."""
 
     @abstractmethod
-    def split(self) -> Split:
+    def implied(self) -> Implied:
         """What the network's prediction says about sample and noise, step by step."""
+
+    def denoised(self, x: Tensor, prediction: Tensor, step: Tensor) -> Tensor:
+        """x̂₀ `[M, ...]` of latents `x` and predictions `[M, ...]` at integer steps `[M]`."""
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        index = step.cpu()
+        rows = (-1, *(1,) * (x.dim() - 1))
+        a, b = self.implied().x0
+        a = a[index].to(x.device, dtype).view(rows)
+        b = b[index].to(x.device, dtype).view(rows)
+        return a * x.to(dtype) + b * prediction.to(dtype)
+
+    def noised(self, x0: Tensor, eps: Tensor, step: Tensor) -> Tensor:
+        """The latents `[M, ...]` that samples `x0` and noise `eps` make at integer steps `[M]`."""
+        index = step.cpu()
+        rows = (-1, *(1,) * (x0.dim() - 1))
+        signal = self.signal[index].to(x0.device, x0.dtype).view(rows)
+        noise = self.noise[index].to(x0.device, x0.dtype).view(rows)
+        return signal * x0 + noise * eps
 
 
 @dataclass(frozen=True)
 class Flow(Schedule):
-    """Rectified flow: x_σ = (1-σ) x₀ + σ ε, and the network predicts the velocity ε - x₀."""
+    """Rectified flow: x_σ = (1-σ) x₀ + σ ε; the network predicts the velocity ε - x₀."""
 
     sigma: Tensor  # [T + 1] float64, strictly decreasing, 1 = pure noise
 
@@ -66,15 +85,18 @@ class Flow(Schedule):
     def noise(self) -> Tensor:
         return self.sigma
 
-    def split(self) -> Split:
+    def implied(self) -> Implied:
         sigma = self.sigma[:-1]
         one = torch.ones_like(sigma)
-        return Split(sample=(one, -sigma), noise=(one, 1 - sigma))
+        return Implied(x0=(one, -sigma), eps=(one, 1 - sigma))
 
 
 @dataclass(frozen=True)
 class Diffusion(Schedule):
-    """Variance preserving: x = √ᾱ x₀ + √(1-ᾱ) ε; the network predicts ε, or v = √ᾱ ε - √(1-ᾱ) x₀ (2202.00512)."""
+    """Variance preserving: x = √ᾱ x₀ + √(1-ᾱ) ε.
+
+    The network predicts ε, or v = √ᾱ ε - √(1-ᾱ) x₀ (arXiv 2202.00512).
+    """
 
     alpha_bar: Tensor  # [T + 1] float64, strictly increasing; 0 is pure noise
     predicts: Literal["noise", "v"] = "noise"
@@ -100,11 +122,10 @@ class Diffusion(Schedule):
     def noise(self) -> Tensor:
         return (1 - self.alpha_bar).sqrt()
 
-    def split(self) -> Split:
-        signal, noise = self.signal[:-1], self.noise[:-1]
+    def implied(self) -> Implied:
+        signal = self.signal[:-1]
+        noise = self.noise[:-1]
         if self.predicts == "v":
-            return Split(sample=(signal, -noise), noise=(noise, signal))
-        return Split(
-            sample=(1 / signal, -noise / signal),
-            noise=(torch.zeros_like(signal), torch.ones_like(signal)),
-        )
+            return Implied(x0=(signal, -noise), eps=(noise, signal))
+        eps = (torch.zeros_like(signal), torch.ones_like(signal))
+        return Implied(x0=(1 / signal, -noise / signal), eps=eps)

@@ -1,221 +1,182 @@
-"""One step of training: grow a forest, score its leaves, propagate the scores, update the policy on its edges."""
+"""One step of training: grow a forest, score it, propagate the scores, update the policy on its edges."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from treerl import registry
-from treerl.backbone import lora
-from treerl.backbone.contract import Backbone
-from treerl.config.schema import Config
 from treerl.engine import noise
-from treerl.engine.advantage import Advantages, advantages, combine
-from treerl.engine.baseline import Baseline
-from treerl.engine.env import PromptedEnv
-from treerl.engine.grow import grow, plant
-from treerl.engine.minibatch import Minibatch, minibatches
-from treerl.engine.noise import Purpose
-from treerl.engine.objective import Edges, Loss, Objective
+from treerl.engine.advantage import Advantages, advantages
+from treerl.engine.algorithm import Algorithm
+from treerl.engine.env import Env
+from treerl.engine.grow import grow, make_roots
+from treerl.engine.losses import EdgeLosses, LeafLosses, Losses, Reference
+from treerl.engine.metrics import Update, rollout_metrics, update_metrics
+from treerl.engine.minibatch import Minibatch
+from treerl.engine.noise import Stream
+from treerl.engine.objective import EdgeObjective, Loss
+from treerl.engine.task import Samples
 from treerl.engine.tree import Tree
-from treerl.engine.weighting import Weighting
 from treerl.errors import NumericsError, RewardError
-from treerl.run.plan import Plan
+
+
+class Scorer(Protocol):
+    """What the trainer asks of rewards; `treerl.Rewards` is one."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The K rewards."""
+
+    @property
+    def weights(self) -> Tensor:
+        """Their weights `[K]`, float64."""
+
+    def __call__(self, samples: Samples) -> Tensor:
+        """Scores `[N, K]`, float64; NaN marks a sample whose tree is to be dropped."""
 
 
 @dataclass(frozen=True)
 class Step:
     """What one iteration did."""
 
+    iteration: int  # 0, 1, ...
     tree: Tree
-    prompts: tuple[str, ...]
-    score: Tensor  # [L, K]
+    tasks: tuple[Any, ...]  # row p of `tree.task` means `tasks[p]`
+    samples: Samples  # [L] of the leaves
+    scores: Tensor  # [N, K] float64, NaN at nodes that were not scored
     advantages: Advantages
     metrics: dict[str, Any]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Trainer:
-    """Everything that an iteration needs; made by `make`."""
+    """Trains whatever the optimizer holds, with one algorithm on one environment.
 
-    config: Config
-    plan: Plan
-    backbone: Backbone
-    env: PromptedEnv
-    weighting: Weighting
-    baseline: Baseline
-    objective: Objective
-    parameters: list[nn.Parameter]
+    trainer = treerl.Trainer(env, rewards, treerl.recipes["treegrpo"], optimizer)
+    for _ in range(100):
+        step = trainer.iterate(tasks)
+        print(step.metrics["reward"])
+    """
+
+    env: Env
+    rewards: Scorer
+    algorithm: Algorithm
     optimizer: torch.optim.Optimizer
-    poll: Callable[[], None] = field(
-        default=lambda: None
-    )  # called before every forward; may raise to stop
+    micro_batch_size: int = 24  # states in every forward
+    seed: int = 0
+    max_grad_norm: float = 1.0
+    reference: Reference | None = None  # inside it, `env` is the reference policy
+    check_interrupt: Callable[[], None] = lambda: None  # called before every forward; may raise
+    iteration: int = 0  # of the next call
 
-    @property
-    def weight(self) -> Tensor:
-        """The rewards' weights `[K]`."""
-        return torch.tensor(list(self.config.rewards.values()), dtype=torch.float64)
+    def iterate(self, tasks: Sequence[Any], keys: Sequence[noise.Keys] | None = None) -> Step:
+        """One iteration over these tasks; `keys`, one `[1]` a task, name the noise of its trees."""
+        env = self.env.with_tasks(tasks)
+        tree = self._rollout(env, self._keys(len(tasks)) if keys is None else keys)
+        tree, samples, scores, dropped = self._score(env, tree)
+        credit = self._credit(env, tree, scores)
+        leaves = scores[tree.leaves]
+        names = self.rewards.names
+        weights = self.rewards.weights
+        metrics = rollout_metrics(tree, leaves, names, weights, credit, self.algorithm)
+        metrics["dropped_trees"] = dropped
+        metrics |= self._update(env, tree, credit.advantage)
+        step = Step(self.iteration, tree, env.tasks, samples, scores, credit, metrics)
+        for component in self.algorithm.components().values():
+            component.observe(step)
+        self.iteration += 1
+        return step
 
-    def iterate(self, iteration: int, prompts: Sequence[str]) -> Step:
-        """One iteration over the training prompts that the plan chooses."""
-        config, rows = self.config, self.plan.rows(iteration, len(prompts))
-        texts = tuple(prompts[row] for _, row in rows)
-        env = self.env.ask(texts)
-        keys = [noise.key(config.seed, Purpose.ROLLOUT, iteration, turn, row) for turn, row in rows]
-        roots = plant(keys, config.tree.roots, config.tree.shared_noise)
-        tree = grow(env, roots, self.plan.shape(iteration), config.train.rows, self.poll)
-        tree, score, dropped = _dropped(tree, env.reward(tree.at(tree.leaves)))
-        a = config.advantage
-        apart = a.normalise and config.scoring.combine == "standardised"
-        leaf = combine(tree, score, self.weight, apart, a.tolerance)
-        gained = advantages(tree, leaf, self.weighting, self.baseline, a.normalise, a.clip)
-        update = self._update(env, tree, gained.advantage, iteration)
-        metrics = {
-            **_measure(tree, score, self.weight, gained, config),
-            "dropped_trees": dropped,
-            **update,
-        }
-        return Step(tree, texts, score, gained, metrics)
+    def _keys(self, count: int) -> list[noise.Keys]:
+        path = (self.seed, Stream.ROLLOUT, self.iteration, 0)
+        return [noise.key(*path, row) for row in range(count)]
 
-    def _update(
-        self, env: PromptedEnv, tree: Tree, advantage: Tensor, iteration: int
-    ) -> dict[str, Any]:
-        config = self.config
-        shuffle = noise.generator(config.seed, Purpose.SHUFFLE, iteration)
-        steps = minibatches(
+    def _rollout(self, env: Env, keys: Sequence[noise.Keys]) -> Tree:
+        algorithm = self.algorithm
+        each = algorithm.trees_per_prompt
+        uniform = noise.generator(self.seed, Stream.SHAPE, self.iteration).random()
+        specs = algorithm.branching.specs(env.steps, self.iteration, uniform, env.tasks)
+        return grow(
+            env,
+            make_roots(keys, each, algorithm.shared_noise),
+            [spec for spec in specs for _ in range(each)],
+            self.micro_batch_size,
+            self.check_interrupt,
+            algorithm.previews,
+        )
+
+    def _score(self, env: Env, tree: Tree) -> tuple[Tree, Samples, Tensor, int]:
+        """The forest without trees that a reward could not score, and the scores `[N, K]`."""
+        samples = env.samples(tree.at(tree.leaves))
+        scores = torch.full((len(tree), len(self.rewards.names)), torch.nan, dtype=torch.float64)
+        scores[tree.leaves] = self.rewards(samples)
+        scored = tree.leaves
+        if tree.previewed is not None:
+            scores[tree.previewed] = self.rewards(env.samples(tree.previews()))
+            scored = torch.cat([scored, tree.previewed])
+        bad = scored[torch.isnan(scores[scored]).any(1)]
+        if len(bad) == 0:
+            return tree, samples, scores, 0
+        roots = tree.roots()
+        trees = torch.unique(roots[bad])
+        if len(trees) == tree.sizes[0]:
+            raise RewardError(
+                f"scoring.on_bad_reward: all {len(trees)} trees of the iteration have a sample "
+                "without a score"
+            )
+        kept = ~torch.isin(roots, trees)
+        leaves = kept[tree.leaves].nonzero().flatten()
+        return tree.without(trees), samples.take(leaves), scores[kept], len(trees)
+
+    def _credit(self, env: Env, tree: Tree, scores: Tensor) -> Advantages:
+        algorithm = self.algorithm
+        return advantages(
             tree,
-            config.train.updates,
-            config.train.rows,
-            shuffle,
-            config.tree.fraction,
-            config.objective.reduce,
+            algorithm.normaliser(tree, scores, self.rewards.weights),
+            algorithm.weighting,
+            algorithm.baseline,
+            env.tasks,
+            self.iteration,
+            algorithm.normalise,
+            algorithm.advantage_clip,
         )
-        losses: list[list[tuple[Minibatch, Loss]]] = []
-        norms = []
-        for batches in steps:
-            self.optimizer.zero_grad(set_to_none=True)
-            losses.append(
-                [(batch, self._backward(env, tree, batch, advantage)) for batch in batches]
-            )
-            norms.append(self._step(iteration))
-        self.optimizer.zero_grad(set_to_none=True)
-        done = [pair for step in losses for pair in step]
-        return {
-            "loss": sum(
-                float((batch.weight * loss.value.cpu().double()).sum()) for batch, loss in done
-            )
-            / len(steps),
-            "update_forwards": sum(batch.real for batch, _ in done),
-            "edges": sum(len(batch.children) for batch, _ in done),
-            "clip_fraction": float(torch.cat([loss.clipped for _, loss in done]).float().mean()),
-            # of the first optimizer step, where the policy has not moved: anything but 0 is an error of replay
-            "ratio_deviation": max(float((loss.ratio - 1).abs().max()) for _, loss in losses[0]),
-            "grad_norm": max(norms),
-        }
 
-    def _backward(self, env: PromptedEnv, tree: Tree, batch: Minibatch, advantage: Tensor) -> Loss:
-        self.poll()
-        parents, device = tree.at(batch.parents), env.device
-        owner = batch.owner.to(device)
-        policy = env.policy(parents, stochastic=True).take(owner)
-        reference = None
-        if self.config.objective.kl > 0:
-            with torch.no_grad(), lora.disabled(self.backbone):
-                reference = env.policy(parents, stochastic=True).take(owner)
-        edges = Edges(
-            x=tree.at(batch.children).x.to(device),
-            log_prob=tree.log_prob[batch.children].to(device),
-            advantage=advantage[batch.children].to(device),
-            reference=reference,
-        )
-        loss = self.objective(policy, edges)
+    def _update(self, env: Env, tree: Tree, advantage: Tensor) -> dict[str, Any]:
+        """Move the policy, and tell what that did; no gradient is left over."""
+        algorithm = self.algorithm
+        on_edges = isinstance(algorithm.objective, EdgeObjective)
+        kind = EdgeLosses if on_edges else LeafLosses
+        rows = self.micro_batch_size
+        losses = kind(env, tree, advantage, algorithm, rows, self.reference)
+        generator = noise.generator(self.seed, Stream.SHUFFLE, self.iteration)
+        update: Update = []
+        norms = []
+        for _ in range(algorithm.ppo_epochs):
+            for batches in losses.batches(generator):
+                self.optimizer.zero_grad(set_to_none=True)
+                update.append([(batch, self._backward(losses, batch)) for batch in batches])
+                norms.append(self._optimizer_step())
+        self.optimizer.zero_grad(set_to_none=True)
+        return update_metrics(update, norms)
+
+    def _backward(self, losses: Losses, batch: Minibatch) -> Loss:
+        self.check_interrupt()
+        loss = losses.loss(batch)
+        expected = (len(batch.children),)
+        if tuple(loss.value.shape) != expected:
+            name = type(self.algorithm.objective).__name__
+            got = tuple(loss.value.shape)
+            raise NumericsError(f"objective {name}: expected losses of shape {expected}, got {got}")
         (loss.value * batch.weight.to(loss.value)).sum().backward()  # type: ignore[no-untyped-call]
         return Loss(loss.value.detach(), loss.ratio, loss.clipped)
 
-    def _step(self, iteration: int) -> float:
-        norm = float(nn.utils.clip_grad_norm_(self.parameters, self.config.train.max_grad_norm))
-        if not torch.isfinite(torch.tensor(norm)):
-            raise NumericsError(
-                f"update: iteration {iteration + 1}: the gradient is not finite; nothing moved"
-            )
+    def _optimizer_step(self) -> float:
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        norm = nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)
+        if not bool(torch.isfinite(norm)):
+            where = f"update: iteration {self.iteration + 1}"
+            raise NumericsError(f"{where}: the gradient is not finite; nothing moved")
         self.optimizer.step()
-        return norm
-
-
-def make(
-    config: Config, plan: Plan, backbone: Backbone, env: PromptedEnv, poll: Callable[[], None]
-) -> Trainer:
-    """The trainer that the configuration describes; the denoiser gets its trainable weights here."""
-    adapter = Path(config.backbone.adapter) if config.backbone.adapter else None
-    parameters = lora.attach(backbone, config.train, adapter, config.seed)
-    t, a = config.train, config.advantage
-    kinds = registry.load("weightings", a.weighting), registry.load("baselines", a.baseline)
-    return Trainer(
-        config=config,
-        plan=plan,
-        backbone=backbone,
-        env=env,
-        weighting=registry.build("weightings", a.weighting, a, beside=kinds[1]),
-        baseline=registry.build("baselines", a.baseline, a, beside=kinds[0]),
-        objective=registry.build("objectives", config.objective.name, config.objective),
-        parameters=parameters,
-        optimizer=torch.optim.AdamW(
-            parameters, lr=t.learning_rate, weight_decay=t.weight_decay, fused=True
-        ),
-        poll=poll,
-    )
-
-
-def _dropped(tree: Tree, score: Tensor) -> tuple[Tree, Tensor, int]:
-    """The forest and its scores `[L, K]` without the trees that have a leaf without a score."""
-    bad = torch.isnan(score).any(1)
-    if not bool(bad.any()):
-        return tree, score, 0
-    roots = tree.tree_of()[tree.leaves]
-    trees = torch.unique(roots[bad])
-    if len(trees) == tree.sizes[0]:
-        raise RewardError(
-            f"scoring.on_bad_reward: all {len(trees)} trees of the iteration have a leaf without a score"
-        )
-    return tree.without(trees), score[~torch.isin(roots, trees)], len(trees)
-
-
-def _shares(tree: Tree, score: Tensor, weight: Tensor, config: Config) -> dict[str, Any]:
-    """How much each reward varies within a prompt, and its share of the variance of what is trained on."""
-    prompt = tree.prompt[tree.leaves]
-    each = [score[prompt == one].var(0, unbiased=False) for one in torch.unique(prompt).tolist()]
-    variance = torch.stack(each).mean(0)
-    raw = config.scoring.combine == "raw"
-    part = weight.square() * (variance if raw else (variance > 0).double())
-    share = part / part.sum().clamp(min=1e-30)
-    return {
-        "reward_spreads": dict(zip(config.rewards, variance.sqrt().tolist(), strict=True)),
-        "reward_shares": dict(zip(config.rewards, share.tolist(), strict=True)),
-    }
-
-
-def _measure(
-    tree: Tree, score: Tensor, weight: Tensor, gained: Advantages, config: Config
-) -> dict[str, Any]:
-    total = score @ weight
-    prompt = tree.prompt[tree.leaves]
-    spread = torch.stack(
-        [total[prompt == one].std(unbiased=False) for one in torch.unique(prompt).tolist()]
-    ).mean()
-    return {
-        "reward": float(total.mean()),
-        "reward_spread": float(spread),
-        "rewards": {
-            name: float(column.mean())
-            for name, column in zip(config.rewards, score.unbind(1), strict=True)
-        },
-        **_shares(tree, score, weight, config),
-        "forwards": sum(tree.sizes[:-1]),
-        "leaves": tree.sizes[-1],
-        "start": int(tree.step[tree.edges].min()) - 1,
-        "advantage_abs": float(gained.advantage[tree.edges].abs().mean()),
-        "flat_prompts": gained.flat,
-    }
+        return float(norm)

@@ -9,34 +9,43 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class State:
-    """Where a denoising process stands."""
+    """Where M processes stand."""
 
     x: Tensor  # [M, ...] latents
-    step: Tensor  # [M] int64, denoising steps taken
-    prompt: Tensor  # [M] int64, row of the prompt
+    step: Tensor  # [M] int64, steps taken
+    task: Tensor  # [M] int64, row of the task
 
     def take(self, index: Tensor) -> "State":
         """The rows `index`."""
-        return State(self.x[index], self.step[index], self.prompt[index])
+        return State(self.x[index], self.step[index], self.task[index])
 
 
 @dataclass(frozen=True)
 class Tree:
     """All trees of a rollout: N nodes; an edge is the node it leads to.
 
-    Node 0 ... R-1 are the roots, level by level follows (level t holds the nodes after t denoising steps), a parent
-    comes before its children, and all paths have the same length, so the last level holds the leaves.
+    Nodes 0 ... R-1 are the roots, level by level follows (level t holds the nodes after t steps), a
+    parent comes before its children, and all paths have the same length, so the last level holds the
+    leaves. One tree of two steps with two children each:
+
+        node     0   1  2   3  4  5  6
+        parent  -1   0  0   1  1  2  2
+        step     0   1  1   2  2  2  2      sizes (1, 2, 4)
     """
 
-    x: Tensor  # [K, ...] the latents that are read again: both ends of every stochastic edge, and the leaves
+    x: Tensor  # [K, ...] the latents that are read again: both ends of sampled edges, and leaves
     slot: Tensor  # [N] int64, row of `x`, DROPPED where the latent was not kept
-    prompt: Tensor  # [N] int64, row of the prompt the tree belongs to
+    task: Tensor  # [N] int64, row of the task that the tree belongs to
     parent: Tensor  # [N] int64, NO_PARENT at the roots
-    log_prob: Tensor  # [N] of the edge into the node, mean over dimensions; NaN where that edge was not sampled
+    log_prob: (
+        Tensor  # [N] float64 of the edge into the node, mean over dimensions; NaN if not sampled
+    )
     stochastic: Tensor  # [N] bool, whether the edge into the node was sampled (trainable)
-    step: Tensor  # [N] int64, denoising steps taken
+    step: Tensor  # [N] int64, steps taken
     key: Tensor  # [N] int64, the bits of the node's noise key
     sizes: tuple[int, ...]  # [T + 1] nodes per level
+    previewed: Tensor | None = None  # [Q] int64, inner nodes whose x̂₀ was kept
+    x0: Tensor | None = None  # [Q, ...] their x̂₀
 
     NO_PARENT: ClassVar[int] = -1
     DROPPED: ClassVar[int] = -1
@@ -49,15 +58,20 @@ class Tree:
         """D, the number of dimensions of a latent."""
         return self.x[0].numel()
 
+    @property
+    def steps(self) -> int:
+        """T, the length of every path."""
+        return len(self.sizes) - 1
+
     def level(self, step: int) -> slice:
-        """The nodes after `step` denoising steps."""
+        """The nodes after `step` steps."""
         start = sum(self.sizes[:step])
         return slice(start, start + self.sizes[step])
 
     @property
     def leaves(self) -> Tensor:
         """Nodes of the last level `[L]`."""
-        last = self.level(len(self.sizes) - 1)
+        last = self.level(self.steps)
         return torch.arange(last.start, last.stop)
 
     @property
@@ -69,12 +83,17 @@ class Tree:
         """The states of `nodes`; only nodes whose latent was kept have one."""
         slot = self.slot[nodes]
         if bool((slot == Tree.DROPPED).any()):
-            raise ValueError(
-                "the latent of a node outside the window was asked for; it was not kept"
-            )
-        return State(self.x[slot.to(self.x.device)], self.step[nodes], self.prompt[nodes])
+            raise ValueError("the latent of a node outside the window was not kept")
+        return State(self.x[slot.to(self.x.device)], self.step[nodes], self.task[nodes])
 
-    def tree_of(self) -> Tensor:
+    def previews(self) -> State:
+        """The x̂₀ of the previewed nodes `[Q]`, as finished states."""
+        if self.previewed is None or self.x0 is None:
+            raise ValueError("this forest was grown without previews")
+        finished = torch.full_like(self.previewed, self.steps)
+        return State(self.x0, finished, self.task[self.previewed])
+
+    def roots(self) -> Tensor:
         """The root `[N]` of the tree that each node belongs to."""
         root = torch.arange(len(self))
         for step in range(1, len(self.sizes)):
@@ -84,34 +103,29 @@ class Tree:
 
     def without(self, trees: Tensor) -> "Tree":
         """The forest without the trees of these roots."""
-        kept = ~torch.isin(self.tree_of(), trees)
-        place = kept.cumsum(0) - 1  # where a kept node goes
+        kept = ~torch.isin(self.roots(), trees)
+        place = kept.cumsum(0) - 1  # where a kept node goes: kept (1, 0, 1) gives 0, 0, 1
         stored = kept & (self.slot != Tree.DROPPED)
         slot = torch.full_like(self.slot, Tree.DROPPED)
         slot[stored] = torch.arange(int(stored.sum()))
-        parent = torch.where(
-            self.parent == Tree.NO_PARENT, Tree.NO_PARENT, place[self.parent.clamp(min=0)]
-        )
+        inner = self.parent != Tree.NO_PARENT
+        parent = torch.where(inner, place[self.parent.clamp(min=0)], Tree.NO_PARENT)
+        previewed = self.previewed
+        x0 = self.x0
+        if previewed is not None and x0 is not None:
+            here = kept[previewed]
+            x0 = x0[here.to(x0.device)]
+            previewed = place[previewed[here]]
         return Tree(
             x=self.x[self.slot[stored].to(self.x.device)],
             slot=slot[kept],
-            prompt=self.prompt[kept],
+            task=self.task[kept],
             parent=parent[kept],
             log_prob=self.log_prob[kept],
             stochastic=self.stochastic[kept],
             step=self.step[kept],
             key=self.key[kept],
             sizes=tuple(int(kept[self.level(step)].sum()) for step in range(len(self.sizes))),
+            previewed=previewed,
+            x0=x0,
         )
-
-    def path(self, node: int) -> list[int]:
-        """The nodes from the root to `node`."""
-        path = [node]
-        while int(self.parent[path[-1]]) != Tree.NO_PARENT:
-            path.append(int(self.parent[path[-1]]))
-        return path[::-1]
-
-    def path_log_prob(self, node: int) -> Tensor:
-        """Sum of the sampled edges' log-probs from the root to `node`; deterministic edges contribute nothing."""
-        path = torch.tensor(self.path(node))
-        return self.log_prob[path[self.stochastic[path]]].sum()

@@ -1,28 +1,35 @@
-"""How siblings are weighed in their parent's value, and the backing-up of leaf scores that uses it."""
+"""How siblings are weighed in their parent's value, and the backing-up of scores that uses it."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from annotated_types import Gt
 from torch import Tensor
 
+from treerl.engine.component import Component
 from treerl.engine.tree import Tree
 from treerl.errors import NumericsError
+
+Temperature = Annotated[float, Gt(0)]
 
 
 @dataclass(frozen=True)
 class Siblings:
-    """The children of P nodes that have k children each."""
+    """The children of P nodes that have k children each, all at one step."""
 
-    value: Tensor  # [P, k] float64, backed-up scores, standardised within their prompt
-    log_prob: (
-        Tensor  # [P, k] float64, of the edge under the policy that took it, mean over dimensions
-    )
+    value: Tensor  # [P, k] float64, backed-up scores in the normaliser's unit
+    log_prob: Tensor  # [P, k] float64, under the policy that took the edge, mean over dimensions
     dims: int  # D: `dims * log_prob` is the log-density itself
+    step: int  # steps that the parents have taken
+    steps: int  # T
+    depth: int  # sampled edges from the root to the children, these included: 1, 2, ...
+    iteration: int
 
 
-class Weighting(ABC):
-    """Weighs siblings; a plug-in returns non-negative weights that sum to 1 over the last dimension."""
+class Weighting(Component, ABC):
+    """Weighs siblings: non-negative weights that sum to 1 over the last dimension."""
 
     @abstractmethod
     def __call__(self, siblings: Siblings) -> Tensor:
@@ -39,9 +46,9 @@ class Uniform(Weighting):
 
 @dataclass(frozen=True)
 class SoftmaxMeanLogProb(Weighting):
-    """softmax of the mean log-prob over `temperature` (arXiv 2512.08153 Eq. 11): uniform to ±0.3 % for images."""
+    """softmax(log π / (D τ)) (arXiv 2512.08153 Eq. 11): uniform to ±0.3 % for images."""
 
-    temperature: float = 1.0
+    temperature: Temperature = 1.0  # τ
 
     def __call__(self, siblings: Siblings) -> Tensor:
         return torch.softmax(siblings.log_prob / self.temperature, dim=1)
@@ -49,9 +56,9 @@ class SoftmaxMeanLogProb(Weighting):
 
 @dataclass(frozen=True)
 class SoftmaxSumLogProb(Weighting):
-    """softmax of the log-density itself over `temperature`: one-hot in high dimension unless the temperature is ~D."""
+    """softmax(log π / τ) of the log-density itself: one-hot in high dimension unless τ is near D."""
 
-    temperature: float = 1.0
+    temperature: Temperature = 1.0  # τ
 
     def __call__(self, siblings: Siblings) -> Tensor:
         return torch.softmax(siblings.log_prob * siblings.dims / self.temperature, dim=1)
@@ -59,62 +66,80 @@ class SoftmaxSumLogProb(Weighting):
 
 @dataclass(frozen=True)
 class SoftmaxValue(Weighting):
-    """softmax of the standardised value over `temperature`: an optimistic value, between the mean and the best."""
+    """softmax(value / τ): an optimistic value, between the mean and the best."""
 
-    temperature: float = 1.0
+    temperature: Temperature = 1.0  # τ
 
     def __call__(self, siblings: Siblings) -> Tensor:
         return torch.softmax(siblings.value / self.temperature, dim=1)
 
 
 @dataclass(frozen=True)
-class Values:
-    """Every node's value, and the share that it has in its prompt's value."""
+class Backup:
+    """Every node's value, and the share that it has in its task's value."""
 
-    value: Tensor  # [N] float64, V(u) = Σ_c w_c V(c)
-    share: Tensor  # [N] float64, product of the weights from the root down; a prompt's roots share 1 evenly
+    values: Tensor  # [N] float64, V(u) = Σ_c w_c V(c), or the node's score where it was scored
+    shares: Tensor  # [N] float64, product of the weights from the root down; roots share 1 evenly
 
 
-def back_up(tree: Tree, leaf: Tensor, weighting: Weighting) -> Values:
-    """Carry leaf scores `[L]` (standardised, float64) to the roots, and the weights back down."""
-    value = torch.zeros(len(tree), dtype=torch.float64)
+def back_up(tree: Tree, values: Tensor, weighting: Weighting, iteration: int = 0) -> Backup:
+    """Carry scores `[N]` (float64, NaN where a node has none) to the roots, and the weights down.
+
+    Leaves must be scored; an inner node that is scored keeps its own score, as with previews.
+    """
+    value = values.double().clone()
+    scored = ~torch.isnan(value)
     weight = torch.ones(len(tree), dtype=torch.float64)
-    value[tree.leaves] = leaf.double()
-    for step in range(len(tree.sizes) - 1, 0, -1):
+    for step in range(tree.steps, 0, -1):
         for children in _families(tree, step):
-            weight[children] = _weigh(tree, value, children, weighting)
-            value[tree.parent[children[:, 0]]] = (weight[children] * value[children]).sum(1)
+            parent = tree.parent[children[:, 0]]
+            weight[children] = _weigh(tree, value, children, weighting, iteration)
+            backed_up = (weight[children] * value[children]).sum(1)
+            value[parent] = torch.where(scored[parent], value[parent], backed_up)
     roots = torch.arange(tree.sizes[0])
-    weight[roots] = 1 / torch.bincount(tree.prompt[roots])[tree.prompt[roots]].double()
+    weight[roots] = 1 / torch.bincount(tree.task[roots])[tree.task[roots]].double()
     for step in range(1, len(tree.sizes)):
         level = tree.level(step)
         weight[level] *= weight[tree.parent[level]]
-    return Values(value, weight)
+    return Backup(value, weight)
 
 
 def _families(tree: Tree, step: int) -> list[Tensor]:
-    """The nodes of a level by family `[P, k]`, one tensor for each number of siblings k."""
+    """The nodes of a level by family `[P, k]`, one tensor for each number of siblings k.
+
+    Parents (0 0 1 2 2) of nodes (3 4 5 6 7) give [[5]] and [[3, 4], [6, 7]].
+    """
     level = tree.level(step)
     nodes = torch.arange(level.start, level.stop)
-    _, family, size = torch.unique_consecutive(
-        tree.parent[level], return_inverse=True, return_counts=True
-    )
+    parents = tree.parent[level]
+    _, family, size = torch.unique_consecutive(parents, return_inverse=True, return_counts=True)
     return [nodes[size[family] == k].view(-1, k) for k in size.unique().tolist()]
 
 
-def _weigh(tree: Tree, value: Tensor, children: Tensor, weighting: Weighting) -> Tensor:
+def _weigh(
+    tree: Tree, value: Tensor, children: Tensor, weighting: Weighting, iteration: int
+) -> Tensor:
     if children.shape[1] == 1:
         return torch.ones(children.shape, dtype=torch.float64)
-    weight = weighting(Siblings(value[children], tree.log_prob[children], tree.dims))
-    name = type(weighting).__name__
-    if weight.shape != children.shape:
-        raise NumericsError(
-            f"weighting {name}: expected shape {tuple(children.shape)}, got {tuple(weight.shape)}"
-        )
+    step = int(tree.step[children[0, 0]]) - 1
+    sampled = [bool(tree.stochastic[tree.level(t)][:1].any()) for t in range(1, step + 2)]
+    siblings = Siblings(
+        value=value[children],
+        log_prob=tree.log_prob[children],
+        dims=tree.dims,
+        step=step,
+        steps=tree.steps,
+        depth=sum(sampled),
+        iteration=iteration,
+    )
+    weight = weighting(siblings)
+    name = f"weighting {type(weighting).__name__}"
+    if not isinstance(weight, Tensor) or weight.shape != children.shape:
+        got = tuple(weight.shape) if isinstance(weight, Tensor) else type(weight).__name__
+        raise NumericsError(f"{name}: expected shape {tuple(children.shape)}, got {got}")
     weight = weight.double()
     off = (weight.sum(1) - 1).abs().max()
     if not bool(torch.isfinite(weight).all()) or bool((weight < 0).any()) or float(off) > 1e-6:
-        raise NumericsError(
-            f"weighting {name}: expected finite weights >= 0 that sum to 1, got {weight[0].tolist()}"
-        )
+        row = weight[0].tolist()
+        raise NumericsError(f"{name}: expected finite weights >= 0 that sum to 1, got {row}")
     return weight

@@ -1,0 +1,146 @@
+"""Where an update's losses come from: minibatches of sampled edges, or of noised leaves."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from treerl.engine import noise
+from treerl.engine.algorithm import Algorithm
+from treerl.engine.env import Env
+from treerl.engine.grow import chunks
+from treerl.engine.minibatch import Minibatch, minibatches
+from treerl.engine.noise import Stream
+from treerl.engine.objective import EdgeObjective, Edges, LeafObjective, Leaves, Loss
+from treerl.engine.policy import KeyedDraws, Policy
+from treerl.engine.tree import State, Tree
+from treerl.errors import InputError
+
+Reference = Callable[[], AbstractContextManager[Any]]
+
+
+@dataclass(frozen=True)
+class Losses(ABC):
+    """The losses of one forest, minibatch by minibatch."""
+
+    env: Env
+    tree: Tree
+    advantage: Tensor  # [N] float64
+    algorithm: Algorithm
+    rows: int  # states in every forward
+    reference: Reference | None  # inside it, `env` is the reference policy
+
+    @abstractmethod
+    def batches(self, generator: np.random.Generator) -> list[list[Minibatch]]:
+        """The minibatches of each optimizer step of one epoch."""
+
+    @abstractmethod
+    def loss(self, batch: Minibatch) -> Loss:
+        """The loss of a minibatch, with its graph."""
+
+    def _as_reference(self) -> AbstractContextManager[Any]:
+        if self.reference is None:
+            name = type(self.algorithm.objective).__name__
+            raise InputError(f"objective: {name} needs a reference policy, and there is none here")
+        return self.reference()
+
+
+@dataclass(frozen=True)
+class EdgeLosses(Losses):
+    """One forward for each parent: siblings share it."""
+
+    def batches(self, generator: np.random.Generator) -> list[list[Minibatch]]:
+        algorithm = self.algorithm
+        trained = algorithm.selection(self.tree, self.advantage, generator)
+        steps = algorithm.optimizer_steps
+        return minibatches(self.tree, trained, steps, self.rows, generator, algorithm.reduction)
+
+    def loss(self, batch: Minibatch) -> Loss:
+        objective = self.algorithm.objective
+        assert isinstance(objective, EdgeObjective)
+        parents = self.tree.at(batch.parents)
+        owner = batch.owner.to(self.env.device)
+        policy = self.env.policy(parents, stochastic=True).take(owner)
+        reference = None
+        if objective.needs_reference:
+            with torch.no_grad(), self._as_reference():
+                reference = self.env.policy(parents, stochastic=True).take(owner)
+        return objective(policy, self._edges(batch.children, reference))
+
+    def _edges(self, children: Tensor, reference: Policy | None) -> Edges:
+        tree = self.tree
+        device = self.env.device
+        step = tree.step[children] - 1
+        return Edges(
+            x=tree.at(children).x.to(device),
+            log_prob=tree.log_prob[children].to(device),
+            advantage=self.advantage[children].to(device),
+            step=step.to(device),
+            sigma=self.env.sigma(step).to(device),
+            task=tree.task[children].to(device),
+            draws=KeyedDraws(_keys(tree, children), device),
+            reference=reference,
+        )
+
+
+@dataclass(frozen=True)
+class LeafLosses(Losses):
+    """One forward for each leaf, noised again to a step drawn from its own key."""
+
+    def batches(self, generator: np.random.Generator) -> list[list[Minibatch]]:
+        order = torch.from_numpy(generator.permutation(self.tree.leaves.numpy()))
+        steps = []
+        for part in torch.tensor_split(order, self.algorithm.optimizer_steps):
+            weight = torch.full((self.rows,), 1 / max(len(part), 1), dtype=torch.float64)
+            batches = []
+            for index, real in chunks(len(part), self.rows):
+                leaves = part[index]
+                owner = torch.arange(real)
+                batches.append(Minibatch(leaves, leaves[:real], owner, weight[:real], real))
+            steps.append(batches)
+        return steps
+
+    def loss(self, batch: Minibatch) -> Loss:
+        objective = self.algorithm.objective
+        assert isinstance(objective, LeafObjective)
+        leaves = self._noised(batch.parents)
+        denoised = self._denoised(leaves)
+        if objective.needs_reference:
+            with torch.no_grad(), self._as_reference():
+                leaves = replace(leaves, reference=self._denoised(leaves))
+        return objective(denoised[: batch.real], leaves.first(batch.real))
+
+    def _noised(self, nodes: Tensor) -> Leaves:
+        tree = self.tree
+        device = self.env.device
+        draws = KeyedDraws(noise.mix(_keys(tree, nodes), Stream.LEAVES), device)
+        step = (draws.uniform(()) * self.env.steps).long().clamp(max=self.env.steps - 1)
+        x0 = tree.at(nodes).x.to(device)
+        eps = draws.normal(tuple(x0.shape[1:]), torch.float32).to(x0.dtype)
+        return Leaves(
+            x0=x0,
+            x=self.env.noised(x0, eps, step),
+            eps=eps,
+            advantage=self.advantage[nodes].to(device),
+            step=step,
+            sigma=self.env.sigma(step.cpu()).to(device),
+            task=tree.task[nodes].to(device),
+            reference=None,
+        )
+
+    def _denoised(self, leaves: Leaves) -> Tensor:
+        state = State(leaves.x, leaves.step, leaves.task)
+        denoised = self.env.policy(state, stochastic=False).denoised
+        if denoised is None:
+            what = f"{type(self.env).__name__}'s policy says nothing about the finished sample"
+            raise InputError(f"objective: a loss on leaves needs x̂₀, and {what}")
+        return denoised
+
+
+def _keys(tree: Tree, nodes: Tensor) -> noise.Keys:
+    return tree.key[nodes].numpy().view(np.uint64)

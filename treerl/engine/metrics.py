@@ -1,0 +1,81 @@
+"""The figures of an iteration, by the names under which a run keeps them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from treerl.engine.advantage import Advantages
+from treerl.engine.algorithm import Algorithm
+from treerl.engine.minibatch import Minibatch
+from treerl.engine.normaliser import Standardised
+from treerl.engine.objective import Loss
+from treerl.engine.tree import Tree
+
+Update = list[list[tuple[Minibatch, Loss]]]  # what every optimizer step did
+
+
+def rollout_metrics(
+    tree: Tree,
+    scores: Tensor,
+    names: Sequence[str],
+    weights: Tensor,
+    advantages: Advantages,
+    algorithm: Algorithm,
+) -> dict[str, Any]:
+    """Rewards, sizes and advantages; `scores` `[L, K]` are those of the leaves."""
+    total = scores @ weights
+    task = tree.task[tree.leaves]
+    stds = [total[task == row].std(unbiased=False) for row in torch.unique(task).tolist()]
+    sampled = advantages.advantage[tree.edges]
+    first = int(tree.step[tree.edges].min()) - 1 if len(tree.edges) else None
+    means = {
+        name: float(column.mean()) for name, column in zip(names, scores.unbind(1), strict=True)
+    }
+    return {
+        "reward": float(total.mean()),
+        "reward_std": float(torch.stack(stds).mean()),
+        "rewards": means,
+        **_shares(task, scores, names, weights, algorithm),
+        "sampling_forwards": sum(tree.sizes[:-1]),
+        "leaves": tree.sizes[-1],
+        "window_start": first,
+        "advantage_abs": float(sampled.abs().mean()) if len(sampled) else 0.0,
+        "zero_std_prompts": advantages.zero_std,
+    }
+
+
+def update_metrics(update: Update, norms: Sequence[float]) -> dict[str, Any]:
+    """The loss and what the clip did, over all optimizer steps."""
+    pairs = [pair for step in update for pair in step]
+    loss = sum(float((batch.weight * loss.value.cpu().double()).sum()) for batch, loss in pairs)
+    clipped = torch.cat([loss.clipped for _, loss in pairs])
+    # of the first optimizer step, where the policy has not moved: all but 0 is an error of replay
+    deviations = [float((loss.ratio - 1).abs().max()) for _, loss in update[0]]
+    return {
+        "loss": loss / len(update),
+        "update_forwards": sum(batch.real for batch, _ in pairs),
+        "edges": sum(len(batch.children) for batch, _ in pairs),
+        "clip_fraction": float(clipped.float().mean()),
+        "ratio_deviation": max(deviations),
+        "grad_norm": max(norms),
+    }
+
+
+def _shares(
+    task: Tensor, scores: Tensor, names: Sequence[str], weights: Tensor, algorithm: Algorithm
+) -> dict[str, Any]:
+    """How much each reward varies within a task, and its share of the variance that is trained on."""
+    each = [scores[task == row].var(0, unbiased=False) for row in torch.unique(task).tolist()]
+    variance = torch.stack(each).mean(0)
+    if isinstance(algorithm.normaliser, Standardised):
+        unit = (variance > 0).double()  # every reward that varies was brought to variance 1
+    else:
+        unit = variance
+    part = weights.square() * unit
+    share = part / part.sum().clamp(min=1e-30)
+    return {
+        "reward_stds": dict(zip(names, variance.sqrt().tolist(), strict=True)),
+        "reward_shares": dict(zip(names, share.tolist(), strict=True)),
+    }
