@@ -1,10 +1,97 @@
-"""treerl: tree reinforcement learning for diffusion and flow models."""
+"""treerl: tree reinforcement learning for diffusion and flow models.
 
+Every public name is imported when it is first used, so that `import treerl` stays quick.
+"""
+
+import importlib
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
 
-from treerl.registry import load as load
+if TYPE_CHECKING:
+    from treerl.backbone.contract import Backbone as Backbone, Condition as Condition
+    from treerl.backbone.pipeline import PipelineBackbone as PipelineBackbone
+    from treerl.config.schema import Config as Config
+    from treerl.engine.algorithm import Algorithm as Algorithm
+    from treerl.engine.baseline import Baseline as Baseline, Reference as Reference
+    from treerl.engine.branching import Branching as Branching, TreeSpec as TreeSpec
+    from treerl.engine.env import Env as Env
+    from treerl.engine.kernel import (
+        ODE as ODE,
+        Coefficients as Coefficients,
+        FlowSDE as FlowSDE,
+        Kernel as Kernel,
+    )
+    from treerl.engine.normaliser import Normaliser as Normaliser, Scores as Scores
+    from treerl.engine.objective import (
+        Clipped as Clipped,
+        EdgeObjective as EdgeObjective,
+        LeafObjective as LeafObjective,
+        Loss as Loss,
+    )
+    from treerl.engine.policy import Gaussian as Gaussian, Policy as Policy
+    from treerl.engine.schedule import Diffusion as Diffusion, Flow as Flow
+    from treerl.engine.selection import Selection as Selection
+    from treerl.engine.task import Samples as Samples, Task as Task
+    from treerl.engine.trainer import Step as Step, Trainer as Trainer
+    from treerl.engine.tree import State as State, Tree as Tree
+    from treerl.engine.weighting import Siblings as Siblings, Weighting as Weighting
+    from treerl.errors import (
+        InputError as InputError,
+        NumericsError as NumericsError,
+        RewardError as RewardError,
+        TreerlError as TreerlError,
+    )
+    from treerl.gym import DenoisingEnv as DenoisingEnv
+    from treerl.recipes import recipes as recipes
+    from treerl.registry import load as load
+    from treerl.reward.contract import Reward as Reward
+    from treerl.reward.rewards import Rewards as Rewards
+    from treerl.run.assemble import assemble as assemble
+    from treerl.run.session import Session as Session
+
+_HOMES = {
+    "treerl.backbone.contract": ("Backbone", "Condition"),
+    "treerl.backbone.pipeline": ("PipelineBackbone",),
+    "treerl.config.schema": ("Config",),
+    "treerl.engine.algorithm": ("Algorithm",),
+    "treerl.engine.baseline": ("Baseline", "Reference"),
+    "treerl.engine.branching": ("Branching", "TreeSpec"),
+    "treerl.engine.env": ("Env",),
+    "treerl.engine.kernel": ("ODE", "Coefficients", "FlowSDE", "Kernel"),
+    "treerl.engine.normaliser": ("Normaliser", "Scores"),
+    "treerl.engine.objective": ("Clipped", "EdgeObjective", "LeafObjective", "Loss"),
+    "treerl.engine.policy": ("Gaussian", "Policy"),
+    "treerl.engine.schedule": ("Diffusion", "Flow"),
+    "treerl.engine.selection": ("Selection",),
+    "treerl.engine.task": ("Samples", "Task"),
+    "treerl.engine.trainer": ("Step", "Trainer"),
+    "treerl.engine.tree": ("State", "Tree"),
+    "treerl.engine.weighting": ("Siblings", "Weighting"),
+    "treerl.errors": ("InputError", "NumericsError", "RewardError", "TreerlError"),
+    "treerl.gym": ("DenoisingEnv",),
+    "treerl.recipes": ("recipes",),
+    "treerl.registry": ("load",),
+    "treerl.reward.contract": ("Reward",),
+    "treerl.reward.rewards": ("Rewards",),
+    "treerl.run.assemble": ("assemble",),
+    "treerl.run.session": ("Session",),
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+__all__ = sorted(_HOME)  # noqa: PLE0605 (derived, so that the two lists cannot disagree)
 
 try:
     __version__ = version("treerl")
 except PackageNotFoundError:  # a checkout that was never installed
     __version__ = "0+unknown"
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'treerl' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -39,7 +39,21 @@ class Stopped(TreerlError):
         self.code = 128 + signal
 
 
-def first_line(error: Exception) -> str:
-    """The first line of an error of somebody else's, to be quoted in one of ours."""
+def first_line(error: BaseException) -> str:
+    """The first line of somebody else's error, to be quoted in one of ours."""
     lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".") if lines else type(error).__name__
+    return printable(lines[0].rstrip(".")) if lines else type(error).__name__
+
+
+def printable(text: str) -> str:
+    """Text from outside for a terminal: control characters and lone surrogates are spelled out."""
+    return "".join(letter if _harmless(letter) else ascii(letter)[1:-1] for letter in text)
+
+
+def _harmless(letter: str) -> bool:
+    code = ord(letter)
+    if code < 32:
+        return letter == "\n"
+    # C1 controls, and the marks that turn the direction of writing
+    hidden = 127 <= code < 160 or 0x202A <= code <= 0x202E or 0x2066 <= code <= 0x2069
+    return not hidden and not 0xD800 <= code < 0xE000

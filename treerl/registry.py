@@ -17,11 +17,13 @@ from treerl.errors import InputError
 CONTRACTS = {
     "backbones": "treerl.backbone.contract:Backbone",
     "rewards": "treerl.reward.contract:Reward",
-    "envs": "treerl.engine.env:PromptedEnv",
+    "envs": "treerl.backbone.env:BackboneEnv",
     "kernels": "treerl.engine.kernel:Kernel",
     "branchings": "treerl.engine.branching:Branching",
+    "normalisers": "treerl.engine.normaliser:Normaliser",
     "weightings": "treerl.engine.weighting:Weighting",
     "baselines": "treerl.engine.baseline:Baseline",
+    "selections": "treerl.engine.selection:Selection",
     "objectives": "treerl.engine.objective:Objective",
 }
 

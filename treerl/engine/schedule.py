@@ -77,6 +77,12 @@ class Flow(Schedule):
                 f"schedule: expected strictly decreasing sigmas, got {sigma.tolist()}"
             )
 
+    @classmethod
+    def linear(cls, steps: int) -> "Flow":
+        """Even steps from noise to sample, for a network that is told sigma itself."""
+        sigma = torch.linspace(1, 0, steps + 1, dtype=torch.float64)
+        return cls(time=sigma[:-1], sigma=sigma)
+
     @property
     def signal(self) -> Tensor:
         return 1 - self.sigma

@@ -1,4 +1,4 @@
-"""Held-out prompts, drawn by the full-step ODE sampler from noise that stays the same before and after."""
+"""Held-out tasks, drawn by the full-step ODE from noise that stays the same before and after."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,21 +9,21 @@ from torch import Tensor
 
 from treerl.engine import noise
 from treerl.engine.branching import ode
-from treerl.engine.env import PromptedEnv
-from treerl.engine.grow import grow, plant
-from treerl.engine.noise import Purpose
-from treerl.reward.contract import Reward
+from treerl.engine.env import Env
+from treerl.engine.grow import grow, make_roots
+from treerl.engine.noise import Stream
+from treerl.engine.task import Samples
+from treerl.reward.rewards import Rewards
 from treerl.run.quality import quality
-from treerl.run.watch import watched
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """What was drawn and what it is worth."""
 
-    prompts: tuple[str, ...]  # [M] of each picture
-    images: Tensor  # [M, 3, H, W] in [0, 1]
-    score: Tensor  # [M] weighted sum of the rewards
+    samples: Samples  # [M]
+    scores: Tensor  # [M, K] of the rewards that are trained on
+    total: Tensor  # [M] their weighted sum
     measures: dict[str, Tensor]  # each [M], further figures of the rewards
     watched: dict[str, Tensor]  # each [M], scores of the rewards that are only watched
     quality: dict[str, float]
@@ -31,39 +31,47 @@ class Evaluation:
     def summary(self) -> dict[str, Any]:
         """The means, as the manifest keeps them."""
         return {
-            "reward": float(self.score.mean()),
-            "measures": {
-                name: float(value.double().mean()) for name, value in self.measures.items()
-            },
-            "watched": {name: float(value.double().mean()) for name, value in self.watched.items()},
+            "reward": float(self.total.mean()),
+            "measures": {name: _mean(value) for name, value in self.measures.items()},
+            "watched": {name: _mean(value) for name, value in self.watched.items()},
             "quality": self.quality,
-            "samples": len(self.prompts),
+            "samples": len(self.samples),
         }
 
 
 def evaluate(
-    env: PromptedEnv,
-    prompts: Sequence[str],
-    samples: int,
-    weight: Tensor,
-    seed: int,
-    rows: int,
-    poll: Callable[[], None] = lambda: None,
-    watch: dict[str, Reward] | None = None,
+    env: Env,
+    rewards: Rewards,
+    tasks: Sequence[Any],
+    samples_per_task: int = 1,
+    watched: Rewards | None = None,
+    seed: int = 0,
+    rows: int = 24,
+    check_interrupt: Callable[[], None] = lambda: None,
 ) -> Evaluation:
-    """`samples` pictures of each prompt; the noise is a function of (seed, prompt's place, sample)."""
-    env = env.ask(prompts)
-    keys = [noise.key(seed, Purpose.EVALUATION, row) for row in range(len(prompts))]
-    tree = grow(env, plant(keys, samples), ode(env.steps), rows, poll)
-    state = tree.at(tree.leaves)
-    images = env.decode(state)
-    texts = tuple(prompts[row] for row in state.prompt.tolist())
-    measures = [reward.measures(images, texts) for reward in env.rewards.values()]
+    """`samples_per_task` samples of each; noise is a function of (seed, task's place, sample)."""
+    env = env.with_tasks(tasks)
+    keys = [noise.key(seed, Stream.EVALUATION, row) for row in range(len(tasks))]
+    roots = make_roots(keys, samples_per_task)
+    tree = grow(env, roots, ode(env.steps), rows, check_interrupt)
+    samples = env.samples(tree.at(tree.leaves))
+    scores = rewards(samples)
     return Evaluation(
-        prompts=texts,
-        images=images,
-        score=env.score(images, state.prompt) @ weight,
-        measures={name: value for one in measures for name, value in one.items()},
-        watched=watched(watch or {}, images, texts),
-        quality=quality(images, state.prompt.to("cpu", torch.int64)),
+        samples=samples,
+        scores=scores,
+        total=rewards.total(scores),
+        measures=rewards.measures(samples),
+        watched=_by_name(watched, samples),
+        quality=quality(samples.images, samples.group),
     )
+
+
+def _by_name(watched: Rewards | None, samples: Samples) -> dict[str, Tensor]:
+    if watched is None:
+        return {}
+    return dict(zip(watched.names, watched(samples).unbind(1), strict=True))
+
+
+def _mean(value: Tensor) -> float:
+    """The mean of what was measured; a measure may say nothing (NaN) about some samples."""
+    return float(torch.nanmean(value.double()))

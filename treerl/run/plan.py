@@ -1,163 +1,138 @@
-"""What a run will do, from its configuration alone: pure, printed by `treerl plan`, and obeyed by the trainer."""
+"""What a run will do, from its configuration alone: pure, printed by `treerl plan`, obeyed by the run."""
 
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from treerl import registry
 from treerl.engine import noise
-from treerl.engine.branching import Branching, Law, Shape, kept
-from treerl.engine.noise import Purpose
-
-if TYPE_CHECKING:
-    from treerl.config.schema import Config
+from treerl.engine.algorithm import Algorithm
+from treerl.engine.branching import Distribution, TreeSpec
+from treerl.engine.noise import Stream
+from treerl.engine.objective import LeafObjective
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Work of one prompt, of an iteration or of a run; fractions are expectations over the window's law."""
+    """Work of one prompt, of an iteration or of a run; fractions are expectations over the trees."""
 
-    sampling_forwards: float = (
-        0.0  # denoiser evaluations of one latent; guidance above 1 doubles the network's rows
-    )
+    sampling_forwards: float = 0.0  # denoiser evaluations of one latent; guidance doubles the rows
     update_forwards: float = 0.0  # with backward; siblings share their parent's
     edges: float = 0.0  # loss terms
     leaves: float = 0.0
     decodes: float = 0.0
-    reward_calls: float = 0.0  # pictures scored, summed over rewards
+    reward_calls: float = 0.0  # samples scored, summed over rewards
 
     def __add__(self, other: "Counts") -> "Counts":
-        return Counts(*(a + b for a, b in zip(self._row(), other._row(), strict=True)))
+        total = asdict(other)
+        return Counts(**{name: value + total[name] for name, value in asdict(self).items()})
 
     def __mul__(self, factor: float) -> "Counts":
-        return Counts(*(factor * value for value in self._row()))
-
-    def _row(self) -> tuple[float, ...]:
-        return tuple(asdict(self).values())
+        return Counts(**{name: factor * value for name, value in asdict(self).items()})
 
     def plain(self) -> dict[str, float]:
         """By name, whole numbers as integers."""
-        return {
-            name: round(value) if abs(value - round(value)) < 1e-9 else value
-            for name, value in asdict(self).items()
-        }
+        numbers = asdict(self)
+        for name, value in numbers.items():
+            if abs(value - round(value)) < 1e-9:
+                numbers[name] = round(value)
+        return numbers
 
 
-def count(shape: Shape, roots: int, fraction: float = 1.0, rewards: int = 1) -> Counts:
-    """The work of `roots` trees of that shape: the closed form F = n Σ_i Π_{j<i} b_j and its relatives."""
-    live, forwards, nodes, edges = 1, 0, 0, 0
-    for children, stochastic in zip(shape.children, shape.stochastic, strict=True):
-        forwards += live
-        nodes += live if stochastic else 0
-        edges += live * children if stochastic else 0
-        live *= children
-    trained = kept(nodes, fraction)
-    terms = edges * trained / nodes if nodes else 0
-    return Counts(
-        *(roots * value for value in (forwards, trained, terms, live, live, live * rewards))
+def count(spec: TreeSpec, algorithm: Algorithm, rewards: int = 1) -> Counts:
+    """The work of one prompt whose trees are of that spec."""
+    scored = spec.leaves + (spec.previews if algorithm.previews else 0)
+    if isinstance(algorithm.objective, LeafObjective):
+        updated = spec.leaves
+        terms: float = spec.leaves
+    else:
+        updated = algorithm.selection.decisions(spec)
+        terms = algorithm.selection.edges(spec)
+    one_tree = Counts(
+        sampling_forwards=spec.forwards,
+        update_forwards=updated * algorithm.ppo_epochs,
+        edges=terms * algorithm.ppo_epochs,
+        leaves=spec.leaves,
+        decodes=scored,
+        reward_calls=scored * rewards,
     )
+    return one_tree * algorithm.trees_per_prompt
 
 
 @dataclass(frozen=True)
 class Plan:
     """The decisions of a run that follow from its configuration."""
 
-    config: "Config"
-
-    @cached_property
-    def branching(self) -> Branching:
-        branching: Branching = registry.build(
-            "branchings", self.config.tree.window, self.config.tree
-        )
-        return branching
-
-    def law(self, iteration: int) -> Law:
-        """The shapes that this iteration's trees may have."""
-        return self.branching.law(self.config.env.steps, iteration)
-
-    def shape(self, iteration: int) -> Shape:
-        """The shape that this iteration's trees do have, the same for all prompts and processes."""
-        law = self.law(iteration)
-        draw = noise.generator(self.config.seed, Purpose.SHAPE, iteration).random()
-        total = 0.0
-        for probability, shape in law:
-            total += probability
-            if draw < total:
-                return shape
-        return law[-1][1]
+    algorithm: Algorithm
+    steps: int  # T
+    iterations: int
+    prompts_per_iteration: int
+    rewards: int  # K
+    seed: int
 
     def rows(self, iteration: int, available: int) -> list[tuple[int, int]]:
-        """(pass, row) of this iteration's prompts: every pass over the file takes each row once, in a new order."""
-        each = self.config.train.prompts
-        places = range(iteration * each, (iteration + 1) * each)
-        order = {
-            turn: self._order(turn, available) for turn in {place // available for place in places}
-        }
-        return [
-            (place // available, order[place // available][place % available]) for place in places
-        ]
+        """(pass, row) of this iteration's prompts: each pass takes every row once, in a new order."""
+        each = self.prompts_per_iteration
+        orders: dict[int, list[int]] = {}
+        rows = []
+        for place in range(iteration * each, (iteration + 1) * each):
+            turn = place // available
+            if turn not in orders:
+                orders[turn] = self._order(turn, available)
+            rows.append((turn, orders[turn][place % available]))
+        return rows
 
-    def per_prompt(self, shape: Shape) -> Counts:
-        """The work that a shape makes for one prompt."""
-        tree = self.config.tree
-        return count(shape, tree.roots, tree.fraction, len(self.config.rewards))
+    @cached_property
+    def support(self) -> tuple[TreeSpec, ...]:
+        """Every tree that the run may grow."""
+        return self.algorithm.branching.support(self.steps)
+
+    def per_prompt(self, spec: TreeSpec) -> Counts:
+        """The work that a tree makes for one prompt."""
+        return count(spec, self.algorithm, self.rewards)
 
     def total(self, iterations: int | None = None) -> Counts:
         """The expected work of the run, or of its first `iterations`."""
-        span = self.config.train.iterations if iterations is None else iterations
+        span = self.iterations if iterations is None else iterations
         work = Counts()
-        for law, times in self._laws(span):
-            work += (
-                sum((self.per_prompt(shape) * chance for chance, shape in law), Counts()) * times
-            )
-        return work * self.config.train.prompts
+        for distribution, times in self.algorithm.branching.phases(self.steps, span):
+            work += self._expected(distribution) * times
+        return work * self.prompts_per_iteration
 
     def drawn(self, iterations: int) -> Counts:
-        """The work of the first `iterations` with the shapes that the seed draws: what a run must spend exactly."""
-        work = (self.per_prompt(self.shape(iteration)) for iteration in range(iterations))
-        return sum(work, Counts()) * self.config.train.prompts
-
-    def starts(self) -> dict[int, Shape]:
-        """Every shape that the run may meet, by the start of its window."""
-        met = [shape for law, _ in self._laws(self._horizon) for _, shape in law]
-        return {shape.start: shape for shape in sorted(met, key=lambda shape: shape.start)}
+        """The work of the first `iterations` with the trees that the seed draws."""
+        branching = self.algorithm.branching
+        work = Counts()
+        for iteration in range(iterations):
+            uniform = noise.generator(self.seed, Stream.SHAPE, iteration).random()
+            (spec,) = branching.specs(self.steps, iteration, uniform, (None,))
+            work += self.per_prompt(spec)
+        return work * self.prompts_per_iteration
 
     def table(self) -> dict[str, Any]:
         """Everything, as `treerl plan --json` prints it."""
-        config, iterations = self.config, max(self.config.train.iterations, 1)
-        mean = self.total(iterations) * (1 / (iterations * config.train.prompts))
-        by_start = [
-            {"start": start, **self.per_prompt(shape).plain()}
-            for start, shape in self.starts().items()
-        ]
+        iterations = max(self.iterations, 1)
+        prompts = self.prompts_per_iteration
+        mean = self.total(iterations) * (1 / (iterations * prompts))
+        by_start = []
+        for spec in sorted(self.support, key=lambda spec: spec.start):
+            by_start.append({"start": spec.start, **self.per_prompt(spec).plain()})
+        updates = self.algorithm.optimizer_steps * self.algorithm.ppo_epochs
+        per_iteration = {"prompts": prompts, **(mean * prompts).plain(), "optimizer_steps": updates}
+        run = {"iterations": self.iterations, **self.total().plain()}
         return {
-            "recipe": config.recipe,
+            "recipe": self.algorithm.name,
             "per_prompt": {**mean.plain(), "by_start": by_start},
-            "per_iteration": {
-                "prompts": config.train.prompts,
-                **(mean * config.train.prompts).plain(),
-                "optimizer_steps": config.train.updates,
-            },
-            "run": {
-                "iterations": config.train.iterations,
-                **self.total().plain(),
-                "optimizer_steps": config.train.iterations * config.train.updates,
-            },
+            "per_iteration": per_iteration,
+            "run": {**run, "optimizer_steps": self.iterations * updates},
         }
 
-    def _laws(self, iterations: int) -> list[tuple[Law, int]]:
-        """The laws of the first iterations, each with the number of consecutive iterations that it holds for."""
-        return [(law, len(list(same))) for law, same in groupby(map(self.law, range(iterations)))]
-
-    @property
-    def _horizon(self) -> int:
-        # long enough for a sliding window to have visited every start, whatever the length of the run
-        tree = self.config.tree
-        return max(self.config.train.iterations, tree.every * self.config.env.steps)
+    def _expected(self, distribution: Distribution) -> Counts:
+        work = Counts()
+        for probability, spec in distribution:
+            work += self.per_prompt(spec) * probability
+        return work
 
     def _order(self, turn: int, available: int) -> list[int]:
-        order: list[int] = (
-            noise.generator(self.config.seed, Purpose.PROMPTS, turn).permutation(available).tolist()
-        )
+        generator = noise.generator(self.seed, Stream.PROMPTS, turn)
+        order: list[int] = generator.permutation(available).tolist()
         return order

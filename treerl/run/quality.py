@@ -1,28 +1,46 @@
-"""Figures of pictures that no reward sees: when they move while the reward rises, the reward is being hacked."""
+"""Figures of images that no reward sees: when they move while the reward rises, it is being hacked."""
 
 import torch
 from torch import Tensor
 
 
 def quality(images: Tensor, group: Tensor) -> dict[str, float]:
-    """Means over pictures `[M, 3, H, W]` or videos `[M, F, 3, H, W]`; `group` `[M]` says which share a prompt.
+    """Means over images `[M, 3, H, W]` or videos `[M, F, 3, H, W]`; none of samples that are neither.
 
-    contrast: standard deviation of a picture's pixels. roughness: mean absolute difference of neighbouring pixels,
-    which grids and speckle raise. saturation: share of values at 0 or 1. diversity: root mean square distance between
-    two pictures of one prompt (left out where every prompt has only one). motion: mean absolute difference of
+    `group` `[M]` says which samples share a task. contrast: standard deviation of an image's pixels.
+    roughness: mean absolute difference of neighbouring pixels, which grids and speckle raise.
+    saturation: share of values at 0 or 1. diversity: root mean square distance between two samples
+    of one task (left out where every task has only one). motion: mean absolute difference of
     consecutive frames, of videos.
     """
+    if images.dim() not in (4, 5):
+        return {}
+    down = _step(images, -2)
+    across = _step(images, -1)
     figures = {
-        "contrast": images.flatten(-3).std(-1).mean(),
-        "roughness": (images.diff(dim=-2).abs().mean() + images.diff(dim=-1).abs().mean()) / 2,
+        "contrast": _contrast(images),
+        "roughness": (down + across) / 2,
         "saturation": ((images <= 0.002) | (images >= 0.998)).float().mean(),
     }
     if images.dim() == 5:
-        figures["motion"] = (
-            images.diff(dim=1).abs().mean() if images.shape[1] > 1 else images.new_zeros(())
-        )
-    sets = [images[group == one].flatten(1) for one in torch.unique(group).tolist()]
-    distances = [torch.pdist(flat).mean() / flat.shape[1] ** 0.5 for flat in sets if len(flat) > 1]
+        figures["motion"] = _step(images, 1)
+    distances = []
+    for row in torch.unique(group).tolist():
+        flat = images[group == row].flatten(1)
+        if len(flat) > 1:
+            distances.append(torch.pdist(flat).mean() / flat.shape[1] ** 0.5)
     if distances:
         figures["diversity"] = torch.stack(distances).mean()
     return {name: float(value) for name, value in figures.items()}
+
+
+def _step(images: Tensor, dimension: int) -> Tensor:
+    """Mean absolute difference of neighbours along a dimension; 0 where it has only one place."""
+    if images.shape[dimension] < 2:
+        return images.new_zeros(())
+    return images.diff(dim=dimension).abs().mean()
+
+
+def _contrast(images: Tensor) -> Tensor:
+    pixels = images.flatten(-3)
+    return pixels.std(-1).mean() if pixels.shape[-1] > 1 else images.new_zeros(())

@@ -1,267 +1,144 @@
-"""A run from beginning to end: load, evaluate, train, evaluate, and leave a folder that tells the story."""
+"""A run from beginning to end: evaluate, train, evaluate; whoever looks on does not change it."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import torch
-from rich.console import Console
-
-from treerl import registry
-from treerl.backbone import lora
-from treerl.backbone.contract import Backbone
-from treerl.config.schema import Config
-from treerl.engine import trainer
-from treerl.engine.env import PromptedEnv
-from treerl.engine.trainer import Step, Trainer
-from treerl.errors import InputError, Stopped, TreerlError
-from treerl.report import report
-from treerl.reward.build import found
-from treerl.reward.contract import Reward
-from treerl.run import folder as record, tasks as prompts
-from treerl.run.display import Display
-from treerl.run.evaluate import Evaluation, evaluate
-from treerl.run.plan import Counts, Plan
-from treerl.run.signals import Stop, watched
+from treerl.engine.trainer import Step
+from treerl.errors import NumericsError
+from treerl.run.evaluate import Evaluation
+from treerl.run.guard import Guard
+from treerl.run.plan import Counts
+from treerl.run.session import Session
 from treerl.run.watch import alarms
 
-_DROWNS = 0.95  # share of the variance
+
+class Listener:
+    """Looks on at a run; every method may be left out."""
+
+    def began(self, run: "Run") -> None:
+        """The run is about to begin."""
+
+    def evaluated(self, run: "Run", when: str, evaluation: Evaluation) -> None:
+        """Held-out tasks were drawn "before", "after" or at "iteration N"."""
+
+    def stepped(self, run: "Run", step: Step, row: dict[str, Any]) -> None:
+        """An iteration is done; `row` is what metrics.jsonl keeps of it."""
+
+    def alarmed(self, run: "Run", text: str) -> None:
+        """Something is wrong with the run, in words."""
+
+    def ended(self, run: "Run", error: BaseException | None) -> None:
+        """The run is over, or was ended by an error; called whatever happens."""
 
 
-@dataclass(frozen=True)
-class _Story:
-    """The run folder, and the manifest that grows in it."""
+@dataclass
+class Run:
+    """One training run of a session, with those who look on."""
 
-    folder: Path
-    manifest: dict[str, Any]
-    watch: dict[str, Reward] = field(default_factory=dict)  # rewards that are only watched
+    session: Session
+    listeners: Sequence[Listener] = ()
+    before: Evaluation | None = None
+    after: Evaluation | None = None
+    first: Step | None = None
+    last: Step | None = None
+    spent: Counts = field(default_factory=Counts)
+    seconds: dict[str, float] = field(default_factory=dict)  # by phase
+    alarms: list[str] = field(default_factory=list)
+    guard: Guard = field(default_factory=Guard)
 
-    def save(self) -> None:
-        record.write_json(self.folder / "manifest.json", self.manifest)
+    @property
+    def iterations(self) -> int:
+        """Iterations that are done."""
+        return self.session.trainer.iteration
+
+    def execute(self) -> None:
+        """Do all of it; an error ends it, after the listeners were told."""
+        error: BaseException | None = None
+        try:
+            for listener in self.listeners:
+                listener.began(self)
+            self._train()
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            for listener in self.listeners:
+                listener.ended(self, error)
+
+    def _train(self) -> None:
+        self.before = self._evaluate("before")
+        began = time.perf_counter()
+        for step in self.session.train():
+            seconds = time.perf_counter() - began
+            self.seconds["train"] = self.seconds.get("train", 0.0) + seconds
+            self._step(step, seconds)
+            began = time.perf_counter()
+        self.after = self._evaluate("after")
+        self._alarm(alarms_between(self.before, self.after), "after training")
+
+    def _step(self, step: Step, seconds: float) -> None:
+        self.first = self.first or step
+        self.last = step
+        self.spent += work_of(step)
+        row = {"iteration": step.iteration + 1, **step.metrics, "seconds": round(seconds, 3)}
+        when = f"iteration {step.iteration + 1}"
+        troubles = self.guard.look(step.metrics, len(step.tasks))
+        texts = self._alarm([trouble.text for trouble in troubles], when)
+        serious = [trouble.text for trouble in troubles if trouble.serious]
+        every = self.session.config.evaluate.every
+        if every and (step.iteration + 1) % every == 0 and self.before is not None:
+            evaluation = self._evaluate(when)
+            row["heldout"] = evaluation.summary()
+            texts += self._alarm(alarms_between(self.before, evaluation), when)
+        if texts:
+            row["alarms"] = texts
+        for listener in self.listeners:
+            listener.stepped(self, step, row)
+        if serious and self.session.config.train.guard == "stop":
+            raise NumericsError(f"train.guard: {when}: {'; '.join(serious)}")
+
+    def _evaluate(self, when: str) -> Evaluation:
+        with self.timed("evaluate"):
+            evaluation = self.session.evaluate()
+        for listener in self.listeners:
+            listener.evaluated(self, when, evaluation)
+        return evaluation
+
+    def _alarm(self, texts: list[str], when: str) -> list[str]:
+        texts = [f"{when}: {text}" for text in texts]
+        for text in texts:
+            self.alarms.append(text)
+            for listener in self.listeners:
+                listener.alarmed(self, text)
+        return texts
 
     @contextmanager
     def timed(self, phase: str) -> Iterator[None]:
+        """Adds the seconds inside to a phase."""
         began = time.perf_counter()
         try:
             yield
         finally:
-            seconds = self.manifest["seconds"]
-            seconds[phase] = round(seconds.get(phase, 0.0) + time.perf_counter() - began, 3)
+            self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - began
 
 
-def run(config: Config, console: Console) -> Path:
-    """Train as configured; the run folder. Stopped or failed runs leave their folder, report and adapter as well."""
-    if config.train.threads:
-        torch.set_num_threads(config.train.threads)
-    train, heldout = prompts.chosen(config)
-    plan, where = Plan(config), device(config)
-    story = _Story(record.choose(config), record.manifest(config, plan.table()["run"], where))
-    with watched() as stop, Display(console, config.train.iterations) as display:
-        if where.type == "cuda":
-            # cuDNN's attention breaks FLUX's backward (illegal memory access, seen with torch 2.11)
-            torch.backends.cuda.enable_cudnn_sdp(False)
-        with story.timed("load"):
-            rewards = found(config, [*train, *heldout])
-            story.watch.update({name: rewards.pop(name) for name in config.watch})
-            backbone, env = load(config, plan, where, rewards)
-            made = trainer.make(config, plan, backbone, env, stop.poll)
-        record.create(story.folder, config)
-        try:
-            _introduce(display, story, made, len(train), len(heldout))
-            _train(story, display, made, train, heldout, stop)
-            story.manifest["status"] = "done"
-        except TreerlError as error:
-            story.manifest["status"] = "interrupted" if isinstance(error, Stopped) else "failed"
-            story.manifest["error"] = str(error)
-            raise
-        finally:
-            _finish(story, display)
-    return story.folder
+def alarms_between(before: Evaluation, after: Evaluation) -> list[str]:
+    """Watched rewards that fell while the trained one rose."""
+    return alarms(before.watched, after.watched, after.total - before.total)
 
 
-def _train(
-    story: _Story, display: Display, made: Trainer, train: list[str], heldout: list[str], stop: Stop
-) -> None:
-    """Evaluate, iterate, evaluate; whatever ends it, the adapter of what was done is kept."""
-    config, before = made.config, _evaluate(story, display, made, heldout, "before")
-    record.samples(story.folder, before, None)
-    story.save()
-    last: Step | None = None
-    spent, steps = Counts(), 0
-    try:
-        for iteration in range(config.train.iterations):
-            began = time.perf_counter()
-            with story.timed("train"):
-                last = made.iterate(iteration, train)
-            spent, steps = spent + _work(last, len(config.rewards)), steps + config.train.updates
-            story.manifest["spent"] = {
-                "iterations": iteration + 1,
-                **spent.plain(),
-                "optimizer_steps": steps,
-            }
-            row = {
-                "iteration": iteration + 1,
-                **last.metrics,
-                "seconds": round(time.perf_counter() - began, 3),
-            }
-            row |= _between(story, display, made, heldout, iteration, before)
-            _warn(story, display, made, row, iteration)
-            record.append(story.folder / "metrics.jsonl", row)
-            display.iteration(row)
-    finally:
-        if last is not None:
-            _keep(story, display, made)
-            _draw_tree(story.folder, made, last, story.manifest["spent"]["iterations"])
-        story.manifest["spent"]["seconds"] = story.manifest["seconds"].get("train", 0.0)
-    after = _evaluate(story, display, made, heldout, "after")
-    _alarm(story, display, before, after, "after training")
-    record.samples(story.folder, before, after)
-
-
-def _keep(story: _Story, display: Display, made: Trainer) -> None:
-    if made.config.backbone.model == "random":
-        display.say(
-            "no checkpoint: a LoRA of random weights could be mistaken for one of the model"
-        )
-    else:
-        lora.save(made.backbone, story.folder / "checkpoints" / "last")
-
-
-def _evaluate(
-    story: _Story, display: Display, made: Trainer, heldout: list[str], when: str
-) -> Evaluation:
-    with story.timed("evaluate"):
-        found = _draw(made, heldout, story.watch)
-    summary = story.manifest["evaluation"][when] = found.summary()
-    seen = {f"{name} (watched)": value for name, value in summary["watched"].items()}
-    figures = {"reward": summary["reward"], **summary["measures"], **seen, **summary["quality"]}
-    text = "  ".join(f"{name} {value:.3f}" for name, value in figures.items())
-    display.say(f"held-out {when}: {text}  ({summary['samples']} pictures)")
-    return found
-
-
-def _draw(made: Trainer, heldout: list[str], watch: dict[str, Reward]) -> Evaluation:
-    config = made.config
-    env = made.env.walk(config.evaluate.steps or config.env.steps)
-    rows, samples = config.train.rows, config.evaluate.samples
-    return evaluate(env, heldout, samples, made.weight, config.seed, rows, made.poll, watch)
-
-
-def _between(
-    story: _Story,
-    display: Display,
-    made: Trainer,
-    heldout: list[str],
-    iteration: int,
-    before: Evaluation,
-) -> dict[str, Any]:
-    every = made.config.evaluate.every
-    if every == 0 or (iteration + 1) % every:
-        return {}
-    with story.timed("evaluate"):
-        found = _draw(made, heldout, story.watch)
-    return {
-        "heldout": found.summary(),
-        "alarms": _alarm(story, display, before, found, f"iteration {iteration + 1}"),
-    }
-
-
-def _alarm(
-    story: _Story, display: Display, before: Evaluation, after: Evaluation, when: str
-) -> list[str]:
-    """Whether a watched reward fell while the trained one rose; said, and kept in the manifest."""
-    found = [
-        f"{when}: {one}"
-        for one in alarms(before.watched, after.watched, after.score - before.score)
-    ]
-    story.manifest["alarms"].extend(found)
-    for one in found:
-        display.say(f"ALARM {one}")
-    return found
-
-
-def _warn(
-    story: _Story, display: Display, made: Trainer, row: dict[str, Any], iteration: int
-) -> None:
-    """Once, when one of several rewards drowns the others, or one keeps memory."""
-    found = made.env.warnings()
-    shares: dict[str, float] = row["reward_shares"]
-    name = max(shares, key=lambda one: shares[one])
-    if iteration == 0 and len(shares) > 1 and shares[name] > _DROWNS:
-        found.append(
-            f"reward {name} makes {shares[name]:.1%} of the variance: it drowns the others; mind the weights"
-        )
-    story.manifest["alarms"].extend(found)
-    for one in found:
-        display.say(f"WARNING {one}")
-
-
-def _work(step: Step, rewards: int) -> Counts:
-    done = step.metrics
-    leaves = done["leaves"]
+def work_of(step: Step) -> Counts:
+    """What an iteration cost."""
+    metrics = step.metrics
+    scored = int((~step.scores.isnan().any(1)).sum())
     return Counts(
-        done["forwards"], done["update_forwards"], done["edges"], leaves, leaves, leaves * rewards
+        sampling_forwards=metrics["sampling_forwards"],
+        update_forwards=metrics["update_forwards"],
+        edges=metrics["edges"],
+        leaves=metrics["leaves"],
+        decodes=scored,
+        reward_calls=scored * step.scores.shape[1],
     )
-
-
-def _draw_tree(folder: Path, made: Trainer, step: Step, iteration: int) -> None:
-    tree = step.tree
-    mine = tree.prompt[tree.leaves] == 0
-    if not bool(mine.any()):  # its trees were dropped
-        return
-    images = made.env.ask(step.prompts).decode(tree.at(tree.leaves[mine]))
-    record.tree(folder, iteration, step, images, (step.score @ made.weight)[mine])
-
-
-def _introduce(display: Display, story: _Story, made: Trainer, train: int, heldout: int) -> None:
-    config, total = made.config, story.manifest["plan"]
-    trainable = sum(parameter.numel() for parameter in made.parameters)
-    story.manifest["trainable_parameters"] = trainable
-    story.manifest["prompts"] = {"train": train, "heldout": heldout}
-    story.save()
-    rewards = ", ".join(f"{name} × {weight:g}" for name, weight in config.rewards.items())
-    display.say(
-        f"{config.backbone.name} ({config.backbone.model}) · {config.recipe} · reward {rewards} · "
-        f"{trainable:,} trainable weights ({config.train.weights}) · {train} training and {heldout} held-out prompts\n"
-        f"plan: {total['iterations']} iterations, {total['sampling_forwards']:,.0f} sampling and "
-        f"{total['update_forwards']:,.0f} update forwards expected · folder {story.folder}"
-    )
-
-
-def _finish(story: _Story, display: Display) -> None:
-    story.manifest["ended"] = record.now()
-    if story.manifest["status"] == "running":  # an error that is not one of ours
-        story.manifest["status"] = "failed"
-    story.save()
-    display.say(f"report: {report.write(story.folder)}")
-
-
-def load(
-    config: Config, plan: Plan, device: torch.device, rewards: dict[str, Reward]
-) -> tuple[Backbone, PromptedEnv]:
-    """The model, and the environment that its rewards and kernel make of it."""
-    backbone: Backbone = registry.load("backbones", config.backbone.name).load(
-        config.backbone, device
-    )
-    env: PromptedEnv = registry.load("envs", config.env.name).make(backbone, rewards, config)
-    for shape in plan.starts().values():
-        env.refuse_unsound(shape.stochastic)
-    return backbone, env
-
-
-def device(config: Config) -> torch.device:
-    """The device that the configuration names, tried; `InputError` when it cannot be used."""
-    name = config.backbone.device
-    found = torch.device(
-        ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
-    )
-    try:
-        torch.empty(1, device=found)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(
-            f"backbone.device: {name} cannot be used: {str(error).splitlines()[0]}"
-        ) from error
-    return found

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the first asks the run to end cleanly, the second ends it at once."""
+"""Ctrl-C, SIGTERM and a closed terminal: the first asks the run to end cleanly, the second ends it at once."""
 
 import signal
 from collections.abc import Iterator
@@ -7,34 +7,36 @@ from types import FrameType
 
 from treerl.errors import Stopped
 
-_WATCHED = (signal.SIGINT, signal.SIGTERM)
+STOPPING = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+)
 
 
-class Stop:
-    """Remembers that a signal came; `poll` raises `Stopped` at the next safe point."""
+class Interrupt:
+    """Remembers that a signal came; `check` raises `Stopped` at the next safe point."""
 
     def __init__(self) -> None:
         self._signal: int | None = None
 
-    def poll(self) -> None:
-        """Raise `Stopped` when a signal has come; called between two forwards, never inside an optimizer step."""
+    def check(self) -> None:
+        """Raise `Stopped` when a signal has come; called where stopping leaves nothing half done."""
         if self._signal is not None:
             raise Stopped(self._signal)
 
-    def arrived(self, number: int, frame: FrameType | None) -> None:
+    def handle(self, number: int, frame: FrameType | None) -> None:
         """The signal handler."""
         self._signal = number
-        for one in _WATCHED:  # a second signal does not wait
-            signal.signal(one, signal.SIG_DFL)
+        for stopping in STOPPING:  # a second signal does not wait
+            signal.signal(stopping, signal.SIG_DFL)
 
 
 @contextmanager
-def watched() -> Iterator[Stop]:
-    """While inside, signals set the returned `Stop`; the handlers are put back afterwards."""
-    stop = Stop()
-    before = {one: signal.signal(one, stop.arrived) for one in _WATCHED}
+def interruptible() -> Iterator[Interrupt]:
+    """While inside, signals set the returned `Interrupt`; the handlers are put back afterwards."""
+    interrupt = Interrupt()
+    before = {number: signal.signal(number, interrupt.handle) for number in STOPPING}
     try:
-        yield stop
+        yield interrupt
     finally:
-        for one, handler in before.items():
-            signal.signal(one, handler)
+        for number, handler in before.items():
+            signal.signal(number, handler)

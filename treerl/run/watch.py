@@ -1,9 +1,8 @@
-"""Rewards that are only watched: when they fall while the trained reward rises, the reward is being hacked."""
+"""Rewards that are only watched: when they fall while the trained reward rises, it is being hacked."""
 
-import torch
+import math
+
 from torch import Tensor
-
-from treerl.reward.contract import Reward, score
 
 CERTAIN = 3.0  # standard errors that a change must exceed
 ENOUGH = 20  # samples: of fewer, three standard errors say little
@@ -12,39 +11,32 @@ LARGE = (
 )
 
 
-def watched(
-    rewards: dict[str, Reward], images: Tensor, prompts: tuple[str, ...]
-) -> dict[str, Tensor]:
-    """The scores `[M]` of every watched reward."""
-    return {name: score(name, reward, images, prompts) for name, reward in rewards.items()}
-
-
 def alarms(before: dict[str, Tensor], after: dict[str, Tensor], gain: Tensor) -> list[str]:
-    """What fell, in words; `gain` `[M]` is the trained reward's change, sample by sample from the same noise.
+    """What fell, in words; `gain` `[M]` is the trained reward's change, sample by sample.
 
-    A watched reward must have fallen by more than CERTAIN standard errors of the paired differences and by more than
-    LARGE times its own spread over the samples before, while the trained reward rose by more than CERTAIN of its own.
+    A watched reward must have fallen by more than CERTAIN standard errors of the paired differences
+    and by more than LARGE times its own spread over the samples before, while the trained reward
+    rose by more than CERTAIN of its own.
     """
     if len(gain) < ENOUGH or _z(gain) <= CERTAIN:
         return []
-    found = []
+    texts = []
     for name, was in before.items():
-        fall, spread = was - after[name], float(was.std())
-        if _z(fall) > CERTAIN and float(fall.mean()) > LARGE * spread:
-            figures = f"{float(was.mean()):.4g} to {float(after[name].mean()):.4g} ({_z(fall):.1f} standard errors)"
-            found.append(
-                f"watched reward {name} fell from {figures} while the trained reward rose: it may be hacked"
+        fall = was - after[name]
+        if _z(fall) > CERTAIN and float(fall.mean()) > LARGE * float(was.std()):
+            start = float(was.mean())
+            end = float(after[name].mean())
+            texts.append(
+                f"watched reward {name} fell from {start:.4g} to {end:.4g} ({_z(fall):.1f} standard "
+                "errors) while the trained reward rose: it may be hacked"
             )
-    return found
+    return texts
 
 
 def _z(change: Tensor) -> float:
     """Mean over standard error; infinite for a change that is the same everywhere."""
-    mean, error = float(change.double().mean()), float(change.double().std()) / len(change) ** 0.5
-    return (
-        mean / error
-        if error > 0
-        else float(torch.tensor(mean).sign()) * float("inf")
-        if mean
-        else 0.0
-    )
+    mean = float(change.double().mean())
+    error = float(change.double().std()) / len(change) ** 0.5
+    if error > 0:
+        return mean / error
+    return math.copysign(math.inf, mean) if mean else 0.0

@@ -1,0 +1,75 @@
+"""A session: everything that a configuration names, made and fitted together, to be used from Python."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from treerl.backbone.contract import Backbone
+from treerl.backbone.env import BackboneEnv
+from treerl.config.schema import Config
+from treerl.engine import noise
+from treerl.engine.algorithm import Algorithm
+from treerl.engine.noise import Stream
+from treerl.engine.task import Task
+from treerl.engine.trainer import Step, Trainer
+from treerl.reward.rewards import Rewards
+from treerl.run.evaluate import Evaluation, evaluate
+from treerl.run.plan import Plan
+
+
+@dataclass(frozen=True)
+class Session:
+    """What `treerl.assemble` makes: train it, evaluate it, save it.
+
+    session = treerl.assemble({"train.iterations": 20})
+    for step in session.train():
+        print(step.metrics["reward"])
+    print(session.evaluate().summary())
+    """
+
+    config: Config
+    algorithm: Algorithm
+    plan: Plan
+    tasks: tuple[Task, ...]  # trained on
+    heldout: tuple[Task, ...]  # evaluated on
+    backbone: Backbone
+    env: BackboneEnv
+    rewards: Rewards
+    watched: Rewards | None
+    trainer: Trainer
+
+    def train(self, iterations: int | None = None) -> Iterator[Step]:
+        """Train on the tasks that the plan chooses, one step each; by default to the end of the plan."""
+        start = self.trainer.iteration
+        end = self.config.train.iterations if iterations is None else start + iterations
+        for iteration in range(start, end):
+            rows = self.plan.rows(iteration, len(self.tasks))
+            path = (self.config.seed, Stream.ROLLOUT, iteration)
+            keys = [noise.key(*path, turn, row) for turn, row in rows]
+            yield self.trainer.iterate([self.tasks[row] for _, row in rows], keys)
+
+    def evaluate(self, tasks: Sequence[Task | str] | None = None) -> Evaluation:
+        """Draw held-out tasks (or these) by the full-step ODE, and score them."""
+        chosen = self.heldout if tasks is None else tuple(Task.of(task) for task in tasks)
+        settings = self.config.evaluate
+        steps = settings.steps or self.config.env.steps
+        return evaluate(
+            self.env.with_steps(steps),
+            self.rewards,
+            chosen,
+            settings.samples_per_prompt,
+            self.watched,
+            self.config.seed,
+            self.config.train.micro_batch_size,
+            self.trainer.check_interrupt,
+        )
+
+    def save(self, folder: Path | str) -> None:
+        """Write what was trained, as `backbone.adapter` and `treerl export` read it."""
+        self.backbone.save(Path(folder))
+
+    def close(self) -> None:
+        """End the workers of rewards."""
+        self.rewards.close()
+        if self.watched is not None:
+            self.watched.close()
