@@ -86,6 +86,11 @@ class Plan:
         """Every tree that the run may grow."""
         return self.algorithm.branching.support(self.steps)
 
+    @property
+    def updates(self) -> int:
+        """Optimizer steps of an iteration."""
+        return self.algorithm.optimizer_steps * self.algorithm.ppo_epochs
+
     def per_prompt(self, spec: TreeSpec) -> Counts:
         """The work that a tree makes for one prompt."""
         return count(spec, self.algorithm, self.rewards)
@@ -116,14 +121,17 @@ class Plan:
         by_start = []
         for spec in sorted(self.support, key=lambda spec: spec.start):
             by_start.append({"start": spec.start, **self.per_prompt(spec).plain()})
-        updates = self.algorithm.optimizer_steps * self.algorithm.ppo_epochs
-        per_iteration = {"prompts": prompts, **(mean * prompts).plain(), "optimizer_steps": updates}
+        per_iteration = {
+            "prompts": prompts,
+            **(mean * prompts).plain(),
+            "optimizer_steps": self.updates,
+        }
         run = {"iterations": self.iterations, **self.total().plain()}
         return {
             "recipe": self.algorithm.name,
             "per_prompt": {**mean.plain(), "by_start": by_start},
             "per_iteration": per_iteration,
-            "run": {**run, "optimizer_steps": self.iterations * updates},
+            "run": {**run, "optimizer_steps": self.iterations * self.updates},
         }
 
     def _expected(self, distribution: Distribution) -> Counts:

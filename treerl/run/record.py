@@ -8,10 +8,107 @@ from typing import Any
 
 import torch
 
-from treerl.config.resolve import dump
+from treerl.config.schema import Config
 from treerl.engine.trainer import Step
-from treerl.errors import Stopped, TreerlError
+from treerl.errors import Stopped
 from treerl.run import checkpoints
 from treerl.run.evaluate import Evaluation
 from treerl.run.folder import Manifest, RunFolder, now
 from treerl.run.run import Listener, Run
+
+_PACKAGES = ("treerl", "torch", "diffusers", "transformers", "peft", "numpy", "safetensors")
+
+
+class Recorder(Listener):
+    """Writes the run folder; what was done so far stands there whatever ends the run."""
+
+    def __init__(self, folder: RunFolder, manifest: Manifest) -> None:
+        self.folder = folder
+        self.manifest = manifest
+        self._saved = 0  # iterations in the newest checkpoint
+
+    def began(self, run: Run) -> None:
+        session = run.session
+        parameters = session.trainer.optimizer.param_groups[0]["params"]
+        self.manifest.trainable_parameters = sum(tensor.numel() for tensor in parameters)
+        self.manifest.prompts = {"train": len(session.tasks), "heldout": len(session.heldout)}
+        self._write(run)
+
+    def evaluated(self, run: Run, when: str, evaluation: Evaluation) -> None:
+        if when in ("before", "after"):
+            self.manifest.evaluation[when] = evaluation.summary()
+            before = evaluation if run.before is None else run.before
+            self.folder.write_samples(before, evaluation if when == "after" else None)
+            self._write(run)
+
+    def stepped(self, run: Run, step: Step, row: dict[str, Any]) -> None:
+        self.folder.append_metrics(row)
+        if run.first is step:
+            self._draw_tree(run, "first", step)
+        every = run.session.config.train.save_every
+        if every and run.iterations % every == 0:
+            self._save(run)
+            self._write(run)
+
+    def ended(self, run: Run, error: BaseException | None) -> None:
+        manifest = self.manifest
+        manifest.ended = now()
+        manifest.status = _status(error)
+        manifest.error = None if error is None else str(error) or type(error).__name__
+        try:
+            self._save(run)
+            if run.last is not None and run.last is not run.first:
+                self._draw_tree(run, "last", run.last)
+        finally:
+            self._write(run)
+
+    def _save(self, run: Run) -> None:
+        """Keep what was trained, once an iteration; a LoRA of random weights is nobody's."""
+        if run.iterations > self._saved and not run.session.backbone.random_weights:
+            folder = self.folder.path / "checkpoints"
+            checkpoints.save(run.session.backbone, folder, run.iterations)
+            self._saved = run.iterations
+
+    def _draw_tree(self, run: Run, name: str, step: Step) -> None:
+        """The trees of the iteration's first task, with the images of their leaves."""
+        leaves = step.tree.task[step.tree.leaves] == 0
+        if bool(leaves.any()):  # else its trees were dropped
+            self.folder.write_tree(name, step, run.session.rewards.weights)
+
+    def _write(self, run: Run) -> None:
+        manifest = self.manifest
+        iterations = run.iterations
+        optimizer_steps = iterations * run.session.plan.updates
+        manifest.spent = {
+            "iterations": iterations,
+            **run.spent.plain(),
+            "optimizer_steps": optimizer_steps,
+            "seconds": round(run.seconds.get("train", 0.0), 3),
+        }
+        manifest.seconds = {name: round(value, 3) for name, value in run.seconds.items()}
+        manifest.alarms = list(run.alarms)
+        self.folder.write_manifest(manifest)
+
+
+def manifest_of(config: Config, plan: dict[str, Any], device: torch.device) -> Manifest:
+    """What is known when the run starts."""
+    name = str(device) if device.type == "cpu" else torch.cuda.get_device_name(device)
+    versions = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        versions[package] = version(package)
+    return Manifest(
+        treerl=version("treerl"),
+        command=[Path(sys.argv[0]).name, *sys.argv[1:]],
+        started=now(),
+        seed=config.seed,
+        versions=versions,
+        device=name,
+        threads=torch.get_num_threads(),
+        plan=plan,
+    )
+
+
+def _status(error: BaseException | None) -> str:
+    if error is None:
+        return "done"
+    return "interrupted" if isinstance(error, Stopped | KeyboardInterrupt) else "failed"

@@ -1,0 +1,150 @@
+"""Makes a session of a configuration: model, environment, rewards, algorithm and trainer."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from treerl import registry
+from treerl.backbone import lora
+from treerl.backbone.contract import Backbone
+from treerl.backbone.env import BackboneEnv, EnvSettings
+from treerl.backbone.lora import Trainable
+from treerl.config.algorithm import algorithm_of
+from treerl.config.resolve import resolve
+from treerl.config.schema import Config
+from treerl.engine.algorithm import Algorithm
+from treerl.engine.task import Task
+from treerl.engine.trainer import Trainer
+from treerl.errors import InputError
+from treerl.reward.build import build_rewards
+from treerl.reward.rewards import Rewards
+from treerl.run.plan import Plan
+from treerl.run.session import Session
+from treerl.run.tasks import read_tasks
+
+
+def assemble(
+    config: Config | Path | str | None = None,
+    settings: Mapping[str, object] | None = None,
+    allow_plugins: bool = False,
+) -> Session:
+    """A session of a run file, or of the defaults, with some settings changed by dotted path.
+
+        session = treerl.assemble("run.yaml", {"train.iterations": 20})
+
+    `InputError` names every setting that is wrong. Classes in files of your own, as in
+    `{"kernel": "./mine.py:Mine"}`, are run only where `allow_plugins` says so.
+    """
+    if not isinstance(config, Config):
+        file = None if config is None else Path(config)
+        config = resolve(file, settings or {}, [], allow_plugins)
+    elif settings:
+        raise InputError("assemble: expected settings with a run file only, got a Config and some")
+    return build(config)
+
+
+def build(config: Config, check_interrupt: Callable[[], None] = lambda: None) -> Session:
+    """The session that a configuration describes; whatever it lacks is said before it is loaded."""
+    algorithm = algorithm_of(config)
+    plan = plan_of(config, algorithm)
+    tasks, heldout = read_tasks(config)
+    device = device_of(config)
+    rewards, watched = _rewards(config, [*tasks, *heldout], check_interrupt)
+    backbone = _backbone(config, device)
+    backbone.validate_tasks([*tasks, *heldout])
+    env = _env(config, backbone, algorithm)
+    for spec in plan.support:
+        env.validate_stds(spec.stochastic)
+    optimizer = _optimizer(config, backbone, algorithm)
+    trainer = Trainer(
+        env=env,
+        rewards=rewards,
+        algorithm=algorithm,
+        optimizer=optimizer,
+        micro_batch_size=config.train.micro_batch_size,
+        seed=config.seed,
+        max_grad_norm=config.train.max_grad_norm,
+        reference=lambda: lora.reference(backbone),
+        check_interrupt=check_interrupt,
+    )
+    return Session(
+        config=config,
+        algorithm=algorithm,
+        plan=plan,
+        tasks=tuple(tasks),
+        heldout=tuple(heldout),
+        backbone=backbone,
+        env=env,
+        rewards=rewards,
+        watched=watched,
+        trainer=trainer,
+    )
+
+
+def plan_of(config: Config, algorithm: Algorithm) -> Plan:
+    """What the run of a configuration will do."""
+    return Plan(
+        algorithm=algorithm,
+        steps=config.env.steps,
+        iterations=config.train.iterations,
+        prompts_per_iteration=config.train.prompts_per_iteration,
+        rewards=len(config.rewards),
+        seed=config.seed,
+    )
+
+
+def device_of(config: Config) -> torch.device:
+    """The device that the configuration names, tried; `InputError` when it cannot be used."""
+    name = str(config.backbone.params.get("device", "auto"))
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"backbone.device: {name} cannot be used: {reason}") from error
+    if device.type == "cuda":
+        # cuDNN's attention breaks FLUX's backward (illegal memory access, seen with torch 2.11)
+        torch.backends.cuda.enable_cudnn_sdp(False)
+    return device
+
+
+def _backbone(config: Config, device: torch.device) -> Backbone:
+    family = registry.load("backbones", config.backbone.name)
+    settings = registry.settings("backbones", config.backbone.name, config.backbone.params)
+    backbone: Backbone = family.load(settings, device)
+    return backbone
+
+
+def _env(config: Config, backbone: Backbone, algorithm: Algorithm) -> BackboneEnv:
+    walk = config.env
+    settings = EnvSettings(
+        steps=walk.steps,
+        guidance=walk.guidance,
+        latent_dtype=walk.latent_dtype,
+        latent_device=walk.latent_device,
+        rows=config.train.micro_batch_size,
+    )
+    env: BackboneEnv = registry.load("envs", walk.name).make(backbone, algorithm.kernel, settings)
+    return env
+
+
+def _optimizer(config: Config, backbone: Backbone, algorithm: Algorithm) -> torch.optim.Optimizer:
+    train = config.train
+    trainable = Trainable(
+        train.trainable, train.lora_rank, train.lora_alpha, train.gradient_checkpointing
+    )
+    start = config.backbone.params.get("adapter")
+    parameters = lora.attach(
+        backbone,
+        trainable,
+        Path(start) if start else None,
+        config.seed,
+        keep_reference=algorithm.objective.needs_reference,
+    )
+    return torch.optim.AdamW(
+        parameters, lr=train.learning_rate, weight_decay=train.weight_decay, fused=True
+    )
