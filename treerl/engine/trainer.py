@@ -22,6 +22,10 @@ from treerl.engine.tree import Tree
 from treerl.errors import NumericsError, RewardError
 
 
+def _nothing() -> None:
+    return
+
+
 class Scorer(Protocol):
     """What the trainer asks of rewards; `treerl.Rewards` is one."""
 
@@ -68,7 +72,7 @@ class Trainer:
     seed: int = 0
     max_grad_norm: float = 1.0
     reference: Reference | None = None  # inside it, `env` is the reference policy
-    check_interrupt: Callable[[], None] = lambda: None  # called before every forward; may raise
+    check_interrupt: Callable[[], None] = _nothing  # called where stopping is clean; may raise
     iteration: int = 0  # of the next call
 
     def iterate(self, tasks: Sequence[Any], keys: Sequence[noise.Keys] | None = None) -> Step:
@@ -156,13 +160,15 @@ class Trainer:
         for _ in range(algorithm.ppo_epochs):
             for batches in losses.batches(generator):
                 self.optimizer.zero_grad(set_to_none=True)
-                update.append([(batch, self._backward(losses, batch)) for batch in batches])
+                # once the first step is taken, the iteration is finished: half of one is nobody's
+                check = self.check_interrupt if not update else _nothing
+                update.append([(batch, self._backward(losses, batch, check)) for batch in batches])
                 norms.append(self._optimizer_step())
         self.optimizer.zero_grad(set_to_none=True)
         return update_metrics(update, norms)
 
-    def _backward(self, losses: Losses, batch: Minibatch) -> Loss:
-        self.check_interrupt()
+    def _backward(self, losses: Losses, batch: Minibatch, check: Callable[[], None]) -> Loss:
+        check()
         loss = losses.loss(batch)
         expected = (len(batch.children),)
         if tuple(loss.value.shape) != expected:
