@@ -153,9 +153,9 @@ def _walk() -> dict[str, FieldInfo]:
 SECTIONS = _sections()  # by name: train, tree, ...
 _ALL = _walk()
 MAPPINGS = frozenset(["rewards", "watch"])  # of names to rewards
-PLUGINS = {
-    path: info.default.kind for path, info in _ALL.items() if isinstance(info.default, Plugin)
-}
+_PLUGINS = {path: info.default for path, info in _ALL.items() if isinstance(info.default, Plugin)}
+PLUGINS = {path: default.kind for path, default in _PLUGINS.items()}  # kinds by path
+DEFAULTS = {path: default.name for path, default in _PLUGINS.items()}  # names by path
 FIELDS = {path: info for path, info in _ALL.items() if path not in PLUGINS and path not in MAPPINGS}
 
 
