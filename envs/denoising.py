@@ -14,6 +14,7 @@ from treerl.engine.env import PromptedEnv
 from treerl.engine.grow import chunks
 from treerl.engine.kernel import ODE, Gaussian, Kernel, Table, refuse_unsound
 from treerl.engine.schedule import Schedule
+from treerl.engine.task import Task
 from treerl.engine.tree import State
 from treerl.errors import NumericsError
 from treerl.reward.contract import Reward
@@ -42,7 +43,7 @@ class Denoising(PromptedEnv):
     leaks: Leaks = field(default_factory=Leaks, repr=False)  # shared by all copies
     prompts: tuple[str, ...] = ()
     condition: Condition | None = None
-    memory: dict[str, Condition] = field(default_factory=dict, repr=False)  # shared by all copies
+    memory: dict[Task, Condition] = field(default_factory=dict, repr=False)  # shared by all copies
 
     @classmethod
     def make(cls, backbone: Backbone, rewards: dict[str, Reward], config: "Config") -> "Denoising":
@@ -59,8 +60,10 @@ class Denoising(PromptedEnv):
         )
 
     def ask(self, prompts: Sequence[str]) -> "Denoising":
-        condition = _encode(self.backbone, self.memory, prompts).to(self.device)
-        return replace(self, prompts=tuple(prompts), condition=condition)
+        tasks = [Task.of(prompt) for prompt in prompts]
+        condition = _encode(self.backbone, self.memory, tasks).to(self.device)
+        texts = tuple(task.prompt for task in tasks)
+        return replace(self, prompts=texts, condition=condition)
 
     def walk(self, steps: int) -> "Denoising":
         return replace(self, schedule=self.backbone.schedule(steps))
@@ -87,15 +90,13 @@ class Denoising(PromptedEnv):
         return torch.device("cpu") if self.store == "cpu" else self.device
 
     def initial(self, prompt: Tensor, noise: Tensor) -> State:
-        return State(self.backbone.initial(noise), torch.zeros_like(prompt), prompt)
+        x = self.backbone.initial(noise, self._rows(prompt))
+        return State(x, torch.zeros_like(prompt), prompt)
 
     def policy(self, state: State, stochastic: bool) -> Gaussian:
-        assert self.condition is not None, "ask() comes before policy()"
         time = self.schedule.time[state.step.cpu()].to(self.device)
         x = state.x.to(self.device)
-        prediction = self.backbone.predict(
-            x, time, self.condition.take(state.prompt.to(self.device)), self.guidance
-        )
+        prediction = self.backbone.predict(x, time, self._rows(state.prompt), self.guidance)
         table = self.table if stochastic else self._ode
         return table.gaussian(x, prediction, state.step)
 
@@ -109,7 +110,7 @@ class Denoising(PromptedEnv):
 
     def decode(self, state: State) -> Tensor:
         """The pictures `[M, 3, H, W]` or videos `[M, F, 3, H, W]` in [0, 1] of finished states, on the CPU."""
-        images = self._decoded(state.x, self.rows)
+        images = self._decoded(state, self.rows)
         good = torch.isfinite(images).flatten(1).all(1)
         if not bool(good.all()):
             row = int((~good).nonzero()[0])
@@ -117,19 +118,25 @@ class Denoising(PromptedEnv):
             raise NumericsError(f"decode: sample {row} is not finite (prompt {prompt!r})")
         return images
 
-    def _decoded(self, x: Tensor, rows: int) -> Tensor:
+    def _decoded(self, state: State, rows: int) -> Tensor:
         """Samples of finished latents, in halves and halves again where memory is short; none is left out."""
         try:
             with torch.no_grad():
-                parts = [
-                    self.backbone.decode(x[index.to(x.device)].to(self.device))[:real].cpu()
-                    for index, real in chunks(len(x), rows)
-                ]
+                parts = []
+                for index, real in chunks(len(state.x), rows):
+                    x = state.x[index.to(state.x.device)].to(self.device)
+                    condition = self._rows(state.prompt[index.to(state.prompt.device)])
+                    parts.append(self.backbone.decode(x, condition)[:real].cpu())
             return torch.cat(parts)
         except torch.OutOfMemoryError:
             if rows == 1:
                 raise
-        return self._decoded(x, rows // 2)
+        return self._decoded(state, rows // 2)
+
+    def _rows(self, prompt: Tensor) -> Condition:
+        """The condition of the prompts in rows `prompt` `[M]`."""
+        assert self.condition is not None, "ask() comes first"
+        return self.condition.take(prompt.to(self.device))
 
     def warnings(self) -> list[str]:
         return self.leaks.found()
@@ -146,7 +153,9 @@ class Denoising(PromptedEnv):
         return ODE().table(self.schedule)
 
 
-def _encode(backbone: Backbone, memory: dict[str, Condition], prompts: Sequence[str]) -> Condition:
+def _encode(
+    backbone: Backbone, memory: dict[Task, Condition], prompts: Sequence[Task]
+) -> Condition:
     wanted = dict.fromkeys(prompts)
     missing = [prompt for prompt in wanted if prompt not in memory]
     others = [prompt for prompt in memory if prompt not in wanted]  # oldest first

@@ -39,7 +39,16 @@ class Stopped(TreerlError):
         self.code = 128 + signal
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """The first line of an error of somebody else's, to be quoted in one of ours."""
     lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".") if lines else type(error).__name__
+    return printable(lines[0].rstrip(".")) if lines else type(error).__name__
+
+
+def printable(text: object, longest: int = 300) -> str:
+    """Text from outside as it may reach a terminal or a page: escaped, and not without end."""
+    shown = "".join(
+        letter if letter.isprintable() else ascii(letter)[1:-1]
+        for letter in str(text)[: longest + 1]
+    )
+    return shown if len(shown) <= longest else f"{shown[:longest]}..."

@@ -41,10 +41,12 @@ def is_file(name: str) -> bool:
 
 def load(kind: str, name: str) -> Any:
     """The class of that kind and name; `InputError` with the nearest name when there is none."""
-    found = _from_source(kind, name) if is_file(name) else _from_entry_point(kind, name)
-    contract = _resolve(CONTRACTS[kind])
+    found: Any = _from_source(kind, name) if is_file(name) else _from_entry_point(kind, name)
+    contract: Any = _resolve(CONTRACTS[kind])
     if not (isinstance(found, type) and issubclass(found, contract)):
         raise InputError(f"{kind}: {name}: expected a subclass of {CONTRACTS[kind]}, got {found!r}")
+    if kind == "backbones":
+        found.check_class()  # type: ignore[attr-defined]
     return found
 
 

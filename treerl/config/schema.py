@@ -1,11 +1,13 @@
 """The configuration: every setting with its type, its bounds and its default."""
 
+from dataclasses import fields
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
+from treerl.backbone.settings import BackboneSettings
 from treerl.config import rules
 from treerl.config.setting import (
     Bool,
@@ -43,13 +45,22 @@ class Backbone(Section):
     width: Int | None = Field(default=None, ge=8, le=16384, multiple_of=8)
     frames: Int | None = Field(default=None, ge=1, le=4096)  # of a video
     max_sequence_length: Int | None = Field(default=None, ge=1, le=65536)
-    negative: Text | None = None  # the negative prompt of guidance; null is the pipeline's own
-    train_unconditional: Bool = False  # gradient through the unconditional half of guidance too
+    negative_prompt: Text | None = (
+        None  # the negative prompt of guidance; null is the pipeline's own
+    )
+    cfg_grad: Bool = False  # gradient through the unconditional half of guidance too
     variant: Text | None = None  # of the weight files, such as fp16
-    decoder: Text | None = None  # an AutoencoderTiny (folder or hub id) to decode with
-    slicing: Bool = False  # decode one sample at a time
-    tiling: Bool = False  # decode in tiles, and videos in runs of frames
-    offload: Bool = True  # text encoders wait on the CPU
+    tiny_vae: Text | None = None  # an AutoencoderTiny (folder or hub id) to decode with
+    vae_slicing: Bool = False  # decode one sample at a time
+    vae_tiling: Bool = False  # decode in tiles, and videos in runs of frames
+    offload_text_encoders: Bool = True  # they wait on the CPU
+
+    def settings(self, family: type[BackboneSettings]) -> Any:
+        """What a backbone of that `Settings` is made of."""
+        names = {field.name for field in fields(family)}
+        return family(
+            **{name: getattr(self, name) for name in names if name in type(self).model_fields}
+        )
 
 
 class Env(Section):

@@ -123,7 +123,7 @@ class Trainer:
         policy = env.policy(parents, stochastic=True).take(owner)
         reference = None
         if self.config.objective.kl > 0:
-            with torch.no_grad(), lora.disabled(self.backbone):
+            with torch.no_grad(), lora.reference(self.backbone):
                 reference = env.policy(parents, stochastic=True).take(owner)
         edges = Edges(
             x=tree.at(batch.children).x.to(device),
@@ -150,8 +150,11 @@ def make(
 ) -> Trainer:
     """The trainer that the configuration describes; the denoiser gets its trainable weights here."""
     adapter = Path(config.backbone.adapter) if config.backbone.adapter else None
-    parameters = lora.attach(backbone, config.train, adapter, config.seed)
     t, a = config.train, config.advantage
+    trainable = lora.Trainable(t.weights, t.rank, t.alpha, t.checkpointing)
+    parameters = lora.attach(
+        backbone, trainable, adapter, config.seed, keep_reference=config.objective.kl > 0
+    )
     kinds = registry.load("weightings", a.weighting), registry.load("baselines", a.baseline)
     return Trainer(
         config=config,

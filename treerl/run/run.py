@@ -11,7 +11,6 @@ import torch
 from rich.console import Console
 
 from treerl import registry
-from treerl.backbone import lora
 from treerl.backbone.contract import Backbone
 from treerl.config.schema import Config
 from treerl.engine import trainer
@@ -122,12 +121,12 @@ def _train(
 
 
 def _keep(story: _Story, display: Display, made: Trainer) -> None:
-    if made.config.backbone.model == "random":
+    if made.backbone.random_weights:
         display.say(
             "no checkpoint: a LoRA of random weights could be mistaken for one of the model"
         )
     else:
-        lora.save(made.backbone, story.folder / "checkpoints" / "last")
+        made.backbone.save(story.folder / "checkpoints" / "last")
 
 
 def _evaluate(
@@ -243,9 +242,8 @@ def load(
     config: Config, plan: Plan, device: torch.device, rewards: dict[str, Reward]
 ) -> tuple[Backbone, PromptedEnv]:
     """The model, and the environment that its rewards and kernel make of it."""
-    backbone: Backbone = registry.load("backbones", config.backbone.name).load(
-        config.backbone, device
-    )
+    family = registry.load("backbones", config.backbone.name)
+    backbone: Backbone = family.load(config.backbone.settings(family.Settings), device)
     env: PromptedEnv = registry.load("envs", config.env.name).make(backbone, rewards, config)
     for shape in plan.starts().values():
         env.refuse_unsound(shape.stochastic)
