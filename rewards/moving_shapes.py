@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from treerl.backbone.contract import Medium
+from treerl.engine.task import Modality
 from treerl.reward.contract import Reward
 from treerl.toy.moving import DIRECTIONS, TRAVEL, Caption
 from treerl.toy.shapes import COLOURS, SHAPES
@@ -35,7 +35,7 @@ class Motion:
 class MovingShapes(Reward):
     """In [0, 1]: how well the frames match colour and shape, times how well the path matches the direction."""
 
-    takes: ClassVar[Medium] = "videos"
+    takes: ClassVar[Modality] = "videos"
 
     def __call__(self, videos: Tensor, prompts: Sequence[str]) -> Tensor:
         """Scores `[N]` of `[N, F, 3, H, W]`: near 1 for what the caption says, near 0 for one wrong attribute."""

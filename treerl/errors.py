@@ -40,20 +40,15 @@ class Stopped(TreerlError):
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of somebody else's error, to be quoted in one of ours."""
+    """The first line of an error of somebody else's, to be quoted in one of ours."""
     lines = str(error).strip().splitlines()
     return printable(lines[0].rstrip(".")) if lines else type(error).__name__
 
 
-def printable(text: str) -> str:
-    """Text from outside for a terminal: control characters and lone surrogates are spelled out."""
-    return "".join(letter if _harmless(letter) else ascii(letter)[1:-1] for letter in text)
-
-
-def _harmless(letter: str) -> bool:
-    code = ord(letter)
-    if code < 32:
-        return letter == "\n"
-    # C1 controls, and the marks that turn the direction of writing
-    hidden = 127 <= code < 160 or 0x202A <= code <= 0x202E or 0x2066 <= code <= 0x2069
-    return not hidden and not 0xD800 <= code < 0xE000
+def printable(text: object, longest: int = 300) -> str:
+    """Text from outside as it may reach a terminal or a page: escaped, and not without end."""
+    shown = "".join(
+        letter if letter.isprintable() else ascii(letter)[1:-1]
+        for letter in str(text)[: longest + 1]
+    )
+    return shown if len(shown) <= longest else f"{shown[:longest]}..."

@@ -44,8 +44,8 @@ def is_file(name: str) -> bool:
 
 def load(kind: str, name: str) -> Any:
     """The class of that kind and name; `InputError` with the nearest name when there is none."""
-    plugin = _from_source(kind, name) if is_file(name) else _from_entry_point(kind, name)
-    contract = _resolve(CONTRACTS[kind])
+    plugin: Any = _from_source(kind, name) if is_file(name) else _from_entry_point(kind, name)
+    contract: Any = _resolve(CONTRACTS[kind])
     if not (isinstance(plugin, type) and issubclass(plugin, contract)):
         what = printable(repr(plugin))
         raise InputError(f"{kind}: {name}: expected a subclass of {CONTRACTS[kind]}, got {what}")

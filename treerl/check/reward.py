@@ -7,16 +7,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from treerl.backbone.contract import Medium
 from treerl.check.finding import Finding, check, run
 from treerl.config.schema import Config
+from treerl.engine.task import Modality
 from treerl.errors import RewardError
 from treerl.reward.build import placed
 from treerl.reward.contract import Reward, score
 from treerl.run.tasks import builtin
 
-_SETS: dict[Medium, tuple[str, ...]] = {
-    "pictures": ("scenes", "shapes"),
+_SETS: dict[Modality, tuple[str, ...]] = {
+    "images": ("scenes", "shapes"),
     "videos": ("clips", "moving-shapes"),
 }
 _COUNT, _SIDE, _FRAMES = 5, 64, 5

@@ -16,7 +16,8 @@ def found(config: Config, prompts: Sequence[str]) -> dict[str, Reward]:
     """The rewards; whatever a run lacks, of model and rewards, is said at once."""
     missing = []
     try:
-        registry.load("backbones", config.backbone.name).find(config.backbone)
+        family = registry.load("backbones", config.backbone.name)
+        family.check_available(config.backbone.settings(family.Settings))
     except InputError as error:
         missing.append(str(error))
     try:
@@ -58,9 +59,9 @@ def scorers(config: Config, prompts: Sequence[str]) -> dict[str, Reward]:
     names = [*config.rewards, *config.watch]
     own = registry.reward_options(names, config.scoring.options)
     rewards = {name: placed(name, dict(own[name]), config) for name in names}
-    makes = registry.load("backbones", config.backbone.name).makes
+    makes = registry.load("backbones", config.backbone.name).modality
     for name, reward in rewards.items():
-        if (makes, reward.takes) == ("videos", "pictures"):
+        if (makes, reward.takes) == ("videos", "images"):
             rewards[name] = OverFrames(
                 reward, config.scoring.frames, config.scoring.over_frames == "min"
             )

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from treerl.backbone.contract import Medium
+from treerl.engine.task import Modality
 from treerl.errors import RewardError, TreerlError
 from treerl.reward.guard import guarded
 
@@ -16,7 +16,7 @@ from treerl.reward.guard import guarded
 class Reward(ABC):
     """Scores finished samples; a plug-in subclasses it and is constructed without arguments."""
 
-    takes: ClassVar[Medium] = "pictures"  # [N, 3, H, W]; "videos" are [N, F, 3, H, W]
+    takes: ClassVar[Modality] = "images"  # [N, 3, H, W]; "videos" are [N, F, 3, H, W]
 
     @abstractmethod
     def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:

@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from treerl.backbone.contract import Medium
+from treerl.engine.task import Modality
 from treerl.reward.contract import Reward
 
 
@@ -19,7 +19,7 @@ class OverFrames(Reward):
     frames: int
     worst: bool = False
 
-    takes: ClassVar[Medium] = "videos"
+    takes: ClassVar[Modality] = "videos"
 
     def __call__(self, videos: Tensor, prompts: Sequence[str]) -> Tensor:
         """Scores `[N]` of `[N, F, 3, H, W]`."""

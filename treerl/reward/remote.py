@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from treerl.backbone.contract import Medium
+from treerl.engine.task import Modality
 from treerl.errors import InputError, RewardError
 from treerl.reward import wire
 from treerl.reward.contract import Reward
@@ -28,9 +28,9 @@ class Remote(Reward):
             told = self._exchange("GET", "/health", b"", _ROOM)
         except RewardError as error:
             raise InputError(str(error)) from error
-        if told.get("takes") not in ("pictures", "videos"):
+        if told.get("takes") not in ("images", "videos"):
             raise InputError(f"{self.named}: {self.address} does not say what it scores")
-        self.takes: Medium = told["takes"]  # type: ignore[misc]
+        self.takes: Modality = told["takes"]  # type: ignore[misc]
 
     def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         """Scores `[N]`; NaN where the reward's own were not finite."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from treerl.backbone.contract import Medium
+from treerl.engine.task import Modality
 from treerl.errors import InputError, RewardError
 from treerl.reward import wire
 from treerl.reward.contract import Reward
@@ -31,7 +31,7 @@ class Worker(Reward):
         told = self._started()
         if "error" in told:
             raise InputError(str(told["error"]))
-        self.takes: Medium = told["takes"]  # type: ignore[misc]
+        self.takes: Modality = told["takes"]  # type: ignore[misc]
 
     def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         """Scores `[N]`; NaN where the reward's own were not finite."""
