@@ -19,12 +19,13 @@ from torch import Tensor
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from treerl import registry
-from treerl.backbone.contract import Medium
 from treerl.backbone.pipeline import Pipelined
 from treerl.config.resolve import resolve
 from treerl.config.schema import Config
 from treerl.engine import trainer
+from treerl.engine.task import Modality, Samples
 from treerl.reward.contract import Reward
+from treerl.reward.rewards import Rewards
 from treerl.run.plan import Plan
 from treerl.run.run import device, load
 from treerl.run.tasks import chosen
@@ -49,15 +50,16 @@ COLUMNS = "model | size | prompts x leaves | rows | load, s | iteration, s | 27 
 class Tower(Reward):
     """A vision tower of random weights: what a learned reward costs, without its judgement."""
 
-    def __init__(self, makes: Medium, where: torch.device, size: dict[str, int]) -> None:
-        self.takes = makes  # type: ignore[misc]
+    def __init__(self, makes: Modality, where: torch.device, size: dict[str, int]) -> None:
+        self.modality = makes
         self.device, self.side = where, size["image_size"]
         with where:
             self.tower = (
                 CLIPVisionModelWithProjection(CLIPVisionConfig(**size)).to(torch.bfloat16).eval()
             )
 
-    def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+    def __call__(self, samples: Samples) -> Tensor:
+        images = samples.images
         frames = (
             images[:, :: max(1, images.shape[1] // 4)] if images.dim() == 5 else images[:, None]
         )
@@ -83,10 +85,11 @@ def measure(config: Config, tower: dict[str, int]) -> str:
     if cuda:
         torch.backends.cuda.enable_cudnn_sdp(False)
         torch.cuda.reset_peak_memory_stats(where)
-    makes = registry.load("backbones", config.backbone.name).makes
+    is_video = registry.load("backbones", config.backbone.name).makes == "videos"
+    makes: Modality = "videos" if is_video else "images"
     began = time.perf_counter()
     scorer = Tower(makes, where, tower)
-    backbone, env = load(config, plan, where, {"tower": scorer})
+    backbone, env = load(config, plan, where, Rewards({"tower": scorer}))
     made = trainer.make(config, plan, backbone, env, lambda: None)
     loaded = time.perf_counter() - began
     steps = [timed(lambda number=number: made.iterate(number, texts), where) for number in range(2)]  # type: ignore[misc]
@@ -94,7 +97,8 @@ def measure(config: Config, tower: dict[str, int]) -> str:
     pictures = torch.rand(
         27, *((4,) if makes == "videos" else ()), 3, backbone.height, backbone.width
     )
-    level = min(timed(lambda: scorer(pictures, [""] * 27), where)[0] for _ in range(2))
+    samples = Samples.of(pictures, [""] * 27)
+    level = min(timed(lambda: scorer(samples), where)[0] for _ in range(2))
     seconds, metrics = steps[-1][0], steps[-1][1].metrics
     peak = torch.cuda.max_memory_allocated(where) / 2**30 if cuda else float("nan")
     b, size = config.backbone, "x".join(str(one) for one in backbone.shape)

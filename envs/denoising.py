@@ -16,9 +16,7 @@ from treerl.engine.kernel import ODE, Gaussian, Kernel, Table, refuse_unsound
 from treerl.engine.schedule import Schedule
 from treerl.engine.tree import State
 from treerl.errors import NumericsError
-from treerl.reward.contract import Reward
-from treerl.reward.failures import Policy
-from treerl.reward.leaks import Leaks
+from treerl.reward.rewards import Rewards
 
 if TYPE_CHECKING:
     from treerl.config.schema import Config
@@ -32,20 +30,18 @@ class Denoising(PromptedEnv):
 
     backbone: Backbone
     kernel: Kernel
-    rewards: dict[str, Reward]
+    rewards: Rewards
     schedule: Schedule
     storage_name: str
     store: str  # "device" or "cpu"
     guidance: float
     rows: int  # samples per forward and per decode
-    failing: Policy = field(default_factory=Policy)
-    leaks: Leaks = field(default_factory=Leaks, repr=False)  # shared by all copies
     prompts: tuple[str, ...] = ()
     condition: Condition | None = None
     memory: dict[str, Condition] = field(default_factory=dict, repr=False)  # shared by all copies
 
     @classmethod
-    def make(cls, backbone: Backbone, rewards: dict[str, Reward], config: "Config") -> "Denoising":
+    def make(cls, backbone: Backbone, rewards: Rewards, config: "Config") -> "Denoising":
         return cls(
             backbone=backbone,
             kernel=registry.build("kernels", config.kernel.name, config.kernel),
@@ -55,7 +51,6 @@ class Denoising(PromptedEnv):
             store=config.env.store,
             guidance=config.env.guidance,
             rows=config.train.rows,
-            failing=Policy(config.scoring.on_bad_reward, config.scoring.retries),
         )
 
     def ask(self, prompts: Sequence[str]) -> "Denoising":
@@ -100,12 +95,7 @@ class Denoising(PromptedEnv):
         return table.gaussian(x, prediction, state.step)
 
     def score(self, images: Tensor, prompt: Tensor) -> Tensor:
-        prompts = [self.prompts[row] for row in prompt.tolist()]
-        scores = []
-        for name, reward in self.rewards.items():
-            with self.leaks.watched(name):
-                scores.append(self.failing.rate(name, reward, images, prompts))
-        return torch.stack(scores, dim=1)
+        return self.rewards(self.samples(images, prompt))
 
     def decode(self, state: State) -> Tensor:
         """The pictures `[M, 3, H, W]` or videos `[M, F, 3, H, W]` in [0, 1] of finished states, on the CPU."""
@@ -130,9 +120,6 @@ class Denoising(PromptedEnv):
             if rows == 1:
                 raise
         return self._decoded(x, rows // 2)
-
-    def warnings(self) -> list[str]:
-        return self.leaks.found()
 
     def refuse_unsound(self, stochastic: tuple[bool, ...]) -> None:
         refuse_unsound(self.table, self.schedule, stochastic)

@@ -12,7 +12,7 @@ from torch import Tensor
 import treerl
 from treerl import registry
 from treerl.backbone import random_weights as architecture
-from treerl.backbone.contract import Backbone, Medium
+from treerl.backbone.contract import Backbone
 from treerl.backbone.pipeline import Pipelined
 from treerl.check import CHECKED
 from treerl.config import yamlfile
@@ -20,8 +20,10 @@ from treerl.config.resolve import resolve
 from treerl.config.schema import Config
 from treerl.engine import trainer
 from treerl.engine.kernel import refuse_unsound
+from treerl.engine.task import Modality, Samples
 from treerl.recipes import RECIPES
 from treerl.reward.contract import Reward
+from treerl.reward.rewards import Rewards
 from treerl.run.memory import memory
 from treerl.run.plan import Plan
 
@@ -46,11 +48,11 @@ PUBLISHED = {  # billions of weights of the denoiser, as the model cards and pap
 class Brightness(Reward):
     """A reward that needs no weights."""
 
-    def __init__(self, takes: Medium) -> None:
-        self.takes = takes  # type: ignore[misc]
+    def __init__(self, modality: Modality = "images") -> None:
+        self.modality = modality
 
-    def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
-        return images.flatten(1).mean(1)
+    def __call__(self, samples: Samples) -> Tensor:
+        return samples.images.flatten(1).mean(1)
 
 
 def family(name: str) -> type[Pipelined]:
@@ -79,9 +81,12 @@ def config(name: str, *sets: str) -> Config:
 def made(chosen: Config) -> trainer.Trainer:
     """A trainer of that configuration whose reward is brightness."""
     backbone: Backbone = family(chosen.backbone.name).load(chosen.backbone, CPU)
-    env = treerl.load("envs", "denoising").make(
-        backbone, {"brightness": Brightness(backbone.makes)}, chosen
+    scoring = chosen.scoring
+    modality: Modality = "videos" if backbone.makes == "videos" else "images"
+    rewards = Rewards(
+        {"brightness": Brightness(modality)}, {}, scoring.on_bad_reward, scoring.retries
     )
+    env = treerl.load("envs", "denoising").make(backbone, rewards, chosen)
     return trainer.make(chosen, Plan(chosen), backbone, env, lambda: None)
 
 

@@ -10,7 +10,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from treerl.engine import noise
-from treerl.engine.env import Env
+from treerl.engine.env import Env, PromptedEnv
 from treerl.engine.noise import Purpose
 from treerl.engine.tree import State
 
@@ -82,7 +82,7 @@ class DenoisingEnv(gymnasium.Env[Observation, Action]):
             info = {"log_prob": float(policy.log_prob(latent))} if stochastic else {}
             self._state = self._env.transition(state, latent)
             over = bool(self._env.terminal(self._state))
-            reward = float(self._env.reward(self._state).sum()) if over else 0.0
+            reward = self._reward(self._state) if over else 0.0
         return self._observe(), reward, over, False, info
 
     def snapshot(self) -> Snapshot:
@@ -93,6 +93,12 @@ class DenoisingEnv(gymnasium.Env[Observation, Action]):
         """Go back (or over) to a moment; the same actions then give the same episode."""
         self._state = snapshot.state
         return self._observe()
+
+    def _reward(self, state: State) -> float:
+        scores = self._env.reward(state)
+        if isinstance(self._env, PromptedEnv):
+            return float(self._env.rewards.total(scores))
+        return float(scores.sum())
 
     def _current(self) -> State:
         if self._state is None:

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from treerl.backbone.contract import Backbone
 from treerl.engine.kernel import Gaussian
+from treerl.engine.task import Samples, Task
 from treerl.engine.tree import State
-from treerl.reward.contract import Reward
+from treerl.reward.rewards import Rewards
 
 if TYPE_CHECKING:
     from treerl.config.schema import Config
@@ -71,16 +72,13 @@ class Env(ABC):
 class PromptedEnv(Env):
     """An environment made of a backbone and rewards, which takes its prompts as texts; what `envs` plug-ins are."""
 
-    rewards: dict[str, Reward]
-
-    def warnings(self) -> list[str]:
-        """What the environment noticed since it was last asked."""
-        return []
+    rewards: Rewards
+    prompts: tuple[str, ...]
 
     @classmethod
     @abstractmethod
     def make(
-        cls, backbone: Backbone, rewards: dict[str, Reward], config: "Config"
+        cls, backbone: Backbone, rewards: Rewards, config: "Config"
     ) -> "PromptedEnv":
         """The environment that the configuration describes."""
 
@@ -99,6 +97,11 @@ class PromptedEnv(Env):
     @abstractmethod
     def score(self, images: Tensor, prompt: Tensor) -> Tensor:
         """Scores `[M, K]` of decoded samples for the prompts in rows `prompt` `[M]`, float64 on the CPU."""
+
+    def samples(self, images: Tensor, prompt: Tensor) -> Samples:
+        """What rewards are shown: decoded samples, and the tasks of their rows `prompt` `[M]`."""
+        tasks = tuple(Task(self.prompts[row]) for row in prompt.tolist())
+        return Samples(images, tasks, prompt.to("cpu", torch.int64))
 
     def reward(self, state: State) -> Tensor:
         return self.score(self.decode(state), state.prompt)

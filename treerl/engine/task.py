@@ -3,10 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
+
+Modality = Literal["images", "videos"]  # [N, 3, H, W] or [N, F, 3, H, W], in [0, 1]
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from treerl.engine.objective import Edges, Loss, Objective
 from treerl.engine.tree import Tree
 from treerl.engine.weighting import Weighting
 from treerl.errors import NumericsError, RewardError
+from treerl.reward.rewards import Rewards
 from treerl.run.plan import Plan
 
 
@@ -57,7 +58,7 @@ class Trainer:
     @property
     def weight(self) -> Tensor:
         """The rewards' weights `[K]`."""
-        return torch.tensor(list(self.config.rewards.values()), dtype=torch.float64)
+        return self.env.rewards.weights
 
     def iterate(self, iteration: int, prompts: Sequence[str]) -> Step:
         """One iteration over the training prompts that the plan chooses."""
@@ -74,7 +75,7 @@ class Trainer:
         gained = advantages(tree, leaf, self.weighting, self.baseline, a.normalise, a.clip)
         update = self._update(env, tree, gained.advantage, iteration)
         metrics = {
-            **_measure(tree, score, self.weight, gained, config),
+            **_measure(tree, score, self.env.rewards, gained, config),
             "dropped_trees": dropped,
             **update,
         }
@@ -183,24 +184,26 @@ def _dropped(tree: Tree, score: Tensor) -> tuple[Tree, Tensor, int]:
     return tree.without(trees), score[~torch.isin(roots, trees)], len(trees)
 
 
-def _shares(tree: Tree, score: Tensor, weight: Tensor, config: Config) -> dict[str, Any]:
+def _shares(tree: Tree, score: Tensor, rewards: Rewards, config: Config) -> dict[str, Any]:
     """How much each reward varies within a prompt, and its share of the variance of what is trained on."""
     prompt = tree.prompt[tree.leaves]
     each = [score[prompt == one].var(0, unbiased=False) for one in torch.unique(prompt).tolist()]
     variance = torch.stack(each).mean(0)
     raw = config.scoring.combine == "raw"
-    part = weight.square() * (variance if raw else (variance > 0).double())
+    names = rewards.names
+    part = rewards.weights.square() * (variance if raw else (variance > 0).double())
     share = part / part.sum().clamp(min=1e-30)
     return {
-        "reward_spreads": dict(zip(config.rewards, variance.sqrt().tolist(), strict=True)),
-        "reward_shares": dict(zip(config.rewards, share.tolist(), strict=True)),
+        "reward_spreads": dict(zip(names, variance.sqrt().tolist(), strict=True)),
+        "reward_shares": dict(zip(names, share.tolist(), strict=True)),
     }
 
 
 def _measure(
-    tree: Tree, score: Tensor, weight: Tensor, gained: Advantages, config: Config
+    tree: Tree, score: Tensor, rewards: Rewards, gained: Advantages, config: Config
 ) -> dict[str, Any]:
-    total = score @ weight
+    names = rewards.names
+    total = rewards.total(score)
     prompt = tree.prompt[tree.leaves]
     spread = torch.stack(
         [total[prompt == one].std(unbiased=False) for one in torch.unique(prompt).tolist()]
@@ -210,9 +213,9 @@ def _measure(
         "reward_spread": float(spread),
         "rewards": {
             name: float(column.mean())
-            for name, column in zip(config.rewards, score.unbind(1), strict=True)
+            for name, column in zip(names, score.unbind(1), strict=True)
         },
-        **_shares(tree, score, weight, config),
+        **_shares(tree, score, rewards, config),
         "forwards": sum(tree.sizes[:-1]),
         "leaves": tree.sizes[-1],
         "start": int(tree.step[tree.edges].min()) - 1,

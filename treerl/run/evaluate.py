@@ -12,9 +12,8 @@ from treerl.engine.branching import ode
 from treerl.engine.env import PromptedEnv
 from treerl.engine.grow import grow, plant
 from treerl.engine.noise import Purpose
-from treerl.reward.contract import Reward
+from treerl.reward.rewards import Rewards
 from treerl.run.quality import quality
-from treerl.run.watch import watched
 
 
 @dataclass(frozen=True)
@@ -31,14 +30,18 @@ class Evaluation:
     def summary(self) -> dict[str, Any]:
         """The means, as the manifest keeps them."""
         return {
-            "reward": float(self.score.mean()),
-            "measures": {
-                name: float(value.double().mean()) for name, value in self.measures.items()
-            },
-            "watched": {name: float(value.double().mean()) for name, value in self.watched.items()},
+            "reward": mean(self.score),
+            "measures": {name: mean(value) for name, value in self.measures.items()},
+            "watched": {name: mean(value) for name, value in self.watched.items()},
             "quality": self.quality,
             "samples": len(self.prompts),
         }
+
+
+def mean(values: Tensor) -> float | None:
+    """The mean of the numbers that are there; None, as JSON has it, where there is none."""
+    numbers = values[torch.isfinite(values)].double()
+    return float(numbers.mean()) if len(numbers) else None
 
 
 def evaluate(
@@ -49,7 +52,7 @@ def evaluate(
     seed: int,
     rows: int,
     poll: Callable[[], None] = lambda: None,
-    watch: dict[str, Reward] | None = None,
+    watch: Rewards | None = None,
 ) -> Evaluation:
     """`samples` pictures of each prompt; the noise is a function of (seed, prompt's place, sample)."""
     env = env.ask(prompts)
@@ -58,12 +61,14 @@ def evaluate(
     state = tree.at(tree.leaves)
     images = env.decode(state)
     texts = tuple(prompts[row] for row in state.prompt.tolist())
-    measures = [reward.measures(images, texts) for reward in env.rewards.values()]
+    samples_drawn = env.samples(images, state.prompt)
     return Evaluation(
         prompts=texts,
         images=images,
-        score=env.score(images, state.prompt) @ weight,
-        measures={name: value for one in measures for name, value in one.items()},
-        watched=watched(watch or {}, images, texts),
+        score=env.rewards(samples_drawn) @ weight,
+        measures=env.rewards.measures(samples_drawn),
+        watched=dict(zip(watch.names, watch(samples_drawn).unbind(1), strict=True))
+        if watch
+        else {},
         quality=quality(images, state.prompt.to("cpu", torch.int64)),
     )

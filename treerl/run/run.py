@@ -19,12 +19,12 @@ from treerl.engine.env import PromptedEnv
 from treerl.engine.trainer import Step, Trainer
 from treerl.errors import InputError, Stopped, TreerlError
 from treerl.report import report
-from treerl.reward.build import found
-from treerl.reward.contract import Reward
+from treerl.reward.rewards import Rewards
 from treerl.run import folder as record, tasks as prompts
 from treerl.run.display import Display
 from treerl.run.evaluate import Evaluation, evaluate
 from treerl.run.plan import Counts, Plan
+from treerl.run.scorers import found
 from treerl.run.signals import Stop, watched
 from treerl.run.watch import alarms
 
@@ -37,7 +37,7 @@ class _Story:
 
     folder: Path
     manifest: dict[str, Any]
-    watch: dict[str, Reward] = field(default_factory=dict)  # rewards that are only watched
+    watch: list[Rewards] = field(default_factory=list)  # rewards that are only watched
 
     def save(self) -> None:
         record.write_json(self.folder / "manifest.json", self.manifest)
@@ -64,8 +64,8 @@ def run(config: Config, console: Console) -> Path:
             # cuDNN's attention breaks FLUX's backward (illegal memory access, seen with torch 2.11)
             torch.backends.cuda.enable_cudnn_sdp(False)
         with story.timed("load"):
-            rewards = found(config, [*train, *heldout])
-            story.watch.update({name: rewards.pop(name) for name in config.watch})
+            rewards, watch = found(config, [*train, *heldout], stop.poll)
+            story.watch.append(watch)
             backbone, env = load(config, plan, where, rewards)
             made = trainer.make(config, plan, backbone, env, stop.poll)
         record.create(story.folder, config)
@@ -78,6 +78,8 @@ def run(config: Config, console: Console) -> Path:
             story.manifest["error"] = str(error)
             raise
         finally:
+            rewards.close()
+            watch.close()
             _finish(story, display)
     return story.folder
 
@@ -138,16 +140,20 @@ def _evaluate(
     summary = story.manifest["evaluation"][when] = found.summary()
     seen = {f"{name} (watched)": value for name, value in summary["watched"].items()}
     figures = {"reward": summary["reward"], **summary["measures"], **seen, **summary["quality"]}
-    text = "  ".join(f"{name} {value:.3f}" for name, value in figures.items())
+    text = "  ".join(f"{name} {_figure(value)}" for name, value in figures.items())
     display.say(f"held-out {when}: {text}  ({summary['samples']} pictures)")
     return found
 
 
-def _draw(made: Trainer, heldout: list[str], watch: dict[str, Reward]) -> Evaluation:
+def _figure(value: float | None) -> str:
+    return "missing" if value is None else f"{value:.3f}"
+
+
+def _draw(made: Trainer, heldout: list[str], watch: list[Rewards]) -> Evaluation:
     config = made.config
     env = made.env.walk(config.evaluate.steps or config.env.steps)
     rows, samples = config.train.rows, config.evaluate.samples
-    return evaluate(env, heldout, samples, made.weight, config.seed, rows, made.poll, watch)
+    return evaluate(env, heldout, samples, made.weight, config.seed, rows, made.poll, *watch)
 
 
 def _between(
@@ -186,8 +192,8 @@ def _alarm(
 def _warn(
     story: _Story, display: Display, made: Trainer, row: dict[str, Any], iteration: int
 ) -> None:
-    """Once, when one of several rewards drowns the others, or one keeps memory."""
-    found = made.env.warnings()
+    """Once, when one of several rewards drowns the others."""
+    found: list[str] = []
     shares: dict[str, float] = row["reward_shares"]
     name = max(shares, key=lambda one: shares[one])
     if iteration == 0 and len(shares) > 1 and shares[name] > _DROWNS:
@@ -240,7 +246,7 @@ def _finish(story: _Story, display: Display) -> None:
 
 
 def load(
-    config: Config, plan: Plan, device: torch.device, rewards: dict[str, Reward]
+    config: Config, plan: Plan, device: torch.device, rewards: Rewards
 ) -> tuple[Backbone, PromptedEnv]:
     """The model, and the environment that its rewards and kernel make of it."""
     backbone: Backbone = registry.load("backbones", config.backbone.name).load(

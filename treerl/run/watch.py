@@ -3,20 +3,11 @@
 import torch
 from torch import Tensor
 
-from treerl.reward.contract import Reward, score
-
 CERTAIN = 3.0  # standard errors that a change must exceed
 ENOUGH = 20  # samples: of fewer, three standard errors say little
 LARGE = (
     0.25  # of the spread that the watched reward had before: smaller falls are not worth an alarm
 )
-
-
-def watched(
-    rewards: dict[str, Reward], images: Tensor, prompts: tuple[str, ...]
-) -> dict[str, Tensor]:
-    """The scores `[M]` of every watched reward."""
-    return {name: score(name, reward, images, prompts) for name, reward in rewards.items()}
 
 
 def alarms(before: dict[str, Tensor], after: dict[str, Tensor], gain: Tensor) -> list[str]:
@@ -25,13 +16,18 @@ def alarms(before: dict[str, Tensor], after: dict[str, Tensor], gain: Tensor) ->
     A watched reward must have fallen by more than CERTAIN standard errors of the paired differences and by more than
     LARGE times its own spread over the samples before, while the trained reward rose by more than CERTAIN of its own.
     """
+    gain = gain[torch.isfinite(gain)]
     if len(gain) < ENOUGH or _z(gain) <= CERTAIN:
         return []
     found = []
     for name, was in before.items():
-        fall, spread = was - after[name], float(was.std())
+        there = torch.isfinite(was) & torch.isfinite(after[name])
+        if int(there.sum()) < ENOUGH:
+            continue
+        was = was[there]
+        fall, spread = was - after[name][there], float(was.std())
         if _z(fall) > CERTAIN and float(fall.mean()) > LARGE * spread:
-            figures = f"{float(was.mean()):.4g} to {float(after[name].mean()):.4g} ({_z(fall):.1f} standard errors)"
+            figures = f"{float(was.mean()):.4g} to {float((was - fall).mean()):.4g} ({_z(fall):.1f} standard errors)"
             found.append(
                 f"watched reward {name} fell from {figures} while the trained reward rose: it may be hacked"
             )
