@@ -171,11 +171,11 @@ def test_a_signal_ends_the_run_with_report_and_adapter(
 def test_a_failing_reward_stops_the_run_by_name_with_code_6(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(
         "import torch\nfrom treerl.reward.contract import Reward\n\n\nclass Bad(Reward):\n"
-        "    def __call__(self, images, prompts):\n        return torch.full((len(prompts),), float('nan'))\n"
+        "    def __call__(self, samples):\n        return torch.full((len(samples),), float('nan'))\n"
     )
     words = ["--reward", "./mine.py:Bad", "--allow-plugins", "--output", "run"]
     done = treerl_run(tmp_path, "run", *words, *SMALL, code=6)
-    assert "reward ./mine.py:Bad: nan for sample 0" in done.stderr
+    assert "reward ./mine.py:Bad: no finite number (of float32) for sample 0" in done.stderr
     assert manifest(tmp_path / "run")["status"] == "failed"
 
 

@@ -22,6 +22,7 @@ from treerl.engine.kernel import ODE, FlowSDE
 from treerl.engine.schedule import Flow
 from treerl.engine.tree import Tree
 from treerl.errors import InputError
+from treerl.reward.rewards import Rewards
 
 PROMPTS = ["a red circle on the left", "a blue cross at the top", "a green square in the centre"]
 CPU = torch.device("cpu")
@@ -37,7 +38,7 @@ def backbone() -> PipelineBackbone:
 
 def environment(backbone: PipelineBackbone, *sets: str) -> PromptedEnv:
     config: Config = resolve(None, {}, list(sets))
-    rewards = {name: treerl.load("rewards", name)() for name in config.rewards}
+    rewards = Rewards({name: treerl.load("rewards", name)() for name in config.rewards})
     env: PromptedEnv = treerl.load("envs", "denoising").make(backbone, rewards, config)
     return env.ask(PROMPTS)
 

@@ -45,10 +45,21 @@ def first_line(error: BaseException) -> str:
     return printable(lines[0].rstrip(".")) if lines else type(error).__name__
 
 
-def printable(text: object, longest: int = 300) -> str:
-    """Text from outside as it may reach a terminal or a page: escaped, and not without end."""
-    shown = "".join(
-        letter if letter.isprintable() else ascii(letter)[1:-1]
-        for letter in str(text)[: longest + 1]
-    )
-    return shown if len(shown) <= longest else f"{shown[:longest]}..."
+def printable(text: object, limit: int = 300) -> str:
+    """Somebody else's text on one line: at most `limit` characters, control characters escaped."""
+    try:
+        words = " ".join(str(text)[: 4 * limit].split())
+    except Exception:  # an object whose own __str__ is broken
+        words = f"(a {type(text).__name__} without a text)"
+    letters = [
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+        for letter in words
+    ]
+    line = "".join(letters)
+    return line if len(line) <= limit else line[: limit - 3] + "..."
+
+
+def reason(error: BaseException) -> str:
+    """What an error of somebody else's says, with its kind, on one printable line."""
+    text = printable(error)
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

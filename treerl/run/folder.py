@@ -107,14 +107,19 @@ def samples(run: Path, before: Evaluation, after: Evaluation | None) -> None:
         entry: dict[str, Any] = {"prompt": before.prompts[row]}
         for name, one in (("before", before), ("after", after)):
             entry[name] = f"{name}-{number:03d}.png" if one else None
-            entry[f"{name}_score"] = float(one.score[row]) if one else None
+            entry[f"{name}_score"] = plain(one.score[row]) if one else None
             entry[f"{name}_right"] = (
-                float(one.measures["right"][row]) if one and "right" in one.measures else None
+                plain(one.measures["right"][row]) if one and "right" in one.measures else None
             )
             if one:
                 picture(run / "samples" / f"{name}-{number:03d}.png", one.images[row])
         rows.append(entry)
     write_json(run / "samples" / "samples.json", {"samples": rows})
+
+
+def plain(figure: Tensor) -> float | None:
+    """A figure as JSON has it: None where there is no number."""
+    return float(figure) if bool(torch.isfinite(figure)) else None
 
 
 def tree(run: Path, iteration: int, step: Step, images: Tensor, total: Tensor) -> None:
