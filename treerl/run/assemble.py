@@ -13,12 +13,13 @@ from treerl.backbone.env import BackboneEnv, EnvSettings
 from treerl.backbone.lora import Trainable
 from treerl.config.algorithm import algorithm_of
 from treerl.config.resolve import resolve
+from treerl.config.rewards import RewardSetting
 from treerl.config.schema import Config
 from treerl.engine.algorithm import Algorithm
 from treerl.engine.task import Task
 from treerl.engine.trainer import Trainer
 from treerl.errors import InputError
-from treerl.reward.build import build_rewards
+from treerl.reward.build import Scoring, build_rewards
 from treerl.reward.rewards import Rewards
 from treerl.run.plan import Plan
 from treerl.run.session import Session
@@ -51,7 +52,7 @@ def build(config: Config, check_interrupt: Callable[[], None] = lambda: None) ->
     plan = plan_of(config, algorithm)
     tasks, heldout = read_tasks(config)
     device = device_of(config)
-    rewards, watched = _rewards(config, [*tasks, *heldout], check_interrupt)
+    rewards, watched = _available(config, [*tasks, *heldout], check_interrupt)
     backbone = _backbone(config, device)
     backbone.validate_tasks([*tasks, *heldout])
     env = _env(config, backbone, algorithm)
@@ -97,7 +98,7 @@ def plan_of(config: Config, algorithm: Algorithm) -> Plan:
 
 def device_of(config: Config) -> torch.device:
     """The device that the configuration names, tried; `InputError` when it cannot be used."""
-    name = str(config.backbone.params.get("device", "auto"))
+    name = str(config.backbone.get("device", "auto"))
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -112,10 +113,46 @@ def device_of(config: Config) -> torch.device:
     return device
 
 
+def _available(
+    config: Config, tasks: list[Task], check_interrupt: Callable[[], None]
+) -> tuple[Rewards, Rewards | None]:
+    """The rewards, trained and watched; whatever a run lacks, of model and rewards, is said at once."""
+    missing = []
+    family = registry.load("backbones", config.backbone.name)
+    try:
+        family.check_available(config.backbone.build())
+    except InputError as error:
+        missing.append(str(error))
+    scoring = Scoring(**dict(config.scoring))
+    built: list[Rewards] = []
+    for path, settings in (("rewards", config.rewards), ("watch", config.watch)):
+        specs = {name: _spec(setting) for name, setting in settings.items()}
+        try:
+            rewards = build_rewards(specs, scoring, family.modality, check_interrupt)
+            built.append(rewards)
+            rewards.validate_tasks(tasks)
+        except InputError as error:
+            missing.append(str(error).replace("rewards.", f"{path}.", 1))
+    if missing:
+        for rewards in built:
+            rewards.close()
+        raise InputError("\n".join(missing))
+    return built[0], built[1] if config.watch else None
+
+
+def _spec(setting: RewardSetting) -> dict[str, Any]:
+    """A reward's setting as plain data; what is null is left to `scoring`."""
+    spec: dict[str, Any] = {"weight": setting.weight, **setting.plugin.params}
+    if setting.executor is not None:
+        spec["executor"] = setting.executor
+    if setting.timeout is not None:
+        spec["timeout"] = setting.timeout
+    return spec
+
+
 def _backbone(config: Config, device: torch.device) -> Backbone:
     family = registry.load("backbones", config.backbone.name)
-    settings = registry.settings("backbones", config.backbone.name, config.backbone.params)
-    backbone: Backbone = family.load(settings, device)
+    backbone: Backbone = family.load(config.backbone.build(), device)
     return backbone
 
 
@@ -137,7 +174,7 @@ def _optimizer(config: Config, backbone: Backbone, algorithm: Algorithm) -> torc
     trainable = Trainable(
         train.trainable, train.lora_rank, train.lora_alpha, train.gradient_checkpointing
     )
-    start = config.backbone.params.get("adapter")
+    start = config.backbone.get("adapter")
     parameters = lora.attach(
         backbone,
         trainable,
