@@ -7,16 +7,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from treerl import registry
 from treerl.check.finding import Finding, check, run
 from treerl.check.leaks import kept
 from treerl.config.schema import Config
 from treerl.engine.task import Modality, Samples, Task
 from treerl.errors import RewardError
-from treerl.reward.build import placed
+from treerl.reward.build import Scoring, placed
 from treerl.reward.call import measure, score, validate
 from treerl.reward.contract import Reward
-from treerl.run.scorers import scoring, spec
 from treerl.run.tasks import builtin
 
 _SETS: dict[Modality, tuple[str, ...]] = {
@@ -127,9 +125,11 @@ CHECKS = (contract, order, alone, deterministic, leaves_samples, measures, quick
 
 def findings(config: Config) -> Iterator[Finding]:
     """What the kit says of the rewards that a configuration names."""
-    options = registry.reward_options(list(config.rewards), config.scoring.options)
-    for name in config.rewards:
-        reward = placed(name, spec(options[name]), scoring(config))
+    scoring = Scoring(**dict(config.scoring))
+    for name, setting in config.rewards.items():
+        reward = placed(
+            name, {key: value for key, value in setting.spec().items() if key != "weight"}, scoring
+        )
         try:
             yield from run(CHECKS, subject(name, reward))
         finally:
@@ -138,7 +138,7 @@ def findings(config: Config) -> Iterator[Finding]:
 
 def _tasks(name: str, reward: Reward) -> list[Task]:
     for title in _SETS[reward.modality]:
-        tasks = [Task(text) for text in builtin(title)[0][:_COUNT]]
+        tasks = builtin(title)[0][:_COUNT]
         try:
             validate(name, reward, tasks)
         except Exception:

@@ -76,8 +76,8 @@ def plain(value: Any) -> Any:
     if isinstance(value, Plugin):
         return {"name": value.name, **value.params}
     if isinstance(value, RewardSetting):
-        settings = {"weight": value.weight, "executor": value.executor, "timeout": value.timeout}
-        return {**settings, **value.plugin.params}
+        spec = value.spec()
+        return value.weight if list(spec) == ["weight"] else spec
     if isinstance(value, Mapping):
         return {name: plain(inner) for name, inner in value.items()}
     return list(value) if isinstance(value, tuple) else value

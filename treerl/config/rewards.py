@@ -31,9 +31,15 @@ class RewardSetting:
     """A reward by name: its weight, where it runs, and its own parameters."""
 
     plugin: Plugin
-    weight: float = 1.0
+    weight: float | None = 1.0  # None of one that is only watched
     executor: str | None = None
     timeout: float | None = None
+
+    def spec(self) -> dict[str, Any]:
+        """The setting as `treerl.reward.build` reads it; what is null is left to `scoring`."""
+        runs = {"weight": self.weight, "executor": self.executor, "timeout": self.timeout}
+        named = {name: value for name, value in runs.items() if value is not None}
+        return {**named, **self.plugin.params}
 
 
 def _reward_settings(weighed: bool) -> BeforeValidator:
@@ -72,7 +78,7 @@ def _reward_setting(name: str, value: object, weighed: bool, allowed: bool) -> R
     common = Weighed if weighed else Runs
     own = {key: inner for key, inner in value.items() if key not in common.model_fields}
     runs = {key: inner for key, inner in value.items() if key in common.model_fields}
-    checked = check_section(common, runs)
+    checked = {"weight": None, **check_section(common, runs)}
     params = check_params("rewards", name, own)
     return RewardSetting(Plugin("rewards", name, params), **checked)
 

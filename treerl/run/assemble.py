@@ -13,7 +13,6 @@ from treerl.backbone.env import BackboneEnv, EnvSettings
 from treerl.backbone.lora import Trainable
 from treerl.config.algorithm import algorithm_of
 from treerl.config.resolve import resolve
-from treerl.config.rewards import RewardSetting
 from treerl.config.schema import Config
 from treerl.engine.algorithm import Algorithm
 from treerl.engine.task import Task
@@ -126,7 +125,7 @@ def _available(
     scoring = Scoring(**dict(config.scoring))
     built: list[Rewards] = []
     for path, settings in (("rewards", config.rewards), ("watch", config.watch)):
-        specs = {name: _spec(setting) for name, setting in settings.items()}
+        specs = {name: setting.spec() for name, setting in settings.items()}
         try:
             rewards = build_rewards(specs, scoring, family.modality, check_interrupt)
             built.append(rewards)
@@ -138,16 +137,6 @@ def _available(
             rewards.close()
         raise InputError("\n".join(missing))
     return built[0], built[1] if config.watch else None
-
-
-def _spec(setting: RewardSetting) -> dict[str, Any]:
-    """A reward's setting as plain data; what is null is left to `scoring`."""
-    spec: dict[str, Any] = {"weight": setting.weight, **setting.plugin.params}
-    if setting.executor is not None:
-        spec["executor"] = setting.executor
-    if setting.timeout is not None:
-        spec["timeout"] = setting.timeout
-    return spec
 
 
 def _backbone(config: Config, device: torch.device) -> Backbone:
