@@ -13,8 +13,8 @@ from torch import Tensor
 class Task:
     """One row of a prompt file; a line of text is the task with a prompt alone.
 
-    Backbones encode tasks, rewards see them. Equal tasks are interchangeable, so that a backbone may
-    encode each of them once.
+    Backbones encode tasks, rewards see them. Equal tasks are interchangeable, so that a backbone
+    may encode each of them once.
     """
 
     prompt: str
