@@ -15,8 +15,8 @@ Modality = Literal["images", "videos"]
 class Task:
     """One row of a prompt file; a line of text is the task with a prompt alone.
 
-    Backbones encode tasks, rewards see them. Equal tasks are interchangeable, so that a backbone may
-    encode each of them once.
+    Backbones encode tasks, rewards see them. Equal tasks are interchangeable, so that a backbone
+    may encode each of them once.
     """
 
     prompt: str
