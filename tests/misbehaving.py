@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 from treerl.engine.task import Samples
 from treerl.reward.contract import Reward
 
+FILE = Path(__file__)
 GOOD = 0.5
 
 

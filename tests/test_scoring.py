@@ -12,6 +12,7 @@ import pytest
 import torch
 from misbehaving import BEHAVIOURS, GOOD, Misbehaving
 
+from treerl import registry
 from treerl.engine.task import Samples, Task
 from treerl.errors import InputError, RewardError
 from treerl.reward.build import Scoring, build_rewards
@@ -138,7 +139,8 @@ def gone(pid: int) -> bool:
 def test_a_worker_dies_with_its_run_even_when_it_hangs(behaviour: str) -> None:
     code = (
         "import os, signal, threading, torch\n"
-        "from treerl.engine.task import Samples\n"
+        "from treerl import registry
+from treerl.engine.task import Samples\n"
         "from treerl.reward.worker import Worker\n"
         f"worker = Worker({NAME!r}, {{}}, 60.0)\n"
         f"samples = Samples.of(torch.zeros(1, 3, 8, 8), [{behaviour!r}])\n"
@@ -195,7 +197,7 @@ def test_tasks_measures_and_validation_travel_everywhere(executor: str, tmp_path
     ]
     samples = Samples(IMAGES[:2], tuple(tasks), torch.tensor([4, 6]))
     name = f"{FILE}:Telling"
-    with Server("t", build_rewards({name: 1.0}).scorers[name], "127.0.0.1", 0, None) as server:
+    with Server("t", registry.build_reward(name, {}), "127.0.0.1", 0, None) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         place = f"http://127.0.0.1:{server.port}" if executor == "remote" else executor
         rewards = build_rewards({name: {"executor": place, "timeout": 20.0}})

@@ -1,7 +1,10 @@
 """Memory and files that a reward keeps from call to call: a slope over many calls, not one reading."""
 
+import ctypes
 import gc
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -38,17 +41,18 @@ def kept(name: str, scorer: Scorer, samples: Samples) -> list[Kept] | None:
     """
     rows: list[dict[str, float]] = []
     end = monotonic() + PATIENCE
-    while len(rows) < CALLS and monotonic() < end:
-        score(name, scorer, Samples(samples.images.clone(), samples.tasks, samples.group))
-        gc.collect()
-        rows.append(_held())
+    with _frozen():
+        while len(rows) < CALLS and monotonic() < end:
+            score(name, scorer, Samples(samples.images.clone(), samples.tasks, samples.group))
+            gc.collect()
+            rows.append(_held())
     if len(rows) < ENOUGH or not rows[0]:
         return None
     late = rows[min(WARM_UP, len(rows) - WARM_UP) :]
     leaks = []
-    for what, limit in _LIMITS.items():
+    for what in rows[0]:
         median, least = slope(np.array([row[what] for row in late]))
-        if least > limit:
+        if least > _LIMITS[what]:
             leaks.append(Kept(what, median, least))
     return leaks
 
@@ -66,16 +70,31 @@ def slope(series: "np.ndarray[tuple[int], np.dtype[np.float64]]") -> tuple[float
     return float(np.median(slopes)), float(slopes[lower])
 
 
-def _held() -> dict[str, float]:
-    """What this process holds; nothing where the system does not say."""
+@contextmanager
+def _frozen() -> Iterator[None]:
+    """While inside, collecting garbage looks at new objects alone, which takes no time."""
+    gc.collect()
+    gc.freeze()
     try:
-        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-        files = len(os.listdir("/proc/self/fd"))
-    except OSError:
-        return {}
-    device = torch.cuda.memory_allocated() if torch.cuda.is_available() else 0
-    return {
-        "MiB of memory": pages * os.sysconf("SC_PAGE_SIZE") / 2**20,
-        "MiB of GPU memory": device / 2**20,
-        "open files": float(files),
-    }
+        yield
+    finally:
+        gc.unfreeze()
+
+
+def _held() -> dict[str, float]:
+    """What this process holds; what the system does not say is left out.
+
+    Memory is read after the allocator has given back its free pages, without which a busy machine's
+    threads look like a leak.
+    """
+    held = {}
+    try:
+        held["open files"] = float(len(os.listdir("/proc/self/fd")))
+        ctypes.CDLL(None).malloc_trim(0)
+        pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[1]
+        held["MiB of memory"] = int(pages) * os.sysconf("SC_PAGE_SIZE") / 2**20
+    except (OSError, AttributeError):  # no /proc, or no malloc_trim
+        pass
+    if torch.cuda.is_available():
+        held["MiB of GPU memory"] = torch.cuda.memory_allocated() / 2**20
+    return held

@@ -2,6 +2,7 @@
 
 import math
 import signal
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -93,8 +94,9 @@ def _called(name: str, work: Callable[[], T], where: str) -> T:
 
 
 def _interrupts() -> bool:
-    """Whether Ctrl-C raises KeyboardInterrupt, as it does outside a run."""
-    return signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    """Whether Ctrl-C raises KeyboardInterrupt here, as it does outside a run."""
+    main = threading.current_thread() is threading.main_thread()
+    return main and signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def _column(named: str, value: object, count: int) -> Tensor:
