@@ -27,7 +27,7 @@ class Trainable:
 
 @runtime_checkable
 class Checkpointing(Protocol):
-    """A module that can compute its activations anew in the backward pass; diffusers' models are."""
+    """A module that can compute its activations anew in the backward pass, as diffusers' do."""
 
     def enable_gradient_checkpointing(self) -> None: ...
 
