@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from treerl.backbone.files import read_json, refuse_pointer, refuse_tensors
+from treerl.backbone.files import boundary, read_json, refuse_pointer, refuse_tensors
 from treerl.errors import InputError, first_line, printable
 
 LIBRARIES = ("diffusers", "transformers")
@@ -64,13 +64,14 @@ def load_network(kind: Any, folder: Path, what: str, variant: str | None, **opti
     """A network from a folder; `InputError` names the tensors that do not fit."""
     if _of_transformers(kind):
         options["ignore_mismatched_sizes"] = True  # so that it tells their names
-    network, info = kind.from_pretrained(
-        folder,
-        variant=variant_of(folder, variant),
-        use_safetensors=True,
-        output_loading_info=True,
-        **options,
-    )
+    with boundary(what):
+        network, info = kind.from_pretrained(
+            folder,
+            variant=variant_of(folder, variant),
+            use_safetensors=True,
+            output_loading_info=True,
+            **options,
+        )
     foreign = [name for name in info["unexpected_keys"] if not _HARMLESS.fullmatch(name)]
     shapes = [key if isinstance(key, str) else key[0] for key in info["mismatched_keys"]]
     refuse_tensors(what, sorted(info["missing_keys"]), sorted(foreign), sorted(shapes))

@@ -54,6 +54,7 @@ def load(family: "Family", settings: PipelineSettings, device: torch.device) -> 
     with boundary(what):
         folder = _folder(family, settings)
         components.check_folder(folder, kinds, what)
+        _refuse_other_denoisers(family, kinds, what)
         index = read_json(folder / INDEX, what)
         parts: dict[str, Any] = _unused(index)
         for name, kind in kinds.items():
@@ -62,9 +63,7 @@ def load(family: "Family", settings: PipelineSettings, device: torch.device) -> 
                 parts[name] = components.load_network(
                     kind, folder / name, about, settings.variant, dtype=dtype
                 )
-        pipeline = pipeline_class(family).from_pretrained(folder, dtype=dtype, **parts)
-        _refuse_other_denoisers(family, parts, what)
-        return pipeline
+        return pipeline_class(family).from_pretrained(folder, dtype=dtype, **parts)
 
 
 def footprint(family: "Family", settings: PipelineSettings) -> Footprint:
@@ -199,14 +198,14 @@ def _on_meta(family: "Family", settings: PipelineSettings, folder: Path, what: s
     return pipeline_class(family).from_pretrained(folder, **parts)
 
 
-def _refuse_other_denoisers(family: "Family", parts: dict[str, Any], what: str) -> None:
+def _refuse_other_denoisers(family: "Family", kinds: dict[str, type], what: str) -> None:
     """A denoiser of another class than the pipeline is written for would be driven wrongly."""
     expected = inspect.get_annotations(pipeline_class(family).__init__)
     for name in family.denoiser_names:
         kind = expected.get(name)
-        if isinstance(kind, type) and name in parts and not isinstance(parts[name], kind):
+        if isinstance(kind, type) and name in kinds and not issubclass(kinds[name], kind):
             raise InputError(
-                f"{what}: {name}: expected a {kind.__name__}, it is a {type(parts[name]).__name__}"
+                f"{what}: {name}: expected a {kind.__name__}, it is a {kinds[name].__name__}"
             )
 
 
