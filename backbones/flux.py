@@ -12,7 +12,7 @@ from treerl.engine.schedule import Flow
 
 
 class Flux(PipelineBackbone):
-    """A `FluxPipeline`; latents are packed, two by two, into a row of tokens `[H/16 · W/16, 64]`."""
+    """A `FluxPipeline`; latents are packed, two by two, into tokens `[H/16 · W/16, 64]`."""
 
     name = "flux"
     title = "FLUX.1"
@@ -46,12 +46,11 @@ class Flux(PipelineBackbone):
         )
 
     def network(self, x: Tensor, time: Tensor, condition: Condition, guidance: float) -> Tensor:
-        transformer, text = self.pipeline.transformer, condition["text"]
-        strength = (
-            torch.full((len(x),), guidance, device=x.device)
-            if transformer.config.guidance_embeds
-            else None
-        )
+        transformer = self.pipeline.transformer
+        text = condition["text"]
+        strength = None
+        if transformer.config.guidance_embeds:
+            strength = torch.full((len(x),), guidance, device=x.device)
         velocity: Tensor = transformer(
             hidden_states=x,
             timestep=time,
@@ -67,14 +66,14 @@ class Flux(PipelineBackbone):
         return velocity
 
     def vae_decode(self, x: Tensor) -> Tensor:
-        vae = self.pipeline.vae
-        latents = self.pipeline._unpack_latents(
+        return super().vae_decode(self._unpacked(x))
+
+    def _unpacked(self, x: Tensor) -> Tensor:
+        """Tokens `[M, R · C, 64]` as latents of rows and columns."""
+        latents: Tensor = self.pipeline._unpack_latents(
             x, self.height, self.width, self.pipeline.vae_scale_factor
         )
-        images: Tensor = vae.decode(
-            latents / vae.config.scaling_factor + vae.config.shift_factor, return_dict=False
-        )[0]
-        return images
+        return latents
 
     @property
     def _rows(self) -> int:

@@ -1,4 +1,4 @@
-"""HunyuanVideo (rectified flow video): Llama reads the prompt inside a template, and guidance is embedded."""
+"""HunyuanVideo (rectified flow video): Llama reads the prompt in a template; embedded guidance."""
 
 from collections.abc import Mapping
 
@@ -26,17 +26,18 @@ class HunyuanVideo(PipelineBackbone):
 
     @property
     def size_multiple(self) -> tuple[int, int]:
-        patch = self.pipeline.transformer.config.patch_size
-        return (
-            self.pipeline.vae_scale_factor_spatial * patch,
-            self.pipeline.vae_scale_factor_temporal,
+        pixels = (
+            self.pipeline.vae_scale_factor_spatial * self.pipeline.transformer.config.patch_size
         )
+        return pixels, self.pipeline.vae_scale_factor_temporal
 
     @property
     def shape(self) -> tuple[int, ...]:
-        unit, span = self.pipeline.vae_scale_factor_spatial, self.pipeline.vae_scale_factor_temporal
-        channels = self.pipeline.transformer.config.in_channels
-        return channels, (self.frames - 1) // span + 1, self.height // unit, self.width // unit
+        pipeline = self.pipeline
+        grid = self.latent_grid(
+            pipeline.vae_scale_factor_spatial, pipeline.vae_scale_factor_temporal
+        )
+        return pipeline.transformer.config.in_channels, *grid
 
     def encode_prompts(self, prompts: list[str]) -> Mapping[str, Tensor]:
         text, pooled, mask = self.pipeline.encode_prompt(
@@ -60,8 +61,3 @@ class HunyuanVideo(PipelineBackbone):
             return_dict=False,
         )[0]
         return velocity
-
-    def vae_decode(self, x: Tensor) -> Tensor:
-        vae = self.pipeline.vae
-        videos: Tensor = vae.decode(x / vae.config.scaling_factor, return_dict=False)[0]
-        return videos

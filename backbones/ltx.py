@@ -1,4 +1,4 @@
-"""LTX-Video (rectified flow video, packed latents): 0.9 and later checkpoints of the text-to-video pipeline."""
+"""LTX-Video (rectified flow video, packed latents): text to video, 0.9 and later."""
 
 import math
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ class LTX(PipelineBackbone):
     def configure_scheduler(self) -> None:
         if any(self.pipeline.vae.config.decoder_inject_noise):
             raise InputError(
-                "backbone.model: expected an autoencoder that decodes a latent always to the same video, "
+                "backbone.model: expected an autoencoder that decodes a latent always alike, "
                 "got one that draws noise (decoder_inject_noise), as LTX-Video 0.9.1 has; use 0.9"
             )
 
@@ -37,9 +37,7 @@ class LTX(PipelineBackbone):
     @property
     def size_multiple(self) -> tuple[int, int]:
         # the pipeline's own call asks for 32, whatever the autoencoder
-        return math.lcm(
-            32, self.pipeline.vae_spatial_compression_ratio
-        ), self.pipeline.vae_temporal_compression_ratio
+        return math.lcm(32, self._unit), self._span
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -59,10 +57,6 @@ class LTX(PipelineBackbone):
 
     def network(self, x: Tensor, time: Tensor, condition: Condition, guidance: float) -> Tensor:
         frames, rows, columns = self._latent
-        unit, span = (
-            self.pipeline.vae_spatial_compression_ratio,
-            self.pipeline.vae_temporal_compression_ratio,
-        )
         velocity: Tensor = self.pipeline.transformer(
             hidden_states=x,
             timestep=time,
@@ -71,7 +65,7 @@ class LTX(PipelineBackbone):
             num_frames=frames,
             height=rows,
             width=columns,
-            rope_interpolation_scale=(span / FRAME_RATE, unit, unit),
+            rope_interpolation_scale=(self._span / FRAME_RATE, self._unit, self._unit),
             return_dict=False,
         )[0]
         return velocity
@@ -84,19 +78,24 @@ class LTX(PipelineBackbone):
             vae.latents_std,
             vae.config.scaling_factor,
         )
-        # newer decoders are told how much noise was mixed into their latents: none, as in the pipeline's own call
-        level = (
-            torch.zeros(len(x), device=x.device, dtype=x.dtype)
-            if vae.config.timestep_conditioning
-            else None
-        )
+        # newer decoders are told the noise in their latents: none, as in the pipeline's call
+        level = None
+        if vae.config.timestep_conditioning:
+            level = torch.zeros(len(x), device=x.device, dtype=x.dtype)
         videos: Tensor = vae.decode(latents, level, return_dict=False)[0]
         return videos
 
     @property
     def _latent(self) -> tuple[int, int, int]:
-        unit, span = (
-            self.pipeline.vae_spatial_compression_ratio,
-            self.pipeline.vae_temporal_compression_ratio,
-        )
-        return (self.frames - 1) // span + 1, self.height // unit, self.width // unit
+        """Frames, rows and columns of a latent."""
+        return self.latent_grid(self._unit, self._span)
+
+    @property
+    def _unit(self) -> int:
+        unit: int = self.pipeline.vae_spatial_compression_ratio
+        return unit
+
+    @property
+    def _span(self) -> int:
+        span: int = self.pipeline.vae_temporal_compression_ratio
+        return span

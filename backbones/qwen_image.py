@@ -1,4 +1,4 @@
-"""Qwen-Image (rectified flow, packed latents): guidance by two predictions, as long as the guided one."""
+"""Qwen-Image (rectified flow, packed latents): guidance keeps the length of the guided half."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,7 +16,7 @@ LENGTH = 512  # tokens of text, as the pipeline's own call has it
 
 
 class QwenImage(Flux):
-    """A `QwenImagePipeline`; latents are packed as FLUX packs them, and its schedule is shifted the same way."""
+    """A `QwenImagePipeline`; latents are packed, and its schedule shifted, as in FLUX."""
 
     name = "qwen-image"
     title = "Qwen-Image"
@@ -54,10 +54,8 @@ class QwenImage(Flux):
         return rescaled
 
     def vae_decode(self, x: Tensor) -> Tensor:
-        latents = self.pipeline._unpack_latents(
-            x, self.height, self.width, self.pipeline.vae_scale_factor
-        )
-        videos: Tensor = self.pipeline.vae.decode(self.denormalised(latents), return_dict=False)[0]
+        latents = self.denormalised(self._unpacked(x))
+        videos: Tensor = self.pipeline.vae.decode(latents, return_dict=False)[0]
         return videos[:, :, 0]
 
     def arguments(

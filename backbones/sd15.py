@@ -1,4 +1,4 @@
-"""Stable Diffusion 1 and 2 (variance-preserving diffusion, U-Net): predictions of the noise, or of v as in 2.x."""
+"""Stable Diffusion 1 and 2 (diffusion, U-Net): predictions of the noise, or of v as in 2.x."""
 
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -10,7 +10,7 @@ from torch import Tensor
 from treerl.backbone.contract import Condition
 from treerl.backbone.pipeline import PipelineBackbone
 from treerl.engine.schedule import Diffusion
-from treerl.errors import InputError
+from treerl.errors import InputError, printable
 
 PREDICTS: Mapping[str, Literal["noise", "v"]] = {"epsilon": "noise", "v_prediction": "v"}
 
@@ -27,20 +27,21 @@ class SD15(PipelineBackbone):
         config = self.pipeline.scheduler.config
         kind = config.get("prediction_type", "epsilon")
         if "beta_start" not in config or kind not in PREDICTS:
-            found = f"{type(self.pipeline.scheduler).__name__} of {kind}"
             raise InputError(
-                f"backbone.model: expected a scheduler of betas and {' or '.join(PREDICTS)}, got {found}"
+                f"backbone.model: expected a scheduler of betas and {' or '.join(PREDICTS)}, "
+                f"got {type(self.pipeline.scheduler).__name__} of {printable(kind)}"
             )
         if self.pipeline.unet.config.time_cond_proj_dim is not None:
             raise InputError(
-                "backbone.model: expected guidance by two forwards, got a U-Net that is told its strength"
+                "backbone.model: expected guidance by two forwards, got a U-Net that is told "
+                "its strength"
             )
         if self.settings.max_sequence_length is not None:
-            length = self.settings.max_sequence_length
             raise InputError(
-                f"backbone.max_sequence_length: expected null, as CLIP's length is fixed, got {length}"
+                "backbone.max_sequence_length: expected null, as CLIP's length is fixed, "
+                f"got {self.settings.max_sequence_length}"
             )
-        # a step of the shipped scheduler may depend on those before (PNDM) or rescale the latent (Euler)
+        # the shipped scheduler may use the steps before (PNDM) or rescale the latent (Euler)
         self.pipeline.scheduler = DDIMScheduler.from_config(
             config, clip_sample=False, set_alpha_to_one=False, steps_offset=1
         )
@@ -56,8 +57,8 @@ class SD15(PipelineBackbone):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        unit = self.pipeline.vae_scale_factor
-        return self.pipeline.unet.config.in_channels, self.height // unit, self.width // unit
+        _, rows, columns = self.latent_grid(self.pipeline.vae_scale_factor)
+        return self.pipeline.unet.config.in_channels, rows, columns
 
     def encode_prompts(self, prompts: list[str]) -> Mapping[str, Tensor]:
         text, _ = self.pipeline.encode_prompt(
@@ -67,11 +68,11 @@ class SD15(PipelineBackbone):
 
     def schedule(self, steps: int) -> Diffusion:
         config = self.pipeline.scheduler.config
-        if (
-            steps >= config.num_train_timesteps
-        ):  # the offset of one would ask for a level that was never trained
+        # the offset of one would ask for a level that was never trained
+        if steps >= config.num_train_timesteps:
             raise InputError(
-                f"env.steps: expected less than the {config.num_train_timesteps} of training, got {steps}"
+                f"env.steps: expected less than the {config.num_train_timesteps} of training, "
+                f"got {steps}"
             )
         scheduler = self.scheduler_with_timesteps(steps)
         levels = torch.cat(
@@ -94,8 +95,3 @@ class SD15(PipelineBackbone):
     def added(self, x: Tensor, condition: Condition) -> dict[str, Any] | None:
         """What the U-Net is told beside the text; `x` says how many rows and which dtype."""
         return None
-
-    def vae_decode(self, x: Tensor) -> Tensor:
-        vae = self.pipeline.vae
-        images: Tensor = vae.decode(x / vae.config.scaling_factor, return_dict=False)[0]
-        return images

@@ -1,4 +1,4 @@
-"""Stable Diffusion 3 and 3.5 (rectified flow, MMDiT): -medium, -large, SD3-medium, and the built-in tiny model."""
+"""Stable Diffusion 3 and 3.5 (rectified flow, MMDiT), and the built-in tiny model."""
 
 from collections.abc import Mapping
 
@@ -27,8 +27,8 @@ class SD35(PipelineBackbone):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        unit = self.pipeline.vae_scale_factor
-        return self.pipeline.transformer.config.in_channels, self.height // unit, self.width // unit
+        _, rows, columns = self.latent_grid(self.pipeline.vae_scale_factor)
+        return self.pipeline.transformer.config.in_channels, rows, columns
 
     def encode_prompts(self, prompts: list[str]) -> Mapping[str, Tensor]:
         text, _, pooled, _ = self.pipeline.encode_prompt(
@@ -56,10 +56,3 @@ class SD35(PipelineBackbone):
             return_dict=False,
         )[0]
         return velocity
-
-    def vae_decode(self, x: Tensor) -> Tensor:
-        vae = self.pipeline.vae
-        images: Tensor = vae.decode(
-            x / vae.config.scaling_factor + vae.config.shift_factor, return_dict=False
-        )[0]
-        return images

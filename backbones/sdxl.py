@@ -1,4 +1,4 @@
-"""Stable Diffusion XL (variance-preserving diffusion, U-Net): two CLIP encoders, and a U-Net that is told sizes."""
+"""Stable Diffusion XL (diffusion): two CLIP encoders, and a U-Net that is told sizes."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -43,7 +43,7 @@ class SDXL(SD15):
         return arguments
 
     def added(self, x: Tensor, condition: Condition) -> dict[str, Any]:
-        # as large as it is asked for and not cropped, which is what the pipeline says unless it is told otherwise
+        # original size, cropped corner, wanted size; the pipeline says the same by default
         sizes = torch.tensor(
             [self.height, self.width, 0, 0, self.height, self.width], dtype=x.dtype, device=x.device
         )

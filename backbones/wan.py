@@ -1,4 +1,4 @@
-"""Wan (rectified flow video): 2.1 T2V 1.3B and 14B, 2.2 TI2V-5B with a time per token, 2.2 A14B with two experts."""
+"""Wan (rectified flow video): 2.1 T2V, 2.2 TI2V with a time per token, 2.2 A14B of two experts."""
 
 import math
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from treerl.errors import InputError
 
 
 class Wan(PipelineBackbone):
-    """A `WanPipeline`; latents are `[C, (F - 1) / 4 + 1, H / 8, W / 8]`, or as coarse as the autoencoder makes them."""
+    """A `WanPipeline`; latents are `[C, (F - 1) / 4 + 1, H / 8, W / 8]`, or coarser in TI2V."""
 
     name = "wan"
     title = "Wan"
@@ -31,12 +31,12 @@ class Wan(PipelineBackbone):
         config = scheduler.config
         flow = config.get("use_flow_sigmas") and config.get("prediction_type") == "flow_prediction"
         if not isinstance(scheduler, UniPCMultistepScheduler) or not flow:
-            kind = type(scheduler).__name__
             raise InputError(
-                f"backbone.model: expected Euler's flow scheduler or UniPC with flow sigmas, got {kind}"
+                "backbone.model: expected Euler's flow scheduler or UniPC with flow sigmas, "
+                f"got {type(scheduler).__name__}"
             )
-        # UniPC of order 1 without its corrector is Euler on the sigmas that the checkpoint ships, which Euler's own
-        # scheduler would not reproduce, as it shifts the last of them twice
+        # UniPC of order 1 without its corrector is Euler on the sigmas that the checkpoint ships;
+        # Euler's own scheduler would not reproduce them, as it shifts the last of them twice
         every = list(range(config.num_train_timesteps))
         self.pipeline.scheduler = UniPCMultistepScheduler.from_config(
             config, solver_order=1, disable_corrector=every
@@ -50,19 +50,16 @@ class Wan(PipelineBackbone):
     def size_multiple(self) -> tuple[int, int]:
         patch = self._config.patch_size[1]
         # the pipeline's own call asks for 16, whatever the autoencoder
-        return math.lcm(
-            16, self.pipeline.vae_scale_factor_spatial * patch
-        ), self.pipeline.vae_scale_factor_temporal
+        pixels = math.lcm(16, self.pipeline.vae_scale_factor_spatial * patch)
+        return pixels, self.pipeline.vae_scale_factor_temporal
 
     @property
     def shape(self) -> tuple[int, ...]:
-        unit, span = self.pipeline.vae_scale_factor_spatial, self.pipeline.vae_scale_factor_temporal
-        return (
-            self._config.in_channels,
-            (self.frames - 1) // span + 1,
-            self.height // unit,
-            self.width // unit,
+        pipeline = self.pipeline
+        grid = self.latent_grid(
+            pipeline.vae_scale_factor_spatial, pipeline.vae_scale_factor_temporal
         )
+        return self._config.in_channels, *grid
 
     def encode_prompts(self, prompts: list[str]) -> Mapping[str, Tensor]:
         length = {
@@ -87,7 +84,8 @@ class Wan(PipelineBackbone):
         if not bool(first.any()):
             return self._expert("transformer_2", x, time, text)
         # both on all rows, so that how many rows share a forward never depends on their times
-        early, late = (self._expert(name, x, time, text) for name in self.denoiser_names)
+        early = self._expert("transformer", x, time, text)
+        late = self._expert("transformer_2", x, time, text)
         return torch.where(first.view(-1, 1, 1, 1, 1), early, late)
 
     def vae_decode(self, x: Tensor) -> Tensor:

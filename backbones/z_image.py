@@ -1,4 +1,4 @@
-"""Z-Image (rectified flow, one stream of image and text): the base model, and Turbo, which needs no guidance."""
+"""Z-Image (rectified flow, one stream of image and text): base, and Turbo without guidance."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,7 +17,7 @@ LENGTH = 512  # tokens of text, as the pipeline's own call has it
 
 
 class ZImage(PipelineBackbone):
-    """A `ZImagePipeline`; its own `guidance_scale` is the guidance here less one, so that there, too, none is 0."""
+    """A `ZImagePipeline`; its own `guidance_scale` is the guidance here less one."""
 
     name = "z-image"
     title = "Z-Image"
@@ -33,9 +33,8 @@ class ZImage(PipelineBackbone):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        unit = self.pipeline.vae_scale_factor
-        channels = self.pipeline.transformer.config.in_channels
-        return channels, self.height // unit, self.width // unit
+        _, rows, columns = self.latent_grid(self.pipeline.vae_scale_factor)
+        return self.pipeline.transformer.config.in_channels, rows, columns
 
     def encode_prompts(self, prompts: list[str]) -> Mapping[str, Tensor]:
         length = self.settings.max_sequence_length or LENGTH
@@ -56,7 +55,7 @@ class ZImage(PipelineBackbone):
         return self.flow(self.scheduler_with_timesteps(steps, sigmas=even, mu=self.mu(patches)))
 
     def network(self, x: Tensor, time: Tensor, condition: Condition, guidance: float) -> Tensor:
-        # it takes each text without its padding, for where a image stands depends on the length of its text
+        # each text without its padding, for the image stands where its text ends
         lengths = condition["length"].tolist()
         texts = [row[:length] for row, length in zip(condition["text"], lengths, strict=True)]
         images = list(x.unsqueeze(2).unbind())
@@ -65,13 +64,6 @@ class ZImage(PipelineBackbone):
             images, (1000 - time) / 1000, texts, return_dict=False
         )[0]
         return -torch.stack(rows).squeeze(2)
-
-    def vae_decode(self, x: Tensor) -> Tensor:
-        vae = self.pipeline.vae
-        images: Tensor = vae.decode(
-            x / vae.config.scaling_factor + vae.config.shift_factor, return_dict=False
-        )[0]
-        return images
 
     def arguments(
         self, tasks: Sequence[Task], latents: Tensor, steps: int, guidance: float

@@ -144,7 +144,7 @@ def _refuse_halves(
     if foreign:
         raise InputError(f"{what}: {type(module).__name__} has no layers {listed(foreign)}")
     if halves:
-        raise InputError(f"{what}: it has no {listed(halves)}")
+        raise InputError(f"{what}: it lacks {listed(halves)}")
     bad = [name for name, tensor in matrices.items() if not bool(torch.isfinite(tensor).all())]
     if bad:
         raise InputError(f"{what}: not finite: {listed(bad)}")

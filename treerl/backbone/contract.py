@@ -112,7 +112,8 @@ class Backbone(ABC):
         require_text(cls, "title")
         if cls.modality not in ("images", "videos"):
             raise InputError(
-                f"backbone {cls.__name__}: modality: expected images or videos, got {cls.modality!r}"
+                f"backbone {cls.__name__}: modality: expected images or videos, "
+                f"got {cls.modality!r}"
             )
         names = cls.lora_targets
         if not isinstance(names, tuple | list) or not all(isinstance(name, str) for name in names):
@@ -166,7 +167,7 @@ class Backbone(ABC):
         return
 
     def encoding(self) -> AbstractContextManager[None]:
-        """Held open while several tasks are encoded, by a backbone whose encoders wait elsewhere."""
+        """Held open while several tasks are encoded, where the encoders wait elsewhere."""
         return nullcontext()
 
     @abstractmethod

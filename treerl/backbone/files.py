@@ -1,4 +1,4 @@
-"""Model files of strangers: whatever goes wrong while one is read becomes one line with exit code 2."""
+"""Model files of strangers: whatever goes wrong while one is read becomes one line, exit code 2."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -37,8 +37,8 @@ def boundary(what: str) -> Iterator[None]:
         reason = first_line(error)
         if isinstance(error, RecursionError):
             reason = "something in it is nested too deep"
-        elif isinstance(error, KeyError):
-            reason = f"{reason} is missing"
+        elif not isinstance(error, OSError | ValueError | RuntimeError):
+            reason = f"{type(error).__name__}: {reason}"
         raise InputError(f"{what}: {reason}") from error
     finally:
         diffusers_logging.set_verbosity(loud[0])
@@ -103,7 +103,12 @@ def refuse_other_tensors(what: str, wanted: Shapes, present: Shapes, missing: li
     for name, shape in present.items():
         if name in wanted and shape != wanted[name]:
             shapes.append(f"{name} {list(shape)} for {list(wanted[name])}")
-    parts = [("it has no", missing), ("foreign are", foreign), ("shapes differ:", shapes)]
+    refuse_tensors(what, missing, foreign, shapes)
+
+
+def refuse_tensors(what: str, missing: list[str], foreign: list[str], shapes: list[str]) -> None:
+    """`InputError` with the first names of each kind, when there are any."""
+    parts = [("it lacks", missing), ("it has foreign", foreign), ("other shapes:", shapes)]
     text = "; ".join(f"{kind} {listed(names)}" for kind, names in parts if names)
     if text:
         raise InputError(f"{what}: {text}")

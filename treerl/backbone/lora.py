@@ -10,9 +10,9 @@ import torch
 from peft import LoraConfig, inject_adapter_in_model
 from torch import nn
 
-from treerl.backbone import adapter
+from treerl.backbone import adapter, capacity
 from treerl.backbone.contract import Backbone, Start
-from treerl.errors import InputError
+from treerl.errors import InputError, first_line
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Trainable:
 
 @runtime_checkable
 class Checkpointing(Protocol):
-    """A module that can compute its activations anew in the backward pass; diffusers' models are."""
+    """A module that can compute its activations anew in the backward pass, as diffusers' do."""
 
     def enable_gradient_checkpointing(self) -> None: ...
 
@@ -147,6 +147,7 @@ def _add(module: nn.Module, targets: tuple[str, ...], trainable: Trainable, seed
         init_lora_weights="gaussian",
     )
     kind = type(module).__name__
+    _refuse_too_large(module, targets, trainable.rank)
     with torch.random.fork_rng():  # peft draws from the global generator
         torch.manual_seed(seed)
         try:
@@ -154,8 +155,21 @@ def _add(module: nn.Module, targets: tuple[str, ...], trainable: Trainable, seed
         except ValueError as error:
             if "not found in the base model" not in str(error):
                 raise InputError(
-                    f"lora_targets: a layer of {kind} cannot have a LoRA; name linear layers, or "
-                    f"train with train.trainable=full"
+                    f"lora_targets: a layer of {kind} takes no LoRA; name linear layers, or set "
+                    f"train.trainable=full ({first_line(error)})"
                 ) from error
     if not adapter.adapted(module):
         raise InputError(f"no layer of {kind} matches the LoRA targets {', '.join(targets)}")
+
+
+def _refuse_too_large(module: nn.Module, targets: tuple[str, ...], rank: int) -> None:
+    """`InputError` for a rank whose matrices the device could never hold."""
+    weights = 0
+    device = torch.device("cpu")
+    for name, layer in module.named_modules():
+        aimed = any(name == target or name.endswith(f".{target}") for target in targets)
+        if aimed and isinstance(layer, nn.Linear):
+            weights += rank * (layer.in_features + layer.out_features)
+            device = layer.weight.device
+    # float32, and as much again for the gradient and each of Adam's two moments
+    capacity.refuse_too_large(f"train.lora_rank: a LoRA of rank {rank}", 16 * weights, device)

@@ -1,4 +1,4 @@
-"""The parts of a diffusers pipeline: its networks, where they are, its scheduler and its latents."""
+"""The parts of a diffusers pipeline: networks and where they are, scheduler, latents."""
 
 import copy
 from collections.abc import Iterator, Mapping
@@ -111,7 +111,7 @@ class PipelineParts(Backbone):
         return float(low + (high - low) * (tokens - short) / (long - short))
 
     def denormalised(self, x: Tensor) -> Tensor:
-        """Latents `[M, C, ...]` in the autoencoder's units, by channel: x · std / scaling + mean."""
+        """Latents `[M, C, ...]` in the VAE's units, by channel: x · std / scaling + mean."""
         config = self._pipeline.vae.config
         by_channel = (1, -1, *(1,) * (x.dim() - 2))
         mean = torch.tensor(config.latents_mean, dtype=x.dtype, device=x.device).view(by_channel)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from treerl.backbone import loading, sizes, weights
 from treerl.backbone.contract import Condition, Footprint, require_text
+from treerl.backbone.files import boundary
 from treerl.backbone.parts import PipelineParts
 from treerl.backbone.settings import PipelineSettings
 from treerl.engine.task import Task
@@ -36,7 +37,7 @@ class PipelineBackbone(PipelineParts):
         self.configure_scheduler()
         self.height, self.width, self.frames = sizes.chosen(self)
         self._place()
-        loading.arrange_vae(pipeline, self.modality, settings, device)
+        loading.arrange_vae(self)
 
     @classmethod
     def check_class(cls) -> None:
@@ -55,7 +56,9 @@ class PipelineBackbone(PipelineParts):
 
     @classmethod
     def load(cls, settings: PipelineSettings, device: torch.device) -> Self:
-        return cls(loading.load(cls, settings, device), settings, device)
+        pipeline = loading.load(cls, settings, device)
+        with boundary(loading.cannot(cls, settings)):
+            return cls(pipeline, settings, device)
 
     def configure_scheduler(self) -> None:
         """Replace the pipeline's scheduler where a step of it depends on those before.
@@ -72,6 +75,13 @@ class PipelineBackbone(PipelineParts):
     @abstractmethod
     def size_multiple(self) -> tuple[int, int]:
         """The multiple that height and width are of, and the one that frames - 1 is of."""
+
+    def latent_grid(self, unit: int, span: int = 1) -> tuple[int, int, int]:
+        """Frames, rows and columns of a latent that has a cell for `unit` pixels a side.
+
+        One cell holds `span` frames, but for the first frame, which has one of its own.
+        """
+        return (self.frames - 1) // span + 1, self.height // unit, self.width // unit
 
     @abstractmethod
     def encode_prompts(self, prompts: list[str]) -> Mapping[str, Tensor]:
@@ -92,9 +102,15 @@ class PipelineBackbone(PipelineParts):
     def network(self, x: Tensor, time: Tensor, condition: Condition, guidance: float) -> Tensor:
         """One forward of the denoiser on rows as they are: the prediction, in the model's dtype."""
 
-    @abstractmethod
     def vae_decode(self, x: Tensor) -> Tensor:
         """The autoencoder's `[M, 3, H, W]` or `[M, 3, F, H, W]` in [-1, 1]; `x` is in its dtype."""
+        vae = self.pipeline.vae
+        latents = x / vae.config.scaling_factor
+        shift = vae.config.get("shift_factor")
+        if shift is not None:
+            latents = latents + shift
+        samples: Tensor = vae.decode(latents, return_dict=False)[0]
+        return samples
 
     def combine(self, uncond: Tensor, cond: Tensor, guidance: float) -> Tensor:
         """Classifier-free guidance (arXiv 2207.12598) of two predictions in float32."""
