@@ -68,7 +68,7 @@ def normal(
     """Standard normal draws `[M, *shape]`, row m a function of `keys[m]`; in float32 on the CPU."""
     draws = np.empty((len(keys), *shape), dtype=np.float32)
     for row, number in enumerate(keys.tolist()):
-        _generator(number).standard_normal(out=draws[row], dtype=np.float32)
+        _generator(number).standard_normal(out=draws[row : row + 1], dtype=np.float32)
     return torch.from_numpy(draws).to(device, dtype)
 
 
@@ -78,7 +78,7 @@ def uniform(
     """Uniform draws in [0, 1) `[M, *shape]`, row m a function of `keys[m]`; in float32 on the CPU."""
     draws = np.empty((len(keys), *shape), dtype=np.float32)
     for row, number in enumerate(keys.tolist()):
-        _generator(number).random(out=draws[row], dtype=np.float32)
+        _generator(number).random(out=draws[row : row + 1], dtype=np.float32)
     return torch.from_numpy(draws).to(device, dtype)
 
 
