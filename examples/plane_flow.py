@@ -8,23 +8,22 @@ from torch import nn
 import treerl
 
 torch.manual_seed(0)
-STEPS = 8
-SCHEDULE = treerl.Flow.linear(STEPS)
+SCHEDULE = treerl.Flow.linear(8)
 NET = nn.Sequential(nn.Linear(3, 64), nn.SiLU(), nn.Linear(64, 2))
 
 
 class Plane(treerl.Env):
     """x' ~ N(a x + b v, s²) with the velocity v of a small network."""
 
-    steps, shape = STEPS, (2,)
-    coefficients = treerl.FlowSDE(0.7).coefficients(SCHEDULE)
+    steps, shape = SCHEDULE.steps, (2,)
+    sde = treerl.FlowSDE(0.7).coefficients(SCHEDULE)
     ode = treerl.ODE().coefficients(SCHEDULE)
 
     def policy(self, state: treerl.State, stochastic: bool) -> treerl.Gaussian:
         time = SCHEDULE.time[state.step].float()[:, None]
         velocity = NET(torch.cat([state.x, time], dim=1))
-        step = self.coefficients if stochastic else self.ode
-        return step.gaussian(state.x, velocity, state.step)
+        coefficients = self.sde if stochastic else self.ode
+        return coefficients.gaussian(state.x, velocity, state.step)
 
 
 def near(samples: treerl.Samples) -> torch.Tensor:

@@ -2,8 +2,9 @@
 
 import treerl
 
-session = treerl.assemble({"train.iterations": 3, "evaluate.max_prompts": 8})
-print("before", session.evaluate().summary()["reward"])
+session = treerl.assemble(settings={"train.iterations": 8, "evaluate.max_prompts": 16})
+print(f"before  {session.evaluate().summary()['reward']:.3f}")
 for step in session.train():
-    print(step.iteration, step.metrics["reward"])
-print("after", session.evaluate().summary()["reward"])
+    print(f"{step.iteration:6d}  {step.metrics['reward']:.3f}")
+print(f"after   {session.evaluate().summary()['reward']:.3f}")
+session.close()

@@ -1,82 +1,36 @@
-"""The documentation's code runs, its settings exist, and its links lead somewhere."""
+"""The documentation's links lead somewhere, its settings exist, its Python runs, and no public name is left out."""
 
+import dataclasses
+import inspect
 import re
-import shlex
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
+from pages import PAGES, ROOT, blocks, files
+from pydantic import BaseModel
 
-from treerl.config.schema import FIELDS
+import treerl
+from treerl import registry
+from treerl.config.schema import Config
 
-ROOT = Path(__file__).parent.parent
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
-BLOCK = re.compile(r"```(\w*)\n(.*?)```", re.S)
-
-
-def blocks(page: str, language: str) -> list[str]:
-    """The code blocks of a page under docs/extending."""
-    text = (ROOT / "docs" / "extending" / page).read_text(encoding="utf-8")
-    return [code for name, code in BLOCK.findall(text) if name == language]
-
-
-def write_files(page: str, folder: Path) -> list[Path]:
-    """The page's Python files, named by their first line."""
-    paths = []
-    for code in [*blocks(page, "python"), *blocks(page, "yaml")]:
-        name = code.splitlines()[0].removeprefix("# ")
-        assert name.endswith((".py", ".yaml")), code
-        (folder / name).parent.mkdir(exist_ok=True)
-        (folder / name).write_text(code, encoding="utf-8")
-        paths.append(folder / name)
-    assert paths
-    return paths
-
-
-def commands(page: str) -> list[list[str]]:
-    return [
-        shlex.split(line)
-        for code in blocks(page, "")
-        for line in code.splitlines()
-        if line.startswith("treerl ")
-    ]
-
-
-@pytest.mark.parametrize(("page", "most"), [("weighting.md", 10), ("reward.md", 15)])
-def test_the_first_example_is_short(page: str, most: int) -> None:
-    code = blocks(page, "python")[0]
-    lines = [line for line in code.splitlines() if line.strip() and not line.startswith("#")]
-    assert len(lines) <= most
-
-
-@pytest.mark.parametrize("page", ["weighting.md", "reward.md", "others.md", "backbone.md"])
-def test_every_command_of_the_page_does_what_it_says(page: str, tmp_path: Path) -> None:
-    write_files(page, tmp_path)
-    assert commands(page)
-    small = ["train.iterations=1", "train.prompts=1", "evaluate.prompts=2", "tree.depth=2"]
-    for number, (_, verb, *words) in enumerate(commands(page)):
-        if verb == "run":
-            words += [
-                "--output",
-                f"run{number}",
-                *(part for one in small for part in ("--set", one)),
-            ]
-        done = subprocess.run(
-            [sys.executable, "-m", "treerl", verb, *words],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert "sha256:" in done.stderr
-
-
-def test_every_setting_is_documented_and_no_other() -> None:
-    text = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
-    named = set(re.findall(r"^\| `([a-z_.]+)` \|", text, re.M))
-    assert named == {path for path in FIELDS if not path.endswith(".options")}
+PYTHON = ROOT / "docs" / "python.md"
+# settings that hold a plug-in: below them stand its parameters
+PLUGIN_SETTINGS = {
+    "backbone": "backbones",
+    "kernel": "kernels",
+    "tree.branching": "branchings",
+    "advantage.normaliser": "normalisers",
+    "advantage.weighting": "weightings",
+    "advantage.baseline": "baselines",
+    "train.selection": "selections",
+    "objective": "objectives",
+}
+TRANSPORT = {"weight", "executor", "timeout"}
+# in prose `tree.leaves` and `env.policy` are Python, so settings of these sections are read from commands alone
+PROSE_SECTIONS = "advantage|objective|scoring|data|train|evaluate"
 
 
 def test_links_lead_somewhere() -> None:
@@ -84,3 +38,124 @@ def test_links_lead_somewhere() -> None:
         for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
             if "://" not in target:
                 assert (page.parent / target).exists(), f"{page}: {target}"
+
+
+def plain_settings(model: type[BaseModel], prefix: str = "") -> set[str]:
+    """The dotted paths of a configuration, sections included."""
+    paths = set()
+    for name, field in model.model_fields.items():
+        paths.add(prefix + name)
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            paths |= plain_settings(inner, f"{prefix}{name}.")
+    return paths
+
+
+@cache
+def parameters(kind: str) -> set[str]:
+    """The parameters of all announced plug-ins of a kind."""
+    names: set[str] = set()
+    for name in registry.announced(kind):
+        fields = registry.parameters(kind, name)
+        if fields is not None:
+            names |= {field.name for field in dataclasses.fields(fields)}
+    return names
+
+
+def exists(path: str, page: Path) -> bool:
+    """Whether a setting exists, or is a parameter of a class that the page itself shows."""
+    shown = "\n".join(blocks(page, "python"))
+    for setting, kind in PLUGIN_SETTINGS.items():
+        if path in (setting, f"{setting}.name"):
+            return True
+        if path.startswith(f"{setting}."):
+            field = path.removeprefix(f"{setting}.")
+            return field in parameters(kind) or f"    {field}: " in shown
+    if path.startswith(("rewards.", "watch.")):
+        field = path.rpartition(".")[2]
+        return field in TRANSPORT | parameters("rewards")
+    return path in plain_settings(Config)
+
+
+def named_settings(page: Path) -> set[str]:
+    """Every setting that a page names: in commands, and in prose as `section.setting`."""
+    text = page.read_text(encoding="utf-8")
+    in_commands = re.findall(r"--set ([a-z_]+(?:\.[a-z_-]+)*)=", text)
+    in_prose = re.findall(rf"`((?:{PROSE_SECTIONS})\.[a-z_.]+)(?:=[^`]*)?`", text)
+    return {*in_commands, *in_prose}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_the_settings_that_a_page_names_exist(page: Path) -> None:
+    if page.name == "CHANGELOG.md":  # it tells of settings that are gone
+        return
+    unknown = sorted(path for path in named_settings(page) if not exists(path, page))
+    assert not unknown
+
+
+def test_the_settings_test_would_notice() -> None:
+    page = ROOT / "docs" / "extending" / "weighting.md"
+    assert "advantage.weighting.power" in named_settings(page)
+    assert exists("advantage.weighting.power", page)
+    assert not exists("advantage.weighting.powr", page)
+    assert not exists("train.updates", page)
+
+
+def test_the_page_names_every_public_name_and_no_other() -> None:
+    table = PYTHON.read_text(encoding="utf-8").partition("## Every public name")[2]
+    rows = re.findall(r"^\| (`.*?) \|", table, re.M)
+    named = [name for row in rows for name in re.findall(r"`(\w+)`", row)]
+    assert len(named) == len(set(named))
+    assert set(named) == set(treerl.__all__)
+
+
+@pytest.mark.parametrize("name", treerl.__all__)
+def test_a_public_name_says_what_it_is_for(name: str) -> None:
+    value = getattr(treerl, name)
+    if not (inspect.isclass(value) or inspect.isfunction(value)):
+        return  # `recipes` is a mapping, told of on its own page
+    text = value.__dict__.get("__doc__") if inspect.isclass(value) else value.__doc__
+    assert text and not text.startswith(f"{name}("), "a docstring of its own, not a signature"
+    if not issubclass(value, treerl.TreerlError) if inspect.isclass(value) else True:
+        assert tells_shapes_or_use(value, text)
+
+
+def tells_shapes_or_use(value: object, text: str) -> bool:
+    """Shapes in brackets or code in the docstring, or a shape beside the fields of a dataclass."""
+    return "`" in text or "[" in text or "    " in text or "# [" in inspect.getsource(value)  # type: ignore[arg-type]
+
+
+def test_the_python_page_runs_from_top_to_bottom(tmp_path: Path) -> None:
+    code = "\n".join(blocks(PYTHON, "python"))
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "trained").is_dir()
+
+
+def test_the_session_of_the_front_page_is_the_example() -> None:
+    example = (ROOT / "examples" / "session.py").read_text(encoding="utf-8")
+    first = blocks(ROOT / "README.md", "python")[0]
+    assert first.strip() == example.partition('"""\n\n')[2].strip()
+
+
+def test_the_documentation_has_one_word_for_a_thing() -> None:
+    old = re.compile(r"\b(pictures?|rooms?|unconditional half|poll)\b", re.I)
+    for page in PAGES:
+        found = old.findall(page.read_text(encoding="utf-8"))
+        assert not found, f"{page.relative_to(ROOT)}: {sorted(set(found))}"
+
+
+def test_the_index_of_openings_names_every_page() -> None:
+    index = ROOT / "docs" / "extending" / "README.md"
+    linked = set(re.findall(r"\]\((\w[\w-]*\.md)\)", index.read_text(encoding="utf-8")))
+    pages = {page.name for page in index.parent.glob("*.md")} - {"README.md"}
+    assert linked == pages
+
+
+def test_every_python_file_of_a_page_is_formatted(tmp_path: Path) -> None:
+    for page in (ROOT / "docs" / "extending").glob("*.md"):
+        for name, code in files(page).items():
+            longest = max(len(line) for line in code.splitlines())
+            assert longest <= 100, f"{page.name}: {name}"

@@ -21,7 +21,7 @@ from treerl.run.plan import Plan
 class Session:
     """What `treerl.assemble` makes: train it, evaluate it, save it.
 
-    session = treerl.assemble({"train.iterations": 20})
+    session = treerl.assemble(settings={"train.iterations": 20})
     for step in session.train():
         print(step.metrics["reward"])
     print(session.evaluate().summary())
