@@ -8,25 +8,23 @@ from diffusers import CogVideoXDDIMScheduler
 from torch import Tensor
 
 from treerl.backbone.contract import Condition
-from treerl.backbone.pipeline import Pipelined
+from treerl.backbone.pipeline import PipelineBackbone
 from treerl.engine.schedule import Diffusion
 from treerl.errors import InputError
 
 
-class CogVideoX(Pipelined):
+class CogVideoX(PipelineBackbone):
     """A `CogVideoXPipeline`, walked by DDIM; latents have frames first: `[(F - 1) / 4 + 1, C, H / 8, W / 8]`."""
 
     name = "cogvideox"
     title = "CogVideoX"
     pipeline_class = "CogVideoXPipeline"
-    makes = "videos"
+    modality = "videos"
 
-    def prepare(self) -> None:
-        config, known, wanted = (
-            self.pipeline.scheduler.config,
-            self._config,
-            self.settings.max_sequence_length,
-        )
+    def configure_scheduler(self) -> None:
+        config = self.pipeline.scheduler.config
+        known = self._config
+        wanted = self.settings.max_sequence_length
         if config.prediction_type != "v_prediction":
             raise InputError(
                 f"backbone.model: expected a prediction of v_prediction, got {config.prediction_type}"
@@ -52,7 +50,7 @@ class CogVideoX(Pipelined):
         )
 
     @property
-    def grid(self) -> tuple[int, int]:
+    def size_multiple(self) -> tuple[int, int]:
         # the autoencoder makes 4 F' frames of an even number F' of latent ones, and 4 F' - 3 only of an odd number
         span = 2 * self.pipeline.vae_scale_factor_temporal
         return self.pipeline.vae_scale_factor_spatial * self._config.patch_size, span
@@ -66,20 +64,20 @@ class CogVideoX(Pipelined):
         return padded, self._config.in_channels, self.height // unit, self.width // unit
 
     @property
-    def tokens(self) -> dict[str, int]:
+    def length_argument(self) -> dict[str, int]:
         return {
             "max_sequence_length": self.settings.max_sequence_length
             or self._config.max_text_seq_length
         }
 
-    def texts(self, prompts: list[str]) -> Mapping[str, Tensor]:
+    def encode_prompts(self, prompts: list[str]) -> Mapping[str, Tensor]:
         text, _ = self.pipeline.encode_prompt(
-            prompts, do_classifier_free_guidance=False, device=self.device, **self.tokens
+            prompts, do_classifier_free_guidance=False, device=self.device, **self.length_argument
         )
         return {"text": text}
 
     def schedule(self, steps: int) -> Diffusion:
-        scheduler = self.walked(steps)
+        scheduler = self.scheduler_with_timesteps(steps)
         time = scheduler.timesteps[
             :steps
         ]  # some numbers, such as 61, get one too many, at -1, by rounding
@@ -102,7 +100,7 @@ class CogVideoX(Pipelined):
         )[0]
         return prediction
 
-    def decoded(self, x: Tensor) -> Tensor:
+    def vae_decode(self, x: Tensor) -> Tensor:
         videos: Tensor = self.pipeline.decode_latents(x[:, len(x[0]) - self._latent_frames :])
         return videos
 

@@ -8,22 +8,22 @@ import torch
 from torch import Tensor
 
 from treerl.backbone.contract import Condition
-from treerl.backbone.pipeline import Pipelined
+from treerl.backbone.pipeline import PipelineBackbone
 from treerl.engine.schedule import Flow
 from treerl.errors import InputError
 
 FRAME_RATE = 25  # frames a second, as the pipeline's own call assumes
 
 
-class LTX(Pipelined):
+class LTX(PipelineBackbone):
     """An `LTXPipeline`; latents are rows of tokens `[((F - 1) / 8 + 1) · H/32 · W/32, C]`."""
 
     name = "ltx"
     title = "LTX-Video"
     pipeline_class = "LTXPipeline"
-    makes = "videos"
+    modality = "videos"
 
-    def prepare(self) -> None:
+    def configure_scheduler(self) -> None:
         if any(self.pipeline.vae.config.decoder_inject_noise):
             raise InputError(
                 "backbone.model: expected an autoencoder that decodes a latent always to the same video, "
@@ -35,7 +35,7 @@ class LTX(Pipelined):
         return 512, 704, 161
 
     @property
-    def grid(self) -> tuple[int, int]:
+    def size_multiple(self) -> tuple[int, int]:
         # the pipeline's own call asks for 32, whatever the autoencoder
         return math.lcm(
             32, self.pipeline.vae_spatial_compression_ratio
@@ -45,15 +45,17 @@ class LTX(Pipelined):
     def shape(self) -> tuple[int, ...]:
         return math.prod(self._latent), self.pipeline.transformer.config.in_channels
 
-    def texts(self, prompts: list[str]) -> Mapping[str, Tensor]:
+    def encode_prompts(self, prompts: list[str]) -> Mapping[str, Tensor]:
         text, mask, _, _ = self.pipeline.encode_prompt(
-            prompts, do_classifier_free_guidance=False, device=self.device, **self.tokens
+            prompts, do_classifier_free_guidance=False, device=self.device, **self.length_argument
         )
         return {"text": text, "mask": mask}
 
     def schedule(self, steps: int) -> Flow:
         even = np.linspace(1.0, 1 / steps, steps)
-        return self.flow(self.walked(steps, sigmas=even, mu=self.shift(self.shape[0])))
+        return self.flow(
+            self.scheduler_with_timesteps(steps, sigmas=even, mu=self.mu(self.shape[0]))
+        )
 
     def network(self, x: Tensor, time: Tensor, condition: Condition, guidance: float) -> Tensor:
         frames, rows, columns = self._latent
@@ -74,7 +76,7 @@ class LTX(Pipelined):
         )[0]
         return velocity
 
-    def decoded(self, x: Tensor) -> Tensor:
+    def vae_decode(self, x: Tensor) -> Tensor:
         vae = self.pipeline.vae
         latents = self.pipeline._denormalize_latents(
             self.pipeline._unpack_latents(x, *self._latent),

@@ -8,7 +8,7 @@ from diffusers.pipelines.mochi.pipeline_mochi import linear_quadratic_schedule
 from torch import Tensor
 
 from treerl.backbone.contract import Condition
-from treerl.backbone.pipeline import Pipelined
+from treerl.backbone.pipeline import PipelineBackbone
 from treerl.engine.schedule import Flow
 
 THRESHOLD = (
@@ -16,20 +16,20 @@ THRESHOLD = (
 )
 
 
-class Mochi(Pipelined):
+class Mochi(PipelineBackbone):
     """A `MochiPipeline`; latents are `[C, (F - 1) / 6 + 1, H / 8, W / 8]`."""
 
     name = "mochi"
     title = "Mochi 1"
     pipeline_class = "MochiPipeline"
-    makes = "videos"
+    modality = "videos"
 
     @property
     def default_size(self) -> tuple[int, int, int]:
         return self.pipeline.default_height, self.pipeline.default_width, 19
 
     @property
-    def grid(self) -> tuple[int, int]:
+    def size_multiple(self) -> tuple[int, int]:
         patch = self.pipeline.transformer.config.patch_size
         return (
             self.pipeline.vae_spatial_scale_factor * patch,
@@ -42,11 +42,11 @@ class Mochi(Pipelined):
         channels = self.pipeline.transformer.config.in_channels
         return channels, (self.frames - 1) // span + 1, self.height // unit, self.width // unit
 
-    def texts(self, prompts: list[str]) -> Mapping[str, Tensor]:
+    def encode_prompts(self, prompts: list[str]) -> Mapping[str, Tensor]:
         # one by one, for the pipeline blanks every prompt of a call whose last one is empty
         encoded = [
             self.pipeline.encode_prompt(
-                [one], do_classifier_free_guidance=False, device=self.device, **self.tokens
+                [one], do_classifier_free_guidance=False, device=self.device, **self.length_argument
             )
             for one in prompts
         ]
@@ -54,7 +54,9 @@ class Mochi(Pipelined):
         return {"text": text, "mask": mask}
 
     def schedule(self, steps: int) -> Flow:
-        scheduler = self.walked(steps, sigmas=np.array(linear_quadratic_schedule(steps, THRESHOLD)))
+        scheduler = self.scheduler_with_timesteps(
+            steps, sigmas=np.array(linear_quadratic_schedule(steps, THRESHOLD))
+        )
         # the scheduler counts up to the sample (invert_sigmas), and its timesteps are what the network is told
         return Flow(time=scheduler.timesteps.float(), sigma=1 - scheduler.sigmas.double())
 
@@ -68,6 +70,6 @@ class Mochi(Pipelined):
         )[0]
         return -forwards
 
-    def decoded(self, x: Tensor) -> Tensor:
+    def vae_decode(self, x: Tensor) -> Tensor:
         videos: Tensor = self.pipeline.vae.decode(self.denormalised(x), return_dict=False)[0]
         return videos

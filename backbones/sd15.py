@@ -8,14 +8,14 @@ from diffusers import DDIMScheduler
 from torch import Tensor
 
 from treerl.backbone.contract import Condition
-from treerl.backbone.pipeline import Pipelined
+from treerl.backbone.pipeline import PipelineBackbone
 from treerl.engine.schedule import Diffusion
 from treerl.errors import InputError
 
 PREDICTS: Mapping[str, Literal["noise", "v"]] = {"epsilon": "noise", "v_prediction": "v"}
 
 
-class SD15(Pipelined):
+class SD15(PipelineBackbone):
     """A `StableDiffusionPipeline`, walked by DDIM on the betas that the checkpoint ships."""
 
     name = "sd15"
@@ -23,7 +23,7 @@ class SD15(Pipelined):
     pipeline_class = "StableDiffusionPipeline"
     denoiser_names = ("unet",)
 
-    def prepare(self) -> None:
+    def configure_scheduler(self) -> None:
         config = self.pipeline.scheduler.config
         kind = config.get("prediction_type", "epsilon")
         if "beta_start" not in config or kind not in PREDICTS:
@@ -51,7 +51,7 @@ class SD15(Pipelined):
         return side, side, 1
 
     @property
-    def grid(self) -> tuple[int, int]:
+    def size_multiple(self) -> tuple[int, int]:
         return self.pipeline.vae_scale_factor, 1
 
     @property
@@ -59,7 +59,7 @@ class SD15(Pipelined):
         unit = self.pipeline.vae_scale_factor
         return self.pipeline.unet.config.in_channels, self.height // unit, self.width // unit
 
-    def texts(self, prompts: list[str]) -> Mapping[str, Tensor]:
+    def encode_prompts(self, prompts: list[str]) -> Mapping[str, Tensor]:
         text, _ = self.pipeline.encode_prompt(
             prompts, self.device, 1, do_classifier_free_guidance=False
         )
@@ -73,7 +73,7 @@ class SD15(Pipelined):
             raise InputError(
                 f"env.steps: expected less than the {config.num_train_timesteps} of training, got {steps}"
             )
-        scheduler = self.walked(steps)
+        scheduler = self.scheduler_with_timesteps(steps)
         levels = torch.cat(
             [scheduler.alphas_cumprod[scheduler.timesteps], scheduler.final_alpha_cumprod[None]]
         )
@@ -95,7 +95,7 @@ class SD15(Pipelined):
         """What the U-Net is told beside the text; `x` says how many rows and which dtype."""
         return None
 
-    def decoded(self, x: Tensor) -> Tensor:
+    def vae_decode(self, x: Tensor) -> Tensor:
         vae = self.pipeline.vae
-        pictures: Tensor = vae.decode(x / vae.config.scaling_factor, return_dict=False)[0]
-        return pictures
+        images: Tensor = vae.decode(x / vae.config.scaling_factor, return_dict=False)[0]
+        return images

@@ -9,22 +9,22 @@ from diffusers import FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
 from torch import Tensor
 
 from treerl.backbone.contract import Condition
-from treerl.backbone.pipeline import Pipelined
+from treerl.backbone.pipeline import PipelineBackbone
 from treerl.engine.schedule import Flow
 from treerl.errors import InputError
 
 
-class Wan(Pipelined):
+class Wan(PipelineBackbone):
     """A `WanPipeline`; latents are `[C, (F - 1) / 4 + 1, H / 8, W / 8]`, or as coarse as the autoencoder makes them."""
 
     name = "wan"
     title = "Wan"
     pipeline_class = "WanPipeline"
-    makes = "videos"
+    modality = "videos"
     denoiser_names = ("transformer", "transformer_2")
-    precise_vae = True
+    float32_vae = True
 
-    def prepare(self) -> None:
+    def configure_scheduler(self) -> None:
         scheduler = self.pipeline.scheduler
         if isinstance(scheduler, FlowMatchEulerDiscreteScheduler):
             return
@@ -47,7 +47,7 @@ class Wan(Pipelined):
         return 480, 832, 81
 
     @property
-    def grid(self) -> tuple[int, int]:
+    def size_multiple(self) -> tuple[int, int]:
         patch = self._config.patch_size[1]
         # the pipeline's own call asks for 16, whatever the autoencoder
         return math.lcm(
@@ -64,15 +64,17 @@ class Wan(Pipelined):
             self.width // unit,
         )
 
-    def texts(self, prompts: list[str]) -> Mapping[str, Tensor]:
-        length = {"max_sequence_length": 512} | self.tokens  # what the pipeline's call passes to it
+    def encode_prompts(self, prompts: list[str]) -> Mapping[str, Tensor]:
+        length = {
+            "max_sequence_length": 512
+        } | self.length_argument  # what the pipeline's call passes to it
         text, _ = self.pipeline.encode_prompt(
             prompts, do_classifier_free_guidance=False, device=self.device, **length
         )
         return {"text": text}
 
     def schedule(self, steps: int) -> Flow:
-        return self.flow(self.walked(steps))
+        return self.flow(self.scheduler_with_timesteps(steps))
 
     def network(self, x: Tensor, time: Tensor, condition: Condition, guidance: float) -> Tensor:
         text = condition["text"]
@@ -88,7 +90,7 @@ class Wan(Pipelined):
         early, late = (self._expert(name, x, time, text) for name in self.denoiser_names)
         return torch.where(first.view(-1, 1, 1, 1, 1), early, late)
 
-    def decoded(self, x: Tensor) -> Tensor:
+    def vae_decode(self, x: Tensor) -> Tensor:
         videos: Tensor = self.pipeline.vae.decode(self.denormalised(x), return_dict=False)[0]
         return videos
 

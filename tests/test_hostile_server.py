@@ -81,7 +81,7 @@ def serving(reply: Callable[[socket.socket, int], None]) -> Iterator[str]:
                 try:
                     if question.startswith(b"GET /health"):
                         link.sendall(
-                            answered(json.dumps({"protocol": 1, "takes": "pictures"}).encode())
+                            answered(json.dumps({"protocol": 1, "takes": "images"}).encode())
                         )
                     else:
                         calls[0] += 1

@@ -51,14 +51,21 @@ def serve_reward(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
     set_: Set = None,
     allow_plugins: Allow = False,
+    worker: Annotated[bool, typer.Option("--worker", hidden=True)] = False,
 ) -> None:
     """Put a reward behind HTTP, for runs with --set scoring.where=http://HOST:PORT."""
+    if worker:  # the process of a run's own worker, which is told everything else on stdin
+        from treerl.reward.serving import work
+
+        return work(name)
     resolved = resolve(None, {"rewards": {name: 1.0}}, set_ or [], allow_plugins)
     announce_plugins(resolved)
     quiet()
-    from treerl.reward.server import serve
+    from treerl.reward.serving import serve
+    from treerl.run.scorers import spec
 
-    serve(name, resolved.scoring.options, host, port, print)
+    options = spec(registry.reward_options([name], resolved.scoring.options)[name])
+    serve(name, options, host, port, print, resolved.scoring.deadline)
 
 
 @tools.command()

@@ -1,6 +1,7 @@
 """Where a diffusers pipeline comes from: a hub id, a local folder, the built-in tiny model, or random weights."""
 
 import json
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,14 +9,16 @@ from typing import TYPE_CHECKING, Any
 import diffusers
 import torch
 from huggingface_hub.errors import HFValidationError
+from safetensors import SafetensorError
 
-from treerl.backbone import hub, random_weights as architecture
-from treerl.backbone.contract import Medium
-from treerl.config.schema import Backbone as Settings
-from treerl.errors import InputError, first_line
+from treerl.backbone import hub, random_weights
+from treerl.backbone.contract import Footprint
+from treerl.backbone.settings import PipelineSettings
+from treerl.engine.task import Modality
+from treerl.errors import InputError, StorageError, first_line, printable
 
 if TYPE_CHECKING:
-    from treerl.backbone.pipeline import Pipelined
+    from treerl.backbone.pipeline import PipelineBackbone
 
 INDEX = "model_index.json"
 MADE = (
@@ -29,7 +32,29 @@ _LIBRARIES = (
 )  # the last is how old folders spell a safety checker
 
 
-def find(family: "type[Pipelined]", settings: Settings) -> dict[str, Any]:
+def pipeline_class(family: "type[PipelineBackbone]") -> Any:
+    """The class of diffusers that a family names; `InputError` when there is none."""
+    kind = getattr(diffusers, family.pipeline_class, None)
+    if kind is None:
+        raise InputError(
+            f"backbone {family.__name__}: pipeline_class: expected a class of diffusers "
+            f"{diffusers.__version__}, got {family.pipeline_class!r}"
+        )
+    return kind
+
+
+def footprint(family: "type[PipelineBackbone]", settings: PipelineSettings) -> Footprint:
+    """The latent and the weights of a model, from its architecture."""
+    size = "miniature" if settings.model == "miniature" else "random"
+    unloaded = replace(settings, model=size, offload_text_encoders=False, tiny_vae=None)
+    backbone = family.load(unloaded, torch.device("meta"))
+    weights = 0
+    for module in backbone.modules.values():
+        weights += sum(tensor.numel() * tensor.element_size() for tensor in module.parameters())
+    return Footprint(backbone.shape, weights, 1 if family.guidance_embedded else 2)
+
+
+def check_available(family: "type[PipelineBackbone]", settings: PipelineSettings) -> dict[str, Any]:
     """What the model's index says; `InputError` when there is none, or it is another family's."""
     if settings.model in MADE:
         return {}
@@ -38,12 +63,12 @@ def find(family: "type[Pipelined]", settings: Settings) -> dict[str, Any]:
     return index
 
 
-def load(family: "type[Pipelined]", settings: Settings, device: torch.device) -> Any:
+def load(family: "type[PipelineBackbone]", settings: PipelineSettings, device: torch.device) -> Any:
     """The pipeline that `backbone.model` names; `InputError` says in one line what is missing and how to get it."""
     dtype: torch.dtype = getattr(torch, settings.dtype)
     if settings.model in MADE:
-        return architecture.build(family, settings.model, device, dtype)
-    index = find(family, settings)
+        return random_weights.build(family, settings.model, device, dtype)
+    index = check_available(family, settings)
     source = source_of(family, settings)
     absent: dict[str, None] = dict.fromkeys(
         name for name, value in index.items() if value == [None, None]
@@ -54,7 +79,7 @@ def load(family: "type[Pipelined]", settings: Settings, device: torch.device) ->
         else {}
     )
     try:
-        return getattr(diffusers, family.pipeline_class).from_pretrained(
+        return pipeline_class(family).from_pretrained(
             source,
             revision=settings.revision,
             variant=settings.variant,
@@ -66,24 +91,31 @@ def load(family: "type[Pipelined]", settings: Settings, device: torch.device) ->
         raise _cannot(family, settings.model, first_line(error)) from error
 
 
-def arrange_vae(pipeline: Any, makes: Medium, settings: Settings, device: torch.device) -> None:
+def arrange_vae(
+    pipeline: Any, modality: Modality, settings: PipelineSettings, device: torch.device
+) -> None:
     """Exchange the decoder for a tiny one, and decode in slices or tiles, as the settings ask."""
-    if settings.decoder is not None and makes == "videos":
+    if settings.tiny_vae is not None and modality == "videos":
         raise InputError(
-            f"backbone.decoder: expected null, as tiny decoders are of pictures, got {settings.decoder!r}"
+            f"backbone.tiny_vae: expected null, as tiny autoencoders are of images, got {settings.tiny_vae!r}"
         )
-    if settings.decoder is not None:
+    if settings.tiny_vae is not None:
         try:
             tiny = diffusers.AutoencoderTiny.from_pretrained(
-                settings.decoder, dtype=pipeline.vae.dtype
+                settings.tiny_vae, dtype=pipeline.vae.dtype
             )
         except (OSError, ValueError, HFValidationError) as error:
-            what = f"backbone.decoder: {settings.decoder!r} cannot be loaded as an AutoencoderTiny"
+            what = (
+                f"backbone.tiny_vae: {settings.tiny_vae!r} cannot be loaded as an AutoencoderTiny"
+            )
             raise InputError(f"{what}: {first_line(error)}") from error
         pipeline.vae = tiny.requires_grad_(False).eval().to(device)
-    for wanted, name in ((settings.slicing, "enable_slicing"), (settings.tiling, "enable_tiling")):
+    for wanted, name in (
+        (settings.vae_slicing, "enable_slicing"),
+        (settings.vae_tiling, "enable_tiling"),
+    ):
         if wanted and not hasattr(pipeline.vae, name):
-            path = name.removeprefix("enable_")
+            path = name.replace("enable", "vae")
             raise InputError(
                 f"backbone.{path}: expected false, as {type(pipeline.vae).__name__} has none, got true"
             )
@@ -91,12 +123,20 @@ def arrange_vae(pipeline: Any, makes: Medium, settings: Settings, device: torch.
             getattr(pipeline.vae, name)()
 
 
-def source_of(family: "type[Pipelined]", settings: Settings) -> str:
+def save_pretrained(module: Any, folder: Path) -> None:
+    """The weights of a model of diffusers in its own format."""
+    try:
+        module.save_pretrained(folder)
+    except (OSError, SafetensorError) as error:
+        raise StorageError(f"{printable(folder)}: {first_line(error)}") from error
+
+
+def source_of(family: "type[PipelineBackbone]", settings: PipelineSettings) -> str:
     """The folder or the hub id that diffusers is given."""
     return _builtin(family) if settings.model == "tiny" else settings.model
 
 
-def _builtin(family: "type[Pipelined]") -> str:
+def _builtin(family: "type[PipelineBackbone]") -> str:
     folder = Path(str(files("treerl") / "tiny" / family.name))
     if not folder.is_dir():
         tiny = sorted(path.name for path in folder.parent.iterdir() if path.is_dir())
@@ -107,7 +147,7 @@ def _builtin(family: "type[Pipelined]") -> str:
     return str(folder)
 
 
-def _index(family: "type[Pipelined]", settings: Settings) -> dict[str, Any]:
+def _index(family: "type[PipelineBackbone]", settings: PipelineSettings) -> dict[str, Any]:
     """What model_index.json says; downloads that file, and no other, of a hub id."""
     model = source_of(family, settings)
     if Path(model).is_dir():
@@ -135,7 +175,7 @@ def _index(family: "type[Pipelined]", settings: Settings) -> dict[str, Any]:
     return index
 
 
-def _refuse_foreign(family: "type[Pipelined]", model: str, index: dict[str, Any]) -> None:
+def _refuse_foreign(family: "type[PipelineBackbone]", model: str, index: dict[str, Any]) -> None:
     """Another pipeline's folder, or one that brings code of its own."""
     found = index.get("_class_name")
     if found != family.pipeline_class:
@@ -149,5 +189,5 @@ def _refuse_foreign(family: "type[Pipelined]", model: str, index: dict[str, Any]
             raise _cannot(family, model, why)
 
 
-def _cannot(family: "type[Pipelined]", model: str, reason: str) -> InputError:
+def _cannot(family: "type[PipelineBackbone]", model: str, reason: str) -> InputError:
     return InputError(f"backbone.model: {model!r} cannot be loaded as {family.title}: {reason}")

@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, Any
 import diffusers
 import torch
 import transformers
+import yaml
 from torch import nn
 
 from treerl.backbone import tokenizer
-from treerl.config import textfile, yamlfile
 from treerl.errors import InputError
 
 if TYPE_CHECKING:
-    from treerl.backbone.pipeline import Pipelined
+    from treerl.backbone.pipeline import PipelineBackbone
 
 Parts = dict[str, Any]  # component name: its class and its config
 
 
-def parts(family: "type[Pipelined]", size: str) -> Parts:
+def parts(family: "type[PipelineBackbone]", size: str) -> Parts:
     """The components of a family's pipeline, `size` being random (the published sizes) or miniature."""
     found = _read(family)
     made: Parts = found["published"]
@@ -33,12 +33,14 @@ def parts(family: "type[Pipelined]", size: str) -> Parts:
     return made
 
 
-def sizes(family: "type[Pipelined]") -> list[tuple[int, ...]]:
-    """Height and width, and frames of videos, that a miniature of this family is tried at."""
-    return [tuple(size) for size in _read(family)["sizes"]]
+def sizes(family: "type[PipelineBackbone]") -> list[tuple[int, int, int]]:
+    """Height, width and frames (1 for images) that a miniature of this family is tried at."""
+    return [(*size, 1)[:3] for size in _read(family)["sizes"]]
 
 
-def build(family: "type[Pipelined]", size: str, device: torch.device, dtype: torch.dtype) -> Any:
+def build(
+    family: "type[PipelineBackbone]", size: str, device: torch.device, dtype: torch.dtype
+) -> Any:
     """The pipeline, with random weights made on the device in the dtype that they are used in."""
     described = parts(family, size)
     pipeline_class = getattr(diffusers, family.pipeline_class)
@@ -62,13 +64,13 @@ def build(family: "type[Pipelined]", size: str, device: torch.device, dtype: tor
     return pipeline_class(**made, **dict.fromkeys(set(missing) - {"self"}))
 
 
-def _read(family: "type[Pipelined]") -> Parts:
+def _read(family: "type[PipelineBackbone]") -> Parts:
     file = Path(inspect.getfile(family)).parent / "architectures" / f"{family.name}.yaml"
     if not file.is_file():
         raise InputError(
             f"backbone.model: {family.title} has no architectures/{file.name} to build a model from"
         )
-    found: Parts = yamlfile.parse(textfile.decode(file.read_bytes(), file.name), file.name).plain()
+    found: Parts = yaml.safe_load(file.read_text(encoding="utf-8"))
     return found
 
 

@@ -12,6 +12,7 @@ from treerl.engine import noise
 from treerl.engine.env import PromptedEnv
 from treerl.engine.kernel import DDIM, FlowSDE
 from treerl.engine.schedule import Flow
+from treerl.engine.task import Task
 
 PROMPTS = ("a cat", "a red bird above a snowy mountain, oil painting", "x")
 STEPS, GUIDANCE, ROWS = 4, 3.5, 3
@@ -38,11 +39,11 @@ class Subject:
 def subject(make: Callable[[], Backbone], guidance: float = GUIDANCE) -> Subject:
     """What the checks look at."""
     backbone = make()
-    condition = backbone.encode(PROMPTS)
+    condition = backbone.encode([Task(prompt) for prompt in PROMPTS])
     start = noise.normal(
         noise.children(noise.key(0), ROWS), backbone.shape, torch.float32, backbone.device
     )
-    return Subject(make, backbone, condition, backbone.initial(start), guidance)
+    return Subject(make, backbone, condition, backbone.initial(start, condition), guidance)
 
 
 def environment(one: Subject, guidance: float | None = None) -> PromptedEnv:

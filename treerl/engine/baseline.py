@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -28,6 +28,8 @@ class Baseline(Component, ABC):
     It is given the weights that made them, since a mean under other weights would not cancel. A
     critic reads the latents (`tree.at`) and the tasks, and learns in `observe`.
     """
+
+    needs_siblings: ClassVar[bool] = False  # whether chains leave it nothing to compare
 
     @abstractmethod
     def __call__(self, tree: Tree, backup: Backup, tasks: Sequence[Any]) -> Reference:
@@ -60,6 +62,8 @@ class Depth(Baseline):
 class Siblings(Baseline):
     """Mean and std over the node's siblings (TreeRPO, arXiv 2506.05183); an only child has advantage 0."""
 
+    needs_siblings: ClassVar[bool] = True
+
     tolerance: Tolerance = 1e-6
 
     def __call__(self, tree: Tree, backup: Backup, tasks: Sequence[Any]) -> Reference:
@@ -71,6 +75,8 @@ class Siblings(Baseline):
 @dataclass(frozen=True)
 class ParentGain(Baseline):
     """The parent's value: A(u→v) = V(v) - V(u) (as DenseGRPO, arXiv 2601.20218, with backed-up values)."""
+
+    needs_siblings: ClassVar[bool] = True
 
     def __call__(self, tree: Tree, backup: Backup, tasks: Sequence[Any]) -> Reference:
         centre = backup.values.clone()

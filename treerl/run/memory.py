@@ -56,26 +56,18 @@ def _files(folder: Path) -> int:
 
 
 def _published(config: Config) -> tuple[list[int] | None, int | None]:
-    """The shape of a latent and the bytes of all weights of the family's architecture, built without memory."""
-    import torch  # slow, and only needed here
-
-    from treerl.backbone.pipeline import Pipelined
-
+    """The shape of a latent and the bytes of all weights."""
     family = registry.load("backbones", config.backbone.name)
-    if not issubclass(family, Pipelined):
-        return None, None
-    size = config.backbone.model if config.backbone.model == "miniature" else "random"
-    told = config.backbone.model_copy(update={"model": size, "offload": False, "decoder": None})
-    backbone = family.load(told, torch.device("meta"))
-    weights = [
-        parameter for module in backbone.modules.values() for parameter in module.parameters()
-    ]
-    return list(backbone.shape), sum(one.numel() * one.element_size() for one in weights)
+    footprint = family.footprint(config.backbone.settings(family.Settings))
+    shape = footprint.latent_shape
+    return None if shape is None else list(shape), footprint.model_bytes
 
 
 def _embedded(config: Config) -> bool:
     """Whether guidance is an input of the network, so that it doubles nothing."""
-    return bool(getattr(registry.load("backbones", config.backbone.name), "embedded", False))
+    return bool(
+        getattr(registry.load("backbones", config.backbone.name), "guidance_embedded", False)
+    )
 
 
 def _latent(folder: Path, config: Config) -> list[int] | None:
