@@ -58,7 +58,8 @@ def create(output: Path | None, recipe: str) -> "RunFolder":
             raise InputError(printable(text))
         return RunFolder(output)
     runs = Path("runs")
-    names = [path.name.rpartition("-")[2] for path in runs.glob(f"{recipe}-*")]
+    prefix = f"{recipe}-"
+    names = [path.name.removeprefix(prefix) for path in runs.glob("*")]
     number = max((int(name) for name in names if name.isdecimal()), default=0) + 1
     while not _claim(runs / f"{recipe}-{number:04d}"):
         number += 1
