@@ -5,7 +5,8 @@ import shutil
 from pathlib import Path
 
 from treerl.config.schema import Config, plugin_names
-from treerl.run.folder import PluginFile, storing
+from treerl.run.files import PluginFile
+from treerl.run.folder import storing
 
 
 def keep(config: Config, folder: Path) -> list[PluginFile]:
