@@ -1,6 +1,8 @@
 """The command line: run, plan, show, export, check, serve-reward, list."""
 
+import hashlib
 import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -167,9 +169,11 @@ def announce(config: "Config") -> None:
     from treerl.config.schema import plugin_names
 
     for name in plugin_names(config):
-        mark = registry.fingerprint(name)
-        if mark:
-            print(f"plug-in {printable(name)}: {mark}", file=sys.stderr)
+        path = registry.source_file(name)
+        if path is not None:
+            checksum = hashlib.sha256(path.read_bytes()).hexdigest()
+            where = printable(str(path.resolve()))
+            print(f"plug-in {printable(name)}: {where} sha256:{checksum}", file=sys.stderr)
 
 
 def printable_lines(lines: list[str]) -> str:
@@ -179,6 +183,10 @@ def printable_lines(lines: list[str]) -> str:
 
 def main(arguments: list[str] | None = None) -> Any:
     """Run the command line; every error of ours is one line and its exit code."""
+    # before torch is imported: spinning OpenMP threads on a busy machine are far slower than sleeping
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
     try:
         app(arguments)
     except TreerlError as error:

@@ -1,4 +1,4 @@
-"""Names to classes, looked up when asked: announced entry points, or a user's own file where that was allowed."""
+"""Names to classes: announced entry points, or a user's own file where that was allowed."""
 
 import dataclasses
 import difflib
@@ -38,8 +38,14 @@ def announced(kind: str) -> dict[str, EntryPoint]:
 
 
 def is_file(name: str) -> bool:
-    """Whether a name is a user's own class (`./mine.py:Name` or `package.module:Name`), not an announced plug-in."""
+    """Whether a name is a user's own class: `./mine.py:Name` or `package.module:Name`."""
     return ":" in name
+
+
+def source_file(name: str) -> Path | None:
+    """The file of a plug-in that is a user's own `./mine.py:Name`; None for every other name."""
+    path = Path(name.rpartition(":")[0])
+    return path if is_file(name) and path.suffix == ".py" else None
 
 
 def load(kind: str, name: str) -> Any:
@@ -49,9 +55,10 @@ def load(kind: str, name: str) -> Any:
     if not (isinstance(plugin, type) and issubclass(plugin, contract)):
         what = printable(repr(plugin))
         raise InputError(f"{kind}: {name}: expected a subclass of {CONTRACTS[kind]}, got {what}")
+    checked: Any = plugin
     if kind == "backbones":
-        plugin.check_class()
-    return plugin
+        checked.check_class()
+    return checked
 
 
 def name_of(kind: str, plugin: type) -> str:

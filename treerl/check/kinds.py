@@ -1,7 +1,6 @@
 """Every kind of plug-in that can be checked, and what is said of it."""
 
 from collections.abc import Iterator, Sequence
-from functools import reduce
 from typing import Any
 
 from treerl import registry
@@ -45,9 +44,8 @@ def findings(
     elif kind == "reward":
         yield from reward.findings(config)
     else:
-        setting: Plugin = reduce(_inside, path.split("."), config)
+        section: Any = config
+        for part in path.split("."):
+            section = dict(section)[part]
+        setting: Plugin = section
         yield from run(COMPONENTS[setting.kind], setting.build())
-
-
-def _inside(section: Any, name: str) -> Any:
-    return dict(section)[name]

@@ -161,7 +161,7 @@ def strict(annotation: Any) -> Any:
     origin = get_origin(annotation)
     if origin is Annotated:
         inner, *metadata = get_args(annotation)
-        return Annotated[(strict(inner), *metadata)]  # type: ignore[return-value]
+        return Annotated[(strict(inner), *metadata)]
     if origin in (Union, types.UnionType):
         return Union[tuple(strict(arm) for arm in get_args(annotation))]  # noqa: UP007
     return annotation

@@ -21,6 +21,7 @@ from treerl.errors import InputError
 from treerl.reward.build import Scoring, build_rewards
 from treerl.reward.rewards import Rewards
 from treerl.run.plan import Plan
+from treerl.run.quiet import quiet
 from treerl.run.session import Session
 from treerl.run.tasks import read_tasks
 
@@ -47,6 +48,7 @@ def assemble(
 
 def build(config: Config, check_interrupt: Callable[[], None] = lambda: None) -> Session:
     """The session that a configuration describes; whatever it lacks is said before it is loaded."""
+    quiet()
     algorithm = algorithm_of(config)
     plan = plan_of(config, algorithm)
     tasks, heldout = read_tasks(config)
@@ -81,6 +83,12 @@ def build(config: Config, check_interrupt: Callable[[], None] = lambda: None) ->
         watched=watched,
         trainer=trainer,
     )
+
+
+def make_env(config: Config) -> BackboneEnv:
+    """The environment of a configuration alone: nothing is trained, nothing is scored."""
+    quiet()
+    return _env(config, _backbone(config, device_of(config)), algorithm_of(config))
 
 
 def plan_of(config: Config, algorithm: Algorithm) -> Plan:
