@@ -107,14 +107,20 @@ def serve_reward(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
     set_: Set = None,
     allow_plugins: Allow = False,
+    worker: Annotated[bool, typer.Option("--worker", hidden=True)] = False,
 ) -> None:
     """Put a reward behind HTTP, for runs with --set scoring.executor=http://HOST:PORT."""
     from treerl.config.resolve import resolve
-    from treerl.reward.server import serve
+    from treerl.reward.serving import serve, work
 
+    if worker:  # the process of a run's own worker, which was allowed there
+        work(name)
+        return
     config = resolve(None, {"rewards": {name: 1.0}}, set_ or [], allow_plugins)
     announce(config)
-    serve(name, config.rewards[name].plugin.params, host, port, print)
+    setting = config.rewards[name]
+    timeout = setting.timeout or config.scoring.timeout
+    serve(name, setting.plugin.params, host, port, print, timeout)
 
 
 @app.command()

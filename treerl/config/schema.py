@@ -161,9 +161,8 @@ FIELDS = {path: info for path, info in _ALL.items() if path not in PLUGINS and p
 
 def plugin_names(config: Config) -> list[str]:
     """Every plug-in that a configuration names."""
-    settings: dict[str, Any] = dict(config)
+    values = list(dict(config).values())
     for name in SECTIONS:
-        settings |= dict(settings[name])
-    names = [value.name for value in settings.values() if isinstance(value, Plugin)]
-    names += [*config.rewards, *config.watch, config.env.name]
-    return list(dict.fromkeys(names))
+        values += dict(getattr(config, name)).values()
+    names = [value.name for value in values if isinstance(value, Plugin)]
+    return list(dict.fromkeys([*names, *config.rewards, *config.watch, config.env.name]))
