@@ -154,7 +154,7 @@ def chart(curve: Curve, iterations: float = 0, large: bool = False) -> Chart:
         trend=path(smooth(values)) if large and len(values) > 2 else "",
         end=f"M{x(times[-1]):.2f} {y(values[-1]):.2f}h0",
         columns=[(x(mark), show(mark)) for mark in marks],
-        rows=[(y(mark), show(mark)) for mark in ticks(bottom, top, 5 if large else 3)],
+        rows=[(y(mark), show(mark)) for mark in ticks(bottom, top, 5 if large else 4)],
         hits=hits,
     )
 
@@ -170,7 +170,7 @@ def ticks(low: float, high: float, most: int) -> list[float]:
     """At most `most` + 1 round numbers from `low` to `high`, both inside."""
     power = 10.0 ** math.floor(math.log10((high - low) / most))
     fitting = (
-        power * factor for factor in (1, 2, 5, 10, 20) if high - low <= most * power * factor
+        power * factor for factor in (1, 2, 2.5, 5, 10, 20) if high - low <= most * power * factor
     )
     step = next(fitting)
     first = math.ceil(low / step - 1e-9)

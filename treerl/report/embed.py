@@ -1,4 +1,4 @@
-"""Puts images of a run folder into its page as data URIs, within limits and never from elsewhere."""
+"""Puts images of a run folder into its page as data URIs, within limits."""
 
 import base64
 import io

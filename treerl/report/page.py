@@ -2,7 +2,7 @@
 
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean, pstdev
 from typing import Any
@@ -10,7 +10,6 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from treerl.errors import printable
 from treerl.recipes import recipes
 from treerl.report import charts, treeview
 from treerl.report.charts import Curve, show, signed
@@ -39,12 +38,13 @@ def render(record: RunRecord) -> str:
     manifest = record.manifest
     planned = manifest.plan.get("iterations") or 0
     during = charts.training(record.rows)
-    apart = charts.held_out(evaluations(record))
-    samples = Embedder(record.path / "samples")
+    summaries = evaluations(record)
+    apart = charts.held_out(summaries)
+    images = Embedder(record.path / "samples")
     shots = []
     for row in sorted(record.samples, key=lambda row: (-abs(turn(row)), -abs(gain(row)))):
-        after = row.after and samples.embed(row.after.image, 320)
-        shots.append((row, samples.embed(row.before.image, 320), after))
+        after = row.after and images.embed(row.after.image, 320)
+        shots.append((row, images.embed(row.before.image, 320), after))
     drawings = {}
     for name, tree in record.trees.items():
         drawings[name] = treeview.lay_out(tree, Embedder(record.path / "trees" / name))
@@ -59,6 +59,7 @@ def render(record: RunRecord) -> str:
                 (curve.name, curve.points) for curve in apart if curve.name in ("reward", "right")
             ],
             warnings=warnings(record),
+            samples=max((summary.samples for _, summary in summaries), default=0),
             shots=shots,
             change=change(record.samples),
             training=[
@@ -83,12 +84,21 @@ def _environment() -> jinja2.Environment:
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=lambda value: printable(value) if type(value) is str else value,
+        finalize=lambda value: visible(value) if type(value) is str else value,
     )
     style, _, _ = loader.get_source(environment, "style.css")
     environment.globals |= {"style": Markup(style), "width": treeview.WIDTH}
     environment.filters |= {"show": show, "signed": signed}
     return environment
+
+
+def visible(text: str) -> str:
+    """Text in which control characters, and those that turn the direction of writing, are spelled."""
+    letters = []
+    for letter in text:
+        harmless = letter.isprintable() or letter in " \n"
+        letters.append(letter if harmless else letter.encode("unicode_escape").decode())
+    return "".join(letters)
 
 
 def title(record: RunRecord) -> str:
@@ -175,7 +185,7 @@ def constants(curves: Sequence[Curve]) -> str:
     return ", ".join(f"{c.name} {show(c.points[0][1])}" for c in curves if c.constant)
 
 
-def compared(trees: dict[str, TreeFile] | Any) -> str:
+def compared(trees: Mapping[str, TreeFile]) -> str:
     """What to look at in the first and the last tree."""
     words = []
     for tree in trees.values():

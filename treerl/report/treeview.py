@@ -47,7 +47,7 @@ class Branch:
 
 @dataclass(frozen=True)
 class Leaf:
-    """A finished sample; `bar` places its score between the worst (0) and the best (1) of the tree."""
+    """A finished sample; `bar` is its score between the tree's worst (0) and best (1)."""
 
     y: float
     image: Embedded | None
@@ -97,7 +97,7 @@ class _Layout:
         return places
 
     def _rows(self) -> tuple[list[float], float]:
-        """Leaves one below the other, families apart; a parent stands in the middle of its children."""
+        """Leaves one below the other, families apart; a parent in the middle of its children."""
         ys = [0.0] * len(self.tree.nodes)
         cursor = _HEAD - 6
         family: int | None = None
@@ -202,4 +202,5 @@ def _leaf(node: TreeNode, layout: _Layout, scores: list[float], images: Embedder
 
 
 def _decimal(value: float) -> str:
-    return f"{value:.2f}".replace("-", "−")
+    text = f"{value:.2f}"
+    return text.replace("-", "−") if float(text) else "0.00"
