@@ -1,4 +1,4 @@
-"""A small run on a world of images, kept by the real writer, for tests of the folder and the page."""
+"""A small run on a world of images, kept by the real writer, to test folder and page with."""
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -143,6 +143,7 @@ def record(
         folder.write_samples(run.before, run.after)
         run.manifest.evaluation["after"] = run.after.summary()
     run.manifest.status = status
+    run.manifest.plan["iterations"] = iterations
     run.manifest.spent = {**PLAN, "iterations": iterations, "seconds": 0.25 * iterations}
     run.manifest.seconds = {"evaluate": 1.5, "train": 0.25 * iterations}
     folder.write_manifest(run.manifest)

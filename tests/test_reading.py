@@ -1,4 +1,4 @@
-"""Reading a run folder: whatever is wrong in it is named in one line, and a live run can be read."""
+"""Reading a run folder: what is wrong in it is named in one line; a live run can be read."""
 
 import json
 import os
