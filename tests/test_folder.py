@@ -68,6 +68,15 @@ def test_one_of_many_threads_gets_a_named_folder(tmp_path: Path, empty: bool) ->
             assert sum(pool.map(_create_named, [output] * 8)) == 1
 
 
+def test_of_two_runs_that_saw_it_empty_one_gets_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create(tmp_path / "run", "treegrpo")
+    monkeypatch.setattr(Path, "iterdir", lambda self: iter(()))
+    with pytest.raises(InputError, match=r"^output: "):
+        create(tmp_path / "run", "treegrpo")
+
+
 def test_the_next_number_follows_the_highest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -127,6 +136,8 @@ def test_a_tree_keeps_the_first_tasks_nodes_and_the_images_of_its_leaves(written
         tree = read(written.path).trees[name]
         nodes = (step.tree.task == 0).nonzero().flatten().tolist()
         leaves = step.tree.leaves.tolist()
+        files = {path.name for path in (written.path / "trees" / name).iterdir()}
+        assert files == {f"leaf-{number:03d}.png" for number in range(8)}
         assert tree.iteration == step.iteration + 1
         assert tree.steps == step.tree.steps
         assert tree.prompt == "a blue shape, number 0"
@@ -173,11 +184,6 @@ def test_a_number_that_is_not_finite_is_null(run: Path) -> None:
     assert record.manifest.seconds == {"train": None}
     summary = record.manifest.summary("before")
     assert summary is not None and summary.reward is None and summary.samples == 1
-
-
-def test_text_that_no_encoding_has_is_spelled_out(run: Path) -> None:
-    RunFolder(run).write_manifest(manifest().model_copy(update={"command": ["\udc80"]}))
-    assert read(run).manifest.command == ["\\udc80"]
 
 
 def test_a_row_that_is_no_figures_is_refused_when_it_is_written(run: Path) -> None:

@@ -116,3 +116,14 @@ def test_a_chart_spans_its_box() -> None:
     assert all(0 < y < 100 for _, y in points)
     assert charts.chart(curve, iterations=7).line.split("L")[-1].startswith("50.00 ")
     assert charts.Curve("a", "a", ((1, 2.0), (2, 2.0))).constant
+
+
+def test_a_band_lies_around_its_curve() -> None:
+    chart = charts.chart(charts.Curve("a", "a", ((1, 1.0), (2, 2.0)), (0.5, 0.25)))
+    points = [point.split() for point in chart.band[1:-1].split("L")]
+    assert [x for x, _ in points] == ["0.00", "100.00", "100.00", "0.00"]
+    middle = [float(point.split()[1]) for point in chart.line[1:].split("L")]
+    heights = [float(y) for _, y in points]
+    assert heights[0] + heights[3] == pytest.approx(2 * middle[0], abs=0.02)
+    assert heights[1] + heights[2] == pytest.approx(2 * middle[1], abs=0.02)
+    assert heights[0] < middle[0] < heights[3]

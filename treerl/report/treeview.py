@@ -74,6 +74,8 @@ class Drawing:
 
 
 class _Layout:
+    """Where the nodes of a file stand."""
+
     def __init__(self, tree: TreeFile) -> None:
         self.tree = tree
         self.children: list[list[TreeNode]] = [[] for _ in tree.nodes]
@@ -178,7 +180,9 @@ def _end(layout: _Layout, node: TreeNode) -> TreeNode:
 
 def _edge(layout: _Layout, node: TreeNode, parent: TreeNode, scale: float) -> Edge:
     advantage = node.advantage or 0.0
-    sign = "positive" if advantage > 0 else "negative" if advantage < 0 else "zero"
+    sign = "zero"
+    if advantage != 0:
+        sign = "positive" if advantage > 0 else "negative"
     chain = len(layout.children[parent.id]) == 1 and parent.stochastic
     repeated = chain and parent.advantage == node.advantage  # along a chain, once is enough
     x = layout.xs[node.step] - (22 if len(layout.children[node.id]) > 1 else 7)
