@@ -1,7 +1,7 @@
 """Every announced backbone, on a small genuine pipeline of random weights, saved to a folder and loaded again."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -151,7 +151,9 @@ def test_every_recipe_samples_sound_steps_with_the_published_settings(name: str)
 
 
 @pytest.mark.parametrize(
-    "path", sorted((ROOT / "treerl" / "config" / "presets").glob("*.yaml")), ids=lambda path: path.stem
+    "path",
+    sorted((ROOT / "treerl" / "config" / "presets").glob("*.yaml")),
+    ids=lambda path: path.stem,
 )
 def test_a_preset_says_what_the_model_needs_and_leaves_the_algorithm_to_the_recipe(
     path: Path,

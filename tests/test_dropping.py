@@ -1,4 +1,4 @@
-"""A tree without a score teaches nothing and stands in nobody's way; a reward that is watched sees hacking."""
+"""A tree without a score teaches nothing; a reward that is watched sees hacking."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -58,7 +58,9 @@ def test_a_dropped_tree_changes_nothing_but_its_own_prompt() -> None:
 
 def test_stop_and_retry_move_no_weight() -> None:
     for policy in ("stop", "retry"):
-        with pytest.raises(RewardError, match=r"^reward brightness: no finite number .* for sample"):
+        with pytest.raises(
+            RewardError, match=r"^reward brightness: no finite number .* for sample"
+        ):
             iterated(Blind("a dog"), f"scoring.on_bad_reward={policy}")
 
 

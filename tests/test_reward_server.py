@@ -102,7 +102,13 @@ def test_a_web_page_cannot_use_a_server(headers: dict[str, str]) -> None:
 
 
 def header(**changes: object) -> bytes:
-    row = {"prompt": "fine", "negative": None, "media": {}, "metadata": {}, "size": None}
+    row: dict[str, object] = {
+        "prompt": "fine",
+        "negative": None,
+        "media": {},
+        "metadata": {},
+        "size": None,
+    }
     metadata = {"protocol": "2", "tasks": json.dumps([row | changes])}
     tensors = {"images": IMAGES[:1].contiguous(), "group": torch.zeros(1, dtype=torch.int64)}
     return save(tensors, metadata)
@@ -150,7 +156,7 @@ def test_files_are_written_nowhere_but_into_the_servers_own_folder() -> None:
         "group": torch.zeros(1, dtype=torch.int64),
         "media.0": torch.tensor(list(b"abc"), dtype=torch.uint8),
     }
-    row = {"prompt": "a", "negative": None, "metadata": {}, "size": None}
+    row: dict[str, object] = {"prompt": "a", "negative": None, "metadata": {}, "size": None}
     with served(Noting()) as server:
         for suffix in (".png", "/../../x", ".a/b", "../../" * 9 + "tmp/x"):
             media = {"media": {"image": ["media.0", suffix]}}

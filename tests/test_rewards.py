@@ -1,4 +1,4 @@
-"""The value that owns all rewards: names, weights, checks, retries, dropped trees, measures and the user's stop."""
+"""The value that owns all rewards: names, weights, checks, retries, measures, the user's stop."""
 
 import os
 import signal
@@ -157,7 +157,7 @@ def test_a_stop_of_the_users_is_not_the_fault_of_the_reward() -> None:
 def test_a_reward_that_takes_the_handlers_away_is_blamed_and_they_are_put_back() -> None:
     with watched() as stop:
         rewards = Rewards({"m": Resetting()}, check_interrupt=stop.poll)
-        with pytest.raises(RewardError, match="^reward m: it changed the signal handlers"):
+        with pytest.raises(RewardError, match=r"^reward m: it changed the signal handlers"):
             rewards(SAMPLES)
         assert signal.getsignal(signal.SIGTERM) == stop.arrived
 
@@ -168,7 +168,7 @@ def test_an_interrupt_of_its_own_is_blamed_and_that_of_the_user_outside_a_run_is
 
     with pytest.raises(KeyboardInterrupt):
         Rewards({"m": interrupts})(SAMPLES)
-    with watched() as stop, pytest.raises(RewardError, match="^reward m: KeyboardInterrupt"):
+    with watched() as stop, pytest.raises(RewardError, match=r"^reward m: KeyboardInterrupt"):
         Rewards({"m": interrupts}, check_interrupt=stop.poll)(SAMPLES)
 
 

@@ -77,9 +77,7 @@ class PromptedEnv(Env):
 
     @classmethod
     @abstractmethod
-    def make(
-        cls, backbone: Backbone, rewards: Rewards, config: "Config"
-    ) -> "PromptedEnv":
+    def make(cls, backbone: Backbone, rewards: Rewards, config: "Config") -> "PromptedEnv":
         """The environment that the configuration describes."""
 
     @abstractmethod

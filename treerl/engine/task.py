@@ -22,7 +22,9 @@ class Task:
     prompt: str
     negative: str | None = None  # what guidance leads away from; None is the backbone's own
     media: Mapping[str, Path] = field(default_factory=dict, hash=False)  # files by slot: image, ...
-    metadata: Mapping[str, Any] = field(default_factory=dict, hash=False)  # every other key of the row
+    metadata: Mapping[str, Any] = field(
+        default_factory=dict, hash=False
+    )  # every other key of the row
     size: tuple[int, int] | None = None  # height and width in pixels; None is the run's
 
     @classmethod
@@ -50,7 +52,9 @@ class Samples:
     def take(self, index: Tensor) -> "Samples":
         """The samples `index`."""
         rows = index.tolist()
-        return Samples(self.images[index], tuple(self.tasks[row] for row in rows), self.group[index])
+        return Samples(
+            self.images[index], tuple(self.tasks[row] for row in rows), self.group[index]
+        )
 
     @classmethod
     def of(cls, images: Tensor, tasks: "tuple[Any, ...] | list[Any]") -> "Samples":

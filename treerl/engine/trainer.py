@@ -212,8 +212,7 @@ def _measure(
         "reward": float(total.mean()),
         "reward_spread": float(spread),
         "rewards": {
-            name: float(column.mean())
-            for name, column in zip(names, score.unbind(1), strict=True)
+            name: float(column.mean()) for name, column in zip(names, score.unbind(1), strict=True)
         },
         **_shares(tree, score, rewards, config),
         "forwards": sum(tree.sizes[:-1]),

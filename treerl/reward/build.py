@@ -33,7 +33,7 @@ class Scoring:
 
 def build_rewards(
     specs: Mapping[str, Spec],
-    scoring: Scoring = Scoring(),  # noqa: B008 (frozen)
+    scoring: Scoring = Scoring(),
     modality: Modality = "images",
     check_interrupt: Callable[[], None] = lambda: None,
 ) -> Rewards:

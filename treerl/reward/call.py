@@ -1,4 +1,4 @@
-"""One call of a reward: nothing that it does goes unnoticed, and nothing that it returns is believed."""
+"""One call of a reward: what it does is noticed, and nothing that it returns is believed."""
 
 import math
 import signal

@@ -14,7 +14,7 @@ from treerl.reward.rewards import Rewards
 def found(
     config: Config, prompts: Sequence[str], check_interrupt: Callable[[], None] = lambda: None
 ) -> tuple[Rewards, Rewards]:
-    """The trained and the watched rewards; whatever a run lacks, of model and rewards, is said at once."""
+    """The trained and the watched rewards; whatever a run lacks is said at once."""
     missing = []
     try:
         registry.load("backbones", config.backbone.name).find(config.backbone)
