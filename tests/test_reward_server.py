@@ -206,7 +206,7 @@ def test_a_call_that_hangs_holds_nobody_for_ever(monkeypatch: pytest.MonkeyPatch
         message = wire.question(hangs.tasks, hangs)
         threads = [
             threading.Thread(target=lambda: ask_quietly(server, message), daemon=True)
-            for _ in range(40)
+            for _ in range(60)
         ]
         for thread in threads:
             thread.start()

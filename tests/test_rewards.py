@@ -207,6 +207,29 @@ def test_the_worker_of_a_reward_ends_when_a_later_reward_cannot_be_had(tmp_path:
         os.kill(int((tmp_path / "pid").read_text()), 0)
 
 
+def test_errors_in_a_rewards_own_words_are_one_printable_line() -> None:
+    def says(samples: Samples) -> Tensor:
+        raise RewardError("first\nsecond \x1b[31m")
+
+    with pytest.raises(RewardError, match=r"^first second \\x1b\[31m$"):
+        Rewards({"m": says})(SAMPLES)
+
+
+def test_a_working_directory_that_is_deleted_is_no_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+
+    def deletes(samples: Samples) -> Tensor:
+        (tmp_path / "gone").rmdir()
+        return red(samples)
+
+    with pytest.raises(RewardError, match=r"^reward m: it changed the working directory"):
+        Rewards({"m": deletes})(SAMPLES)
+    assert Rewards({"m": red})(SAMPLES).shape == (3, 1)
+
+
 def test_text_from_outside_stays_on_one_printable_line() -> None:
     class Mute:
         def __str__(self) -> str:

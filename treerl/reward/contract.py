@@ -16,7 +16,7 @@ class Reward(ABC):
             return samples.images[:, 2].mean((1, 2)) - samples.images[:, :2].mean((1, 2, 3))
     """
 
-    modality: Modality = "images"  # what it scores; an instance may set its own
+    modality: Modality = "images"  # what it scores; write `modality = "videos"` for videos
 
     @abstractmethod
     def __call__(self, samples: Samples) -> Tensor:

@@ -15,7 +15,7 @@ from treerl.reward.handler import Handler, Refused
 from treerl.reward.tokens import TOKEN
 
 _WAITING = 64  # connections that have not asked anything yet; of more, the oldest is closed
-_QUEUE = 16  # questions at a time: one is answered, the others wait
+_QUEUE = 32  # questions at a time: one is answered, the others wait
 
 
 class Server(ThreadingHTTPServer):
