@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from treerl.backbone import comfyui
 from treerl.backbone.contract import Condition
 from treerl.backbone.pipeline import PipelineBackbone
 from treerl.engine.schedule import Flow
@@ -74,6 +75,9 @@ class Flux(PipelineBackbone):
             x, self.height, self.width, self.pipeline.vae_scale_factor
         )
         return latents
+
+    def comfyui_layers(self, layers: comfyui.Layers) -> comfyui.Layers | None:
+        return comfyui.prefixed(layers, "transformer.")
 
     @property
     def _rows(self) -> int:

@@ -26,17 +26,17 @@ def export(
         Path,
         typer.Argument(metavar="DIR", help="The folder to write; must not exist, or be empty."),
     ],
+    allow_plugins: Allow = False,
 ) -> None:
-    """Write what was trained as diffusers loads it by itself, and prove it in a fresh process."""
+    """Write what was trained as others load it, and prove it by loading it again."""
     quiet()
     from treerl.run.export import export as exported
 
-    found = exported(source, target)
-    print(f"{found.folder}: {found.kind}")
-    same = f"largest difference of a pixel {found.difference:.1e}"
-    print(f"a fresh process with diffusers alone draws {found.prompt!r} as treerl does: {same}")
-    if found.change is not None:
-        print(f"mean change of a pixel that the LoRA makes: {found.change:.2g}")
+    done = exported(source, target, allow_plugins)
+    print(f"{done.folder}: {done.kind}{' (with a file for ComfyUI)' if done.comfyui else ''}")
+    print(f"loaded again, it draws {done.prompt!r} as here: difference {done.difference:.1e}")
+    if done.change is not None:
+        print(f"mean change of a pixel that the LoRA makes: {done.change:.2g}")
 
 
 @tools.command("serve-reward")
