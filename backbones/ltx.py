@@ -53,7 +53,7 @@ class LTX(PipelineBackbone):
     def schedule(self, steps: int) -> Flow:
         even = np.linspace(1.0, 1 / steps, steps)
         return self.flow(
-            self.scheduler_with_timesteps(steps, sigmas=even, mu=self.mu(self.shape[0]))
+            self.scheduler_with_timesteps(steps, sigmas=even, mu=self.mu(math.prod(self._latent)))
         )
 
     def network(self, x: Tensor, time: Tensor, condition: Condition, guidance: float) -> Tensor:

@@ -92,7 +92,7 @@ class PipelineBackbone(PipelineParts):
         return self.encode_prompts([task.prompt for task in tasks])
 
     def uncond(self, tasks: Sequence[Task]) -> Mapping[str, Tensor]:
-        """What guidance leads away from, `[P, ...]` under names of `cond`.
+        """What guidance leads away from, `[P, ...]`, under those names of `cond` that differ.
 
         It may depend on a task's negative prompt and media alone.
         """

@@ -42,8 +42,9 @@ class Drawing:
 class Request:
     """A drawing as the fresh process gets it."""
 
-    latents: Tensor  # [1, *shape]
-    arguments: dict[str, Any]  # of the pipeline's call; images are names of files
+    start: Tensor  # [1, *shape]
+    latents: Tensor  # the same as the pipeline's call takes it
+    arguments: dict[str, Any]  # of that call; images are names of files
     images: Mapping[str, Image.Image]  # by file name
 
 
@@ -56,21 +57,19 @@ def request(backbone: PipelineBackbone, drawing: Drawing) -> Request:
         torch.float32,
         backbone.device,
     )
-    latents = backbone.initial(draws, backbone.encode(tasks))
-    arguments = backbone.arguments(tasks, latents, drawing.steps, drawing.guidance)
-    del arguments["latents"]
+    start = backbone.initial(draws, backbone.encode(tasks))
+    arguments = backbone.arguments(tasks, start, drawing.steps, drawing.guidance)
+    latents: Tensor = arguments.pop("latents")
     images: dict[str, Image.Image] = {}
     plain = {name: _plain(value, name, images) for name, value in arguments.items()}
-    return Request(latents, plain, images)
+    return Request(start, latents, plain, images)
 
 
 def compare(
     backbone: PipelineBackbone, drawing: Drawing, asked: Request, draft: Path
 ) -> tuple[float, float | None]:
     """The largest difference to the fresh process, and the mean change that the LoRA makes."""
-    here = backbone.call(
-        [drawing.task], asked.latents, drawing.steps, drawing.guidance, output="pt"
-    )
+    here = backbone.call([drawing.task], asked.start, drawing.steps, drawing.guidance, output="pt")
     backbone.pipeline.to("cpu")  # the other process wants the accelerator's memory
     with TemporaryDirectory() as name:
         folder = Path(name)
