@@ -7,15 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from forests import complete
 from rich.console import Console
 from test_backbones import Brightness, config, made
 from torch import Tensor
 
 from treerl.config.resolve import resolve
-from treerl.engine.advantage import advantages, combine
-from treerl.engine.baseline import Prompt
-from treerl.engine.weighting import Uniform
 from treerl.errors import RewardError
 from treerl.reward.contract import Reward
 from treerl.run import run as runs
@@ -70,41 +66,6 @@ def test_when_every_tree_is_bad_the_run_stops() -> None:
         RewardError, match="all 2 trees of the iteration have a leaf without a score"
     ):
         iterated(Broken(), "scoring.on_bad_reward=drop_tree")
-
-
-def test_a_forest_without_some_trees_is_a_forest() -> None:
-    tree = complete(prompts=2, branch=2, depth=3, roots=2)
-    roots = tree.tree_of()
-    assert torch.equal(roots[: tree.sizes[0]], torch.arange(tree.sizes[0]))
-    gone = torch.tensor([0])
-    rest = tree.without(gone)
-    kept = ~torch.isin(roots, gone)
-    assert len(rest) == int(kept.sum()) == sum(rest.sizes) and rest.sizes[0] == tree.sizes[0] - 1
-    assert torch.equal(rest.key, tree.key[kept]) and torch.equal(rest.step, tree.step[kept])
-    inner = rest.parent >= 0
-    assert torch.equal(
-        rest.key[rest.parent[inner]], tree.key[tree.parent[kept & (tree.parent >= 0)]]
-    )
-    assert torch.equal(rest.at(rest.leaves).x, tree.at(tree.leaves[kept[tree.leaves]]).x)
-    assert len(tree.without(torch.tensor([], dtype=torch.int64))) == len(tree)
-
-
-def test_a_reward_scaled_by_a_thousand_changes_nothing() -> None:
-    tree = complete(prompts=2, branch=2, depth=3, roots=2)
-    score = torch.rand(
-        len(tree.leaves), 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64
-    )
-    weight = torch.tensor([0.8, 0.2], dtype=torch.float64)
-
-    def found(scores: Tensor, apart: bool) -> Tensor:
-        leaf = combine(tree, scores, weight, apart, 1e-9)
-        return advantages(tree, leaf, Uniform(), Prompt()).advantage
-
-    scaled = score * torch.tensor([1.0, 1000.0], dtype=torch.float64)
-    torch.testing.assert_close(
-        found(scaled, True), found(score, True), atol=1e-9, rtol=1e-9, equal_nan=True
-    )
-    assert float((found(scaled, False) - found(score, False)).nan_to_num().abs().max()) > 0.1
 
 
 def test_an_alarm_needs_a_large_and_certain_fall_while_the_reward_rises() -> None:
