@@ -1,4 +1,4 @@
-"""The documentation's links lead somewhere, its settings exist, its Python runs, and no public name is left out."""
+"""The documentation's links, settings, Python and public names are those of the library."""
 
 import dataclasses
 import inspect
@@ -14,7 +14,6 @@ from pydantic import BaseModel
 
 import treerl
 from treerl import registry
-from treerl.config.schema import Config
 
 PYTHON = ROOT / "docs" / "python.md"
 # settings that hold a plug-in: below them stand its parameters
@@ -29,7 +28,7 @@ PLUGIN_SETTINGS = {
     "objective": "objectives",
 }
 TRANSPORT = {"weight", "executor", "timeout"}
-# in prose `tree.leaves` and `env.policy` are Python, so settings of these sections are read from commands alone
+# in prose `tree.leaves` and `env.policy` are Python: those sections are read from commands alone
 PROSE_SECTIONS = "advantage|objective|scoring|data|train|evaluate"
 
 
@@ -74,7 +73,7 @@ def exists(path: str, page: Path) -> bool:
     if path.startswith(("rewards.", "watch.")):
         field = path.rpartition(".")[2]
         return field in TRANSPORT | parameters("rewards")
-    return path in plain_settings(Config)
+    return path in plain_settings(treerl.Config)
 
 
 def named_settings(page: Path) -> set[str]:
@@ -110,19 +109,16 @@ def test_the_page_names_every_public_name_and_no_other() -> None:
 
 
 @pytest.mark.parametrize("name", treerl.__all__)
-def test_a_public_name_says_what_it_is_for(name: str) -> None:
+def test_a_public_name_says_how_it_is_used(name: str) -> None:
     value = getattr(treerl, name)
-    if not (inspect.isclass(value) or inspect.isfunction(value)):
-        return  # `recipes` is a mapping, told of on its own page
-    text = value.__dict__.get("__doc__") if inspect.isclass(value) else value.__doc__
+    if name == "recipes":
+        return  # a mapping; docs/recipes.md tells of it
+    text = value.__doc__ if inspect.isfunction(value) else value.__dict__.get("__doc__")
     assert text and not text.startswith(f"{name}("), "a docstring of its own, not a signature"
-    if not issubclass(value, treerl.TreerlError) if inspect.isclass(value) else True:
-        assert tells_shapes_or_use(value, text)
-
-
-def tells_shapes_or_use(value: object, text: str) -> bool:
-    """Shapes in brackets or code in the docstring, or a shape beside the fields of a dataclass."""
-    return "`" in text or "[" in text or "    " in text or "# [" in inspect.getsource(value)  # type: ignore[arg-type]
+    if inspect.isclass(value) and issubclass(value, Exception):
+        return
+    # shapes and code in the docstring, or beside the fields and methods
+    assert re.search(r"`|\[[A-Z]|treerl\.", text + inspect.getsource(value))
 
 
 def test_the_python_page_runs_from_top_to_bottom(tmp_path: Path) -> None:
@@ -154,8 +150,8 @@ def test_the_index_of_openings_names_every_page() -> None:
     assert linked == pages
 
 
-def test_every_python_file_of_a_page_is_formatted(tmp_path: Path) -> None:
+def test_no_line_of_python_on_a_page_is_longer_than_ours() -> None:
     for page in (ROOT / "docs" / "extending").glob("*.md"):
         for name, code in files(page).items():
             longest = max(len(line) for line in code.splitlines())
-            assert longest <= 100, f"{page.name}: {name}"
+            assert longest <= 100 or not name.endswith(".py"), f"{page.name}: {name}"
