@@ -49,8 +49,8 @@ class Coefficients:
 class Kernel(ABC):
     """How one reverse step is taken; a plug-in is a frozen dataclass of its parameters.
 
-        coefficients = FlowSDE(noise_level=0.7).coefficients(Flow.linear(10))
-        policy = coefficients.gaussian(x, velocity, step)  # of the next latents `[M, ...]`
+    coefficients = FlowSDE(noise_level=0.7).coefficients(Flow.linear(10))
+    policy = coefficients.gaussian(x, velocity, step)  # of the next latents `[M, ...]`
     """
 
     @abstractmethod
