@@ -1,4 +1,4 @@
-"""CogVideoX (variance-preserving diffusion of videos, predictions of v): 2B, 5B with rotary embeddings, and 1.5."""
+"""CogVideoX (diffusion of videos, predictions of v): 2B, 5B with rotary embeddings, and 1.5."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,36 +8,34 @@ from diffusers import CogVideoXDDIMScheduler
 from torch import Tensor
 
 from treerl.backbone.contract import Condition
-from treerl.backbone.pipeline import Pipelined
+from treerl.backbone.pipeline import PipelineBackbone
 from treerl.engine.schedule import Diffusion
-from treerl.errors import InputError
+from treerl.errors import InputError, printable
 
 
-class CogVideoX(Pipelined):
-    """A `CogVideoXPipeline`, walked by DDIM; latents have frames first: `[(F - 1) / 4 + 1, C, H / 8, W / 8]`."""
+class CogVideoX(PipelineBackbone):
+    """A `CogVideoXPipeline` under DDIM; latents are `[(F - 1) / 4 + 1, C, H / 8, W / 8]`."""
 
     name = "cogvideox"
     title = "CogVideoX"
     pipeline_class = "CogVideoXPipeline"
-    makes = "videos"
+    modality = "videos"
 
-    def prepare(self) -> None:
-        config, known, wanted = (
-            self.pipeline.scheduler.config,
-            self._config,
-            self.settings.max_sequence_length,
-        )
+    def configure_scheduler(self) -> None:
+        config = self.pipeline.scheduler.config
+        known = self._config
+        wanted = self.settings.max_sequence_length
         if config.prediction_type != "v_prediction":
             raise InputError(
-                f"backbone.model: expected a prediction of v_prediction, got {config.prediction_type}"
+                f"backbone.model: expected v_prediction, got {printable(config.prediction_type)}"
             )
         if (
             wanted not in (None, known.max_text_seq_length)
             and not known.use_rotary_positional_embeddings
         ):
             raise InputError(
-                f"backbone.max_sequence_length: expected null or {known.max_text_seq_length}, for which the model's "
-                f"position embeddings are made, got {wanted}"
+                f"backbone.max_sequence_length: expected null or {known.max_text_seq_length}, for "
+                f"which the model's position embeddings are made, got {wanted}"
             )
         # a step of the DPM scheduler that other checkpoints are used with depends on those before
         self.pipeline.scheduler = CogVideoXDDIMScheduler.from_config(config)
@@ -52,38 +50,37 @@ class CogVideoX(Pipelined):
         )
 
     @property
-    def grid(self) -> tuple[int, int]:
-        # the autoencoder makes 4 F' frames of an even number F' of latent ones, and 4 F' - 3 only of an odd number
+    def size_multiple(self) -> tuple[int, int]:
+        # of F' latent frames the autoencoder makes 4 F' frames, and 4 F' - 3 only when F' is odd
         span = 2 * self.pipeline.vae_scale_factor_temporal
         return self.pipeline.vae_scale_factor_spatial * self._config.patch_size, span
 
     @property
     def shape(self) -> tuple[int, ...]:
-        unit, run = self.pipeline.vae_scale_factor_spatial, self._config.patch_size_t or 1
-        padded = (
-            -(-self._latent_frames // run) * run
-        )  # 1.5 has patches of two frames, and adds one that it drops again
-        return padded, self._config.in_channels, self.height // unit, self.width // unit
+        _, rows, columns = self.latent_grid(self.pipeline.vae_scale_factor_spatial)
+        # 1.5 has patches of two frames, and adds one that it drops again
+        patch = self._config.patch_size_t or 1
+        padded = -(-self._latent_frames // patch) * patch
+        return padded, self._config.in_channels, rows, columns
 
     @property
-    def tokens(self) -> dict[str, int]:
+    def length_argument(self) -> dict[str, int]:
         return {
             "max_sequence_length": self.settings.max_sequence_length
             or self._config.max_text_seq_length
         }
 
-    def texts(self, prompts: list[str]) -> Mapping[str, Tensor]:
+    def encode_prompts(self, prompts: list[str]) -> Mapping[str, Tensor]:
         text, _ = self.pipeline.encode_prompt(
-            prompts, do_classifier_free_guidance=False, device=self.device, **self.tokens
+            prompts, do_classifier_free_guidance=False, device=self.device, **self.length_argument
         )
         return {"text": text}
 
     def schedule(self, steps: int) -> Diffusion:
-        scheduler = self.walked(steps)
-        time = scheduler.timesteps[
-            :steps
-        ]  # some numbers, such as 61, get one too many, at -1, by rounding
-        # of steps that do not divide 1000, the scheduler's own step goes to a level beside the next one's
+        scheduler = self.scheduler_with_timesteps(steps)
+        # some numbers, such as 61, get one too many, at -1, by rounding
+        time = scheduler.timesteps[:steps]
+        # with steps that do not divide 1000, the scheduler's own step ends beside the next level
         levels = torch.cat([scheduler.alphas_cumprod[time], scheduler.final_alpha_cumprod[None]])
         return Diffusion(time.float(), levels.double(), "v")
 
@@ -102,7 +99,7 @@ class CogVideoX(Pipelined):
         )[0]
         return prediction
 
-    def decoded(self, x: Tensor) -> Tensor:
+    def vae_decode(self, x: Tensor) -> Tensor:
         videos: Tensor = self.pipeline.decode_latents(x[:, len(x[0]) - self._latent_frames :])
         return videos
 

@@ -7,17 +7,17 @@ import torch
 from torch import Tensor
 
 from treerl.backbone.contract import Condition
-from treerl.backbone.pipeline import Pipelined
+from treerl.backbone.pipeline import PipelineBackbone
 from treerl.engine.schedule import Flow
 
 
-class Flux(Pipelined):
-    """A `FluxPipeline`; latents are packed, two by two, into a row of tokens `[H/16 · W/16, 64]`."""
+class Flux(PipelineBackbone):
+    """A `FluxPipeline`; latents are packed, two by two, into tokens `[H/16 · W/16, 64]`."""
 
     name = "flux"
     title = "FLUX.1"
     pipeline_class = "FluxPipeline"
-    embedded = True
+    guidance_embedded = True
 
     @property
     def default_size(self) -> tuple[int, int, int]:
@@ -25,32 +25,32 @@ class Flux(Pipelined):
         return side, side, 1
 
     @property
-    def grid(self) -> tuple[int, int]:
+    def size_multiple(self) -> tuple[int, int]:
         return 2 * self.pipeline.vae_scale_factor, 1
 
     @property
     def shape(self) -> tuple[int, ...]:
         return self._rows * self._columns, self.pipeline.transformer.config.in_channels
 
-    def texts(self, prompts: list[str]) -> Mapping[str, Tensor]:
+    def encode_prompts(self, prompts: list[str]) -> Mapping[str, Tensor]:
         text, pooled, _ = self.pipeline.encode_prompt(
-            prompts, prompts, device=self.device, **self.tokens
+            prompts, prompts, device=self.device, **self.length_argument
         )
         return {"text": text, "pooled": pooled}
 
     def schedule(self, steps: int) -> Flow:
         even = np.linspace(1.0, 1 / steps, steps)
         return self.flow(
-            self.walked(steps, sigmas=even, mu=self.shift(self.shape[0])), unit=1 / 1000
+            self.scheduler_with_timesteps(steps, sigmas=even, mu=self.mu(self.shape[0])),
+            time_scale=1 / 1000,
         )
 
     def network(self, x: Tensor, time: Tensor, condition: Condition, guidance: float) -> Tensor:
-        transformer, text = self.pipeline.transformer, condition["text"]
-        strength = (
-            torch.full((len(x),), guidance, device=x.device)
-            if transformer.config.guidance_embeds
-            else None
-        )
+        transformer = self.pipeline.transformer
+        text = condition["text"]
+        strength = None
+        if transformer.config.guidance_embeds:
+            strength = torch.full((len(x),), guidance, device=x.device)
         velocity: Tensor = transformer(
             hidden_states=x,
             timestep=time,
@@ -65,20 +65,20 @@ class Flux(Pipelined):
         )[0]
         return velocity
 
-    def decoded(self, x: Tensor) -> Tensor:
-        vae = self.pipeline.vae
-        latents = self.pipeline._unpack_latents(
+    def vae_decode(self, x: Tensor) -> Tensor:
+        return super().vae_decode(self._unpacked(x))
+
+    def _unpacked(self, x: Tensor) -> Tensor:
+        """Tokens `[M, R · C, 64]` as latents of rows and columns."""
+        latents: Tensor = self.pipeline._unpack_latents(
             x, self.height, self.width, self.pipeline.vae_scale_factor
         )
-        pictures: Tensor = vae.decode(
-            latents / vae.config.scaling_factor + vae.config.shift_factor, return_dict=False
-        )[0]
-        return pictures
+        return latents
 
     @property
     def _rows(self) -> int:
-        return self.height // self.grid[0]
+        return self.height // self.size_multiple[0]
 
     @property
     def _columns(self) -> int:
-        return self.width // self.grid[0]
+        return self.width // self.size_multiple[0]

@@ -1,4 +1,4 @@
-"""HunyuanVideo (rectified flow video): Llama reads the prompt inside a template, and guidance is embedded."""
+"""HunyuanVideo (rectified flow video): Llama reads the prompt in a template; embedded guidance."""
 
 from collections.abc import Mapping
 
@@ -7,43 +7,48 @@ import torch
 from torch import Tensor
 
 from treerl.backbone.contract import Condition
-from treerl.backbone.pipeline import Pipelined
+from treerl.backbone.pipeline import PipelineBackbone
 from treerl.engine.schedule import Flow
 
 
-class HunyuanVideo(Pipelined):
+class HunyuanVideo(PipelineBackbone):
     """A `HunyuanVideoPipeline`; latents are `[C, (F - 1) / 4 + 1, H / 8, W / 8]`."""
 
     name = "hunyuan-video"
     title = "HunyuanVideo"
     pipeline_class = "HunyuanVideoPipeline"
-    makes = "videos"
-    embedded = True
+    modality = "videos"
+    guidance_embedded = True
 
     @property
     def default_size(self) -> tuple[int, int, int]:
         return 720, 1280, 129
 
     @property
-    def grid(self) -> tuple[int, int]:
-        patch = self.pipeline.transformer.config.patch_size
-        return (
-            self.pipeline.vae_scale_factor_spatial * patch,
-            self.pipeline.vae_scale_factor_temporal,
+    def size_multiple(self) -> tuple[int, int]:
+        pixels = (
+            self.pipeline.vae_scale_factor_spatial * self.pipeline.transformer.config.patch_size
         )
+        return pixels, self.pipeline.vae_scale_factor_temporal
 
     @property
     def shape(self) -> tuple[int, ...]:
-        unit, span = self.pipeline.vae_scale_factor_spatial, self.pipeline.vae_scale_factor_temporal
-        channels = self.pipeline.transformer.config.in_channels
-        return channels, (self.frames - 1) // span + 1, self.height // unit, self.width // unit
+        pipeline = self.pipeline
+        grid = self.latent_grid(
+            pipeline.vae_scale_factor_spatial, pipeline.vae_scale_factor_temporal
+        )
+        return pipeline.transformer.config.in_channels, *grid
 
-    def texts(self, prompts: list[str]) -> Mapping[str, Tensor]:
-        text, pooled, mask = self.pipeline.encode_prompt(prompts, device=self.device, **self.tokens)
+    def encode_prompts(self, prompts: list[str]) -> Mapping[str, Tensor]:
+        text, pooled, mask = self.pipeline.encode_prompt(
+            prompts, device=self.device, **self.length_argument
+        )
         return {"text": text, "pooled": pooled, "mask": mask}
 
     def schedule(self, steps: int) -> Flow:
-        return self.flow(self.walked(steps, sigmas=np.linspace(1.0, 0.0, steps + 1)[:-1]))
+        return self.flow(
+            self.scheduler_with_timesteps(steps, sigmas=np.linspace(1.0, 0.0, steps + 1)[:-1])
+        )
 
     def network(self, x: Tensor, time: Tensor, condition: Condition, guidance: float) -> Tensor:
         velocity: Tensor = self.pipeline.transformer(
@@ -56,8 +61,3 @@ class HunyuanVideo(Pipelined):
             return_dict=False,
         )[0]
         return velocity
-
-    def decoded(self, x: Tensor) -> Tensor:
-        vae = self.pipeline.vae
-        videos: Tensor = vae.decode(x / vae.config.scaling_factor, return_dict=False)[0]
-        return videos

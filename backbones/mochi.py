@@ -1,4 +1,4 @@
-"""Mochi 1 (rectified flow video): time runs from noise to sample, and the network predicts from noise to sample too."""
+"""Mochi 1 (rectified flow video): its time, and what it predicts, run from noise to sample."""
 
 from collections.abc import Mapping
 
@@ -8,54 +8,60 @@ from diffusers.pipelines.mochi.pipeline_mochi import linear_quadratic_schedule
 from torch import Tensor
 
 from treerl.backbone.contract import Condition
-from treerl.backbone.pipeline import Pipelined
+from treerl.backbone.pipeline import PipelineBackbone
 from treerl.engine.schedule import Flow
 
-THRESHOLD = (
-    0.025  # of noise that the first half of the steps removes, as in the pipeline's own call
-)
+# of the noise that the first half of the steps removes, as in the pipeline's own call
+THRESHOLD = 0.025
 
 
-class Mochi(Pipelined):
+class Mochi(PipelineBackbone):
     """A `MochiPipeline`; latents are `[C, (F - 1) / 6 + 1, H / 8, W / 8]`."""
 
     name = "mochi"
     title = "Mochi 1"
     pipeline_class = "MochiPipeline"
-    makes = "videos"
+    modality = "videos"
 
     @property
     def default_size(self) -> tuple[int, int, int]:
         return self.pipeline.default_height, self.pipeline.default_width, 19
 
     @property
-    def grid(self) -> tuple[int, int]:
-        patch = self.pipeline.transformer.config.patch_size
-        return (
-            self.pipeline.vae_spatial_scale_factor * patch,
-            self.pipeline.vae_temporal_scale_factor,
+    def size_multiple(self) -> tuple[int, int]:
+        pixels = (
+            self.pipeline.vae_spatial_scale_factor * self.pipeline.transformer.config.patch_size
         )
+        return pixels, self.pipeline.vae_temporal_scale_factor
 
     @property
     def shape(self) -> tuple[int, ...]:
-        unit, span = self.pipeline.vae_spatial_scale_factor, self.pipeline.vae_temporal_scale_factor
-        channels = self.pipeline.transformer.config.in_channels
-        return channels, (self.frames - 1) // span + 1, self.height // unit, self.width // unit
+        pipeline = self.pipeline
+        grid = self.latent_grid(
+            pipeline.vae_spatial_scale_factor, pipeline.vae_temporal_scale_factor
+        )
+        return pipeline.transformer.config.in_channels, *grid
 
-    def texts(self, prompts: list[str]) -> Mapping[str, Tensor]:
+    def encode_prompts(self, prompts: list[str]) -> Mapping[str, Tensor]:
         # one by one, for the pipeline blanks every prompt of a call whose last one is empty
-        encoded = [
-            self.pipeline.encode_prompt(
-                [one], do_classifier_free_guidance=False, device=self.device, **self.tokens
+        texts = []
+        masks = []
+        for prompt in prompts:
+            text, mask, _, _ = self.pipeline.encode_prompt(
+                [prompt],
+                do_classifier_free_guidance=False,
+                device=self.device,
+                **self.length_argument,
             )
-            for one in prompts
-        ]
-        text, mask = (torch.cat([one[part] for one in encoded]) for part in (0, 1))
-        return {"text": text, "mask": mask}
+            texts.append(text)
+            masks.append(mask)
+        return {"text": torch.cat(texts), "mask": torch.cat(masks)}
 
     def schedule(self, steps: int) -> Flow:
-        scheduler = self.walked(steps, sigmas=np.array(linear_quadratic_schedule(steps, THRESHOLD)))
-        # the scheduler counts up to the sample (invert_sigmas), and its timesteps are what the network is told
+        scheduler = self.scheduler_with_timesteps(
+            steps, sigmas=np.array(linear_quadratic_schedule(steps, THRESHOLD))
+        )
+        # the scheduler counts up to the sample (invert_sigmas); the network is told its timesteps
         return Flow(time=scheduler.timesteps.float(), sigma=1 - scheduler.sigmas.double())
 
     def network(self, x: Tensor, time: Tensor, condition: Condition, guidance: float) -> Tensor:
@@ -68,6 +74,6 @@ class Mochi(Pipelined):
         )[0]
         return -forwards
 
-    def decoded(self, x: Tensor) -> Tensor:
+    def vae_decode(self, x: Tensor) -> Tensor:
         videos: Tensor = self.pipeline.vae.decode(self.denormalised(x), return_dict=False)[0]
         return videos

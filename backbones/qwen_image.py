@@ -1,4 +1,4 @@
-"""Qwen-Image (rectified flow, packed latents): guidance by two predictions, as long as the guided one."""
+"""Qwen-Image (rectified flow, packed latents): guidance keeps the length of the guided half."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from treerl.backbone.contract import Condition
+from treerl.engine.task import Task
 
 from .flux import Flux  # noqa: TID251
 
@@ -15,15 +16,15 @@ LENGTH = 512  # tokens of text, as the pipeline's own call has it
 
 
 class QwenImage(Flux):
-    """A `QwenImagePipeline`; latents are packed as FLUX packs them, and its schedule is shifted the same way."""
+    """A `QwenImagePipeline`; latents are packed, and its schedule shifted, as in FLUX."""
 
     name = "qwen-image"
     title = "Qwen-Image"
     pipeline_class = "QwenImagePipeline"
-    embedded = False
-    blank = " "  # what its model card guides away from
+    guidance_embedded = False
+    default_negative_prompt = " "  # what its model card guides away from
 
-    def texts(self, prompts: list[str]) -> Mapping[str, Tensor]:
+    def encode_prompts(self, prompts: list[str]) -> Mapping[str, Tensor]:
         length = self.settings.max_sequence_length or LENGTH
         text, mask = self.pipeline.encode_prompt(
             prompts, device=self.device, max_sequence_length=length
@@ -44,26 +45,22 @@ class QwenImage(Flux):
         )[0]
         return velocity
 
-    def combine(self, free: Tensor, guided: Tensor, guidance: float) -> Tensor:
-        mixed = free + guidance * (guided - free)
-        length, wanted = (
-            torch.linalg.vector_norm(one, dim=-1, keepdim=True) for one in (mixed, guided)
-        )
+    def combine(self, uncond: Tensor, cond: Tensor, guidance: float) -> Tensor:
+        mixed = uncond + guidance * (cond - uncond)
+        # rescaled token by token, [M, L, C], to the norm of the conditional prediction
+        length = torch.linalg.vector_norm(mixed, dim=-1, keepdim=True)
+        wanted = torch.linalg.vector_norm(cond, dim=-1, keepdim=True)
         rescaled: Tensor = mixed * (wanted / length)
         return rescaled
 
-    def decoded(self, x: Tensor) -> Tensor:
-        latents = self.pipeline._unpack_latents(
-            x, self.height, self.width, self.pipeline.vae_scale_factor
-        )
-        videos: Tensor = self.pipeline.vae.decode(self.denormalised(latents), return_dict=False)[0]
+    def vae_decode(self, x: Tensor) -> Tensor:
+        latents = self.denormalised(self._unpacked(x))
+        videos: Tensor = self.pipeline.vae.decode(latents, return_dict=False)[0]
         return videos[:, :, 0]
 
     def arguments(
-        self, prompts: Sequence[str], latents: Tensor, steps: int, guidance: float
+        self, tasks: Sequence[Task], latents: Tensor, steps: int, guidance: float
     ) -> dict[str, Any]:
-        given = super().arguments(prompts, latents, steps, guidance)
-        return {
-            "true_cfg_scale" if name == "guidance_scale" else name: value
-            for name, value in given.items()
-        }
+        arguments = super().arguments(tasks, latents, steps, guidance)
+        arguments["true_cfg_scale"] = arguments.pop("guidance_scale")
+        return arguments

@@ -1,4 +1,4 @@
-"""Stable Diffusion 1 and 2 (variance-preserving diffusion, U-Net): predictions of the noise, or of v as in 2.x."""
+"""Stable Diffusion 1 and 2 (diffusion, U-Net): predictions of the noise, or of v as in 2.x."""
 
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -8,14 +8,14 @@ from diffusers import DDIMScheduler
 from torch import Tensor
 
 from treerl.backbone.contract import Condition
-from treerl.backbone.pipeline import Pipelined
+from treerl.backbone.pipeline import PipelineBackbone
 from treerl.engine.schedule import Diffusion
-from treerl.errors import InputError
+from treerl.errors import InputError, printable
 
 PREDICTS: Mapping[str, Literal["noise", "v"]] = {"epsilon": "noise", "v_prediction": "v"}
 
 
-class SD15(Pipelined):
+class SD15(PipelineBackbone):
     """A `StableDiffusionPipeline`, walked by DDIM on the betas that the checkpoint ships."""
 
     name = "sd15"
@@ -23,24 +23,25 @@ class SD15(Pipelined):
     pipeline_class = "StableDiffusionPipeline"
     denoiser_names = ("unet",)
 
-    def prepare(self) -> None:
+    def configure_scheduler(self) -> None:
         config = self.pipeline.scheduler.config
         kind = config.get("prediction_type", "epsilon")
         if "beta_start" not in config or kind not in PREDICTS:
-            found = f"{type(self.pipeline.scheduler).__name__} of {kind}"
             raise InputError(
-                f"backbone.model: expected a scheduler of betas and {' or '.join(PREDICTS)}, got {found}"
+                f"backbone.model: expected a scheduler of betas and {' or '.join(PREDICTS)}, "
+                f"got {type(self.pipeline.scheduler).__name__} of {printable(kind)}"
             )
         if self.pipeline.unet.config.time_cond_proj_dim is not None:
             raise InputError(
-                "backbone.model: expected guidance by two forwards, got a U-Net that is told its strength"
+                "backbone.model: expected guidance by two forwards, got a U-Net that is told "
+                "its strength"
             )
         if self.settings.max_sequence_length is not None:
-            length = self.settings.max_sequence_length
             raise InputError(
-                f"backbone.max_sequence_length: expected null, as CLIP's length is fixed, got {length}"
+                "backbone.max_sequence_length: expected null, as CLIP's length is fixed, "
+                f"got {self.settings.max_sequence_length}"
             )
-        # a step of the shipped scheduler may depend on those before (PNDM) or rescale the latent (Euler)
+        # the shipped scheduler may use the steps before (PNDM) or rescale the latent (Euler)
         self.pipeline.scheduler = DDIMScheduler.from_config(
             config, clip_sample=False, set_alpha_to_one=False, steps_offset=1
         )
@@ -51,15 +52,15 @@ class SD15(Pipelined):
         return side, side, 1
 
     @property
-    def grid(self) -> tuple[int, int]:
+    def size_multiple(self) -> tuple[int, int]:
         return self.pipeline.vae_scale_factor, 1
 
     @property
     def shape(self) -> tuple[int, ...]:
-        unit = self.pipeline.vae_scale_factor
-        return self.pipeline.unet.config.in_channels, self.height // unit, self.width // unit
+        _, rows, columns = self.latent_grid(self.pipeline.vae_scale_factor)
+        return self.pipeline.unet.config.in_channels, rows, columns
 
-    def texts(self, prompts: list[str]) -> Mapping[str, Tensor]:
+    def encode_prompts(self, prompts: list[str]) -> Mapping[str, Tensor]:
         text, _ = self.pipeline.encode_prompt(
             prompts, self.device, 1, do_classifier_free_guidance=False
         )
@@ -67,13 +68,13 @@ class SD15(Pipelined):
 
     def schedule(self, steps: int) -> Diffusion:
         config = self.pipeline.scheduler.config
-        if (
-            steps >= config.num_train_timesteps
-        ):  # the offset of one would ask for a level that was never trained
+        # the offset of one would ask for a level that was never trained
+        if steps >= config.num_train_timesteps:
             raise InputError(
-                f"env.steps: expected less than the {config.num_train_timesteps} of training, got {steps}"
+                f"env.steps: expected less than the {config.num_train_timesteps} of training, "
+                f"got {steps}"
             )
-        scheduler = self.walked(steps)
+        scheduler = self.scheduler_with_timesteps(steps)
         levels = torch.cat(
             [scheduler.alphas_cumprod[scheduler.timesteps], scheduler.final_alpha_cumprod[None]]
         )
@@ -94,8 +95,3 @@ class SD15(Pipelined):
     def added(self, x: Tensor, condition: Condition) -> dict[str, Any] | None:
         """What the U-Net is told beside the text; `x` says how many rows and which dtype."""
         return None
-
-    def decoded(self, x: Tensor) -> Tensor:
-        vae = self.pipeline.vae
-        pictures: Tensor = vae.decode(x / vae.config.scaling_factor, return_dict=False)[0]
-        return pictures

@@ -1,15 +1,15 @@
-"""Stable Diffusion 3 and 3.5 (rectified flow, MMDiT): -medium, -large, SD3-medium, and the built-in tiny model."""
+"""Stable Diffusion 3 and 3.5 (rectified flow, MMDiT), and the built-in tiny model."""
 
 from collections.abc import Mapping
 
 from torch import Tensor
 
 from treerl.backbone.contract import Condition
-from treerl.backbone.pipeline import Pipelined
+from treerl.backbone.pipeline import PipelineBackbone
 from treerl.engine.schedule import Flow
 
 
-class SD35(Pipelined):
+class SD35(PipelineBackbone):
     """A `StableDiffusion3Pipeline`; guidance is one batched forward."""
 
     name = "sd35"
@@ -22,30 +22,30 @@ class SD35(Pipelined):
         return side, side, 1
 
     @property
-    def grid(self) -> tuple[int, int]:
+    def size_multiple(self) -> tuple[int, int]:
         return self.pipeline.vae_scale_factor * self.pipeline.patch_size, 1
 
     @property
     def shape(self) -> tuple[int, ...]:
-        unit = self.pipeline.vae_scale_factor
-        return self.pipeline.transformer.config.in_channels, self.height // unit, self.width // unit
+        _, rows, columns = self.latent_grid(self.pipeline.vae_scale_factor)
+        return self.pipeline.transformer.config.in_channels, rows, columns
 
-    def texts(self, prompts: list[str]) -> Mapping[str, Tensor]:
+    def encode_prompts(self, prompts: list[str]) -> Mapping[str, Tensor]:
         text, _, pooled, _ = self.pipeline.encode_prompt(
             prompts,
             prompts,
             prompts,
             device=self.device,
             do_classifier_free_guidance=False,
-            **self.tokens,
+            **self.length_argument,
         )
         return {"text": text, "pooled": pooled}
 
     def schedule(self, steps: int) -> Flow:
         if not self.pipeline.scheduler.config.get("use_dynamic_shifting"):
-            return self.flow(self.walked(steps))
+            return self.flow(self.scheduler_with_timesteps(steps))
         patches = self.shape[1] * self.shape[2] // self.pipeline.patch_size**2
-        return self.flow(self.walked(steps, mu=self.shift(patches)))
+        return self.flow(self.scheduler_with_timesteps(steps, mu=self.mu(patches)))
 
     def network(self, x: Tensor, time: Tensor, condition: Condition, guidance: float) -> Tensor:
         velocity: Tensor = self.pipeline.transformer(
@@ -56,10 +56,3 @@ class SD35(Pipelined):
             return_dict=False,
         )[0]
         return velocity
-
-    def decoded(self, x: Tensor) -> Tensor:
-        vae = self.pipeline.vae
-        pictures: Tensor = vae.decode(
-            x / vae.config.scaling_factor + vae.config.shift_factor, return_dict=False
-        )[0]
-        return pictures

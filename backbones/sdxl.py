@@ -1,4 +1,4 @@
-"""Stable Diffusion XL (variance-preserving diffusion, U-Net): two CLIP encoders, and a U-Net that is told sizes."""
+"""Stable Diffusion XL (diffusion): two CLIP encoders, and a U-Net that is told sizes."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from treerl.backbone.contract import Condition
+from treerl.engine.task import Task
 
 from .sd15 import SD15  # noqa: TID251
 
@@ -17,47 +18,46 @@ class SDXL(SD15):
     name = "sdxl"
     title = "Stable Diffusion XL"
     pipeline_class = "StableDiffusionXLPipeline"
-    precise_vae = True  # its activations overflow float16
+    float32_vae = True  # its activations overflow float16
 
-    def texts(self, prompts: list[str]) -> Mapping[str, Tensor]:
+    def encode_prompts(self, prompts: list[str]) -> Mapping[str, Tensor]:
         text, _, pooled, _ = self.pipeline.encode_prompt(
             prompts, device=self.device, do_classifier_free_guidance=False
         )
         return {"text": text, "pooled": pooled}
 
-    def free(self) -> Mapping[str, Tensor]:
-        texts = self.texts([self.negative])
-        return (
-            {name: torch.zeros_like(one) for name, one in texts.items()} if self._zeros else texts
-        )
-
-    def arguments(
-        self, prompts: Sequence[str], latents: Tensor, steps: int, guidance: float
-    ) -> dict[str, Any]:
-        given = super().arguments(prompts, latents, steps, guidance)
+    def uncond(self, tasks: Sequence[Task]) -> Mapping[str, Tensor]:
+        encoded = super().uncond(tasks)
+        zeros = torch.tensor([self._zeros(task) for task in tasks], device=self.device)
         return {
-            name: value
-            for name, value in given.items()
-            if name != "negative_prompt" or not self._zeros
+            name: tensor.masked_fill(zeros.view(-1, *(1,) * (tensor.dim() - 1)), 0)
+            for name, tensor in encoded.items()
         }
 
+    def arguments(
+        self, tasks: Sequence[Task], latents: Tensor, steps: int, guidance: float
+    ) -> dict[str, Any]:
+        arguments = super().arguments(tasks, latents, steps, guidance)
+        if all(self._zeros(task) for task in tasks):
+            arguments.pop("negative_prompt", None)
+        return arguments
+
     def added(self, x: Tensor, condition: Condition) -> dict[str, Any]:
-        # as large as it is asked for and not cropped, which is what the pipeline says unless it is told otherwise
+        # original size, cropped corner, wanted size; the pipeline says the same by default
         sizes = torch.tensor(
             [self.height, self.width, 0, 0, self.height, self.width], dtype=x.dtype, device=x.device
         )
         return {"text_embeds": condition["pooled"], "time_ids": sizes.expand(len(x), -1)}
 
-    def decoded(self, x: Tensor) -> Tensor:
+    def vae_decode(self, x: Tensor) -> Tensor:
         vae = self.pipeline.vae
         if vae.config.get("latents_mean") is None:
-            return super().decoded(x)
-        pictures: Tensor = vae.decode(self.denormalised(x), return_dict=False)[0]
-        return pictures
+            return super().vae_decode(x)
+        images: Tensor = vae.decode(self.denormalised(x), return_dict=False)[0]
+        return images
 
-    @property
-    def _zeros(self) -> bool:
-        """Whether guidance starts from zeros, as the model was trained, and not from an encoded negative prompt."""
-        return self.settings.negative is None and bool(
-            self.pipeline.config.force_zeros_for_empty_prompt
-        )
+    def _zeros(self, task: Task) -> bool:
+        """Whether guidance leads away from zeros, as in training, and from no encoded prompt."""
+        if task.negative is not None or self.settings.negative_prompt is not None:
+            return False
+        return bool(self.pipeline.config.force_zeros_for_empty_prompt)

@@ -1,4 +1,4 @@
-"""Wan (rectified flow video): 2.1 T2V 1.3B and 14B, 2.2 TI2V-5B with a time per token, 2.2 A14B with two experts."""
+"""Wan (rectified flow video): 2.1 T2V, 2.2 TI2V with a time per token, 2.2 A14B of two experts."""
 
 import math
 from collections.abc import Mapping
@@ -9,34 +9,34 @@ from diffusers import FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
 from torch import Tensor
 
 from treerl.backbone.contract import Condition
-from treerl.backbone.pipeline import Pipelined
+from treerl.backbone.pipeline import PipelineBackbone
 from treerl.engine.schedule import Flow
 from treerl.errors import InputError
 
 
-class Wan(Pipelined):
-    """A `WanPipeline`; latents are `[C, (F - 1) / 4 + 1, H / 8, W / 8]`, or as coarse as the autoencoder makes them."""
+class Wan(PipelineBackbone):
+    """A `WanPipeline`; latents are `[C, (F - 1) / 4 + 1, H / 8, W / 8]`, or coarser in TI2V."""
 
     name = "wan"
     title = "Wan"
     pipeline_class = "WanPipeline"
-    makes = "videos"
+    modality = "videos"
     denoiser_names = ("transformer", "transformer_2")
-    precise_vae = True
+    float32_vae = True
 
-    def prepare(self) -> None:
+    def configure_scheduler(self) -> None:
         scheduler = self.pipeline.scheduler
         if isinstance(scheduler, FlowMatchEulerDiscreteScheduler):
             return
         config = scheduler.config
         flow = config.get("use_flow_sigmas") and config.get("prediction_type") == "flow_prediction"
         if not isinstance(scheduler, UniPCMultistepScheduler) or not flow:
-            kind = type(scheduler).__name__
             raise InputError(
-                f"backbone.model: expected Euler's flow scheduler or UniPC with flow sigmas, got {kind}"
+                "backbone.model: expected Euler's flow scheduler or UniPC with flow sigmas, "
+                f"got {type(scheduler).__name__}"
             )
-        # UniPC of order 1 without its corrector is Euler on the sigmas that the checkpoint ships, which Euler's own
-        # scheduler would not reproduce, as it shifts the last of them twice
+        # UniPC of order 1 without its corrector is Euler on the sigmas that the checkpoint ships;
+        # Euler's own scheduler would not reproduce them, as it shifts the last of them twice
         every = list(range(config.num_train_timesteps))
         self.pipeline.scheduler = UniPCMultistepScheduler.from_config(
             config, solver_order=1, disable_corrector=every
@@ -47,32 +47,31 @@ class Wan(Pipelined):
         return 480, 832, 81
 
     @property
-    def grid(self) -> tuple[int, int]:
+    def size_multiple(self) -> tuple[int, int]:
         patch = self._config.patch_size[1]
         # the pipeline's own call asks for 16, whatever the autoencoder
-        return math.lcm(
-            16, self.pipeline.vae_scale_factor_spatial * patch
-        ), self.pipeline.vae_scale_factor_temporal
+        pixels = math.lcm(16, self.pipeline.vae_scale_factor_spatial * patch)
+        return pixels, self.pipeline.vae_scale_factor_temporal
 
     @property
     def shape(self) -> tuple[int, ...]:
-        unit, span = self.pipeline.vae_scale_factor_spatial, self.pipeline.vae_scale_factor_temporal
-        return (
-            self._config.in_channels,
-            (self.frames - 1) // span + 1,
-            self.height // unit,
-            self.width // unit,
+        pipeline = self.pipeline
+        grid = self.latent_grid(
+            pipeline.vae_scale_factor_spatial, pipeline.vae_scale_factor_temporal
         )
+        return self._config.in_channels, *grid
 
-    def texts(self, prompts: list[str]) -> Mapping[str, Tensor]:
-        length = {"max_sequence_length": 512} | self.tokens  # what the pipeline's call passes to it
+    def encode_prompts(self, prompts: list[str]) -> Mapping[str, Tensor]:
+        length = {
+            "max_sequence_length": 512
+        } | self.length_argument  # what the pipeline's call passes to it
         text, _ = self.pipeline.encode_prompt(
             prompts, do_classifier_free_guidance=False, device=self.device, **length
         )
         return {"text": text}
 
     def schedule(self, steps: int) -> Flow:
-        return self.flow(self.walked(steps))
+        return self.flow(self.scheduler_with_timesteps(steps))
 
     def network(self, x: Tensor, time: Tensor, condition: Condition, guidance: float) -> Tensor:
         text = condition["text"]
@@ -85,10 +84,11 @@ class Wan(Pipelined):
         if not bool(first.any()):
             return self._expert("transformer_2", x, time, text)
         # both on all rows, so that how many rows share a forward never depends on their times
-        early, late = (self._expert(name, x, time, text) for name in self.denoiser_names)
+        early = self._expert("transformer", x, time, text)
+        late = self._expert("transformer_2", x, time, text)
         return torch.where(first.view(-1, 1, 1, 1, 1), early, late)
 
-    def decoded(self, x: Tensor) -> Tensor:
+    def vae_decode(self, x: Tensor) -> Tensor:
         videos: Tensor = self.pipeline.vae.decode(self.denormalised(x), return_dict=False)[0]
         return videos
 

@@ -1,4 +1,4 @@
-"""Z-Image (rectified flow, one stream of picture and text): the base model, and Turbo, which needs no guidance."""
+"""Z-Image (rectified flow, one stream of image and text): base, and Turbo without guidance."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,14 +9,15 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from treerl.backbone.contract import Condition
-from treerl.backbone.pipeline import Pipelined
+from treerl.backbone.pipeline import PipelineBackbone
 from treerl.engine.schedule import Flow
+from treerl.engine.task import Task
 
 LENGTH = 512  # tokens of text, as the pipeline's own call has it
 
 
-class ZImage(Pipelined):
-    """A `ZImagePipeline`; its own `guidance_scale` is the guidance here less one, so that there, too, none is 0."""
+class ZImage(PipelineBackbone):
+    """A `ZImagePipeline`; its own `guidance_scale` is the guidance here less one."""
 
     name = "z-image"
     title = "Z-Image"
@@ -27,17 +28,15 @@ class ZImage(Pipelined):
         return 1024, 1024, 1
 
     @property
-    def grid(self) -> tuple[int, int]:
+    def size_multiple(self) -> tuple[int, int]:
         return 2 * self.pipeline.vae_scale_factor, 1
 
     @property
     def shape(self) -> tuple[int, ...]:
-        rows, columns = (
-            side // self.pipeline.vae_scale_factor for side in (self.height, self.width)
-        )
+        _, rows, columns = self.latent_grid(self.pipeline.vae_scale_factor)
         return self.pipeline.transformer.config.in_channels, rows, columns
 
-    def texts(self, prompts: list[str]) -> Mapping[str, Tensor]:
+    def encode_prompts(self, prompts: list[str]) -> Mapping[str, Tensor]:
         length = self.settings.max_sequence_length or LENGTH
         rows, _ = self.pipeline.encode_prompt(
             list(prompts),  # which it overwrites
@@ -53,28 +52,21 @@ class ZImage(Pipelined):
     def schedule(self, steps: int) -> Flow:
         patches = self.shape[1] * self.shape[2] // 4
         even = np.linspace(1.0, 1 / steps, steps)
-        return self.flow(self.walked(steps, sigmas=even, mu=self.shift(patches)))
+        return self.flow(self.scheduler_with_timesteps(steps, sigmas=even, mu=self.mu(patches)))
 
     def network(self, x: Tensor, time: Tensor, condition: Condition, guidance: float) -> Tensor:
-        # it takes each text without its padding, for where a picture stands depends on the length of its text
+        # each text without its padding, for the image stands where its text ends
         lengths = condition["length"].tolist()
         texts = [row[:length] for row, length in zip(condition["text"], lengths, strict=True)]
-        pictures = list(x.unsqueeze(2).unbind())
+        images = list(x.unsqueeze(2).unbind())
         # it is told how much of the sample there is, and points from the noise to it
         rows: list[Tensor] = self.pipeline.transformer(
-            pictures, (1000 - time) / 1000, texts, return_dict=False
+            images, (1000 - time) / 1000, texts, return_dict=False
         )[0]
         return -torch.stack(rows).squeeze(2)
 
-    def decoded(self, x: Tensor) -> Tensor:
-        vae = self.pipeline.vae
-        pictures: Tensor = vae.decode(
-            x / vae.config.scaling_factor + vae.config.shift_factor, return_dict=False
-        )[0]
-        return pictures
-
     def arguments(
-        self, prompts: Sequence[str], latents: Tensor, steps: int, guidance: float
+        self, tasks: Sequence[Task], latents: Tensor, steps: int, guidance: float
     ) -> dict[str, Any]:
-        given = super().arguments(prompts, latents, steps, guidance)
-        return given | {"guidance_scale": max(guidance - 1, 0.0)}
+        arguments = super().arguments(tasks, latents, steps, guidance)
+        return arguments | {"guidance_scale": max(guidance - 1, 0.0)}

@@ -17,6 +17,7 @@ from typing import Any
 from torch import Tensor
 
 import treerl
+from treerl.engine.task import Samples
 from treerl.reward.contract import Reward
 
 KINDS = {
@@ -28,10 +29,10 @@ KINDS = {
 class Even(Reward):
     """Minus the unevenness of the picture away from the object."""
 
-    def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+    def __call__(self, samples: Samples) -> Tensor:
         """Scores `[N]`."""
-        found: Tensor = -treerl.load("rewards", "shapes")().measures(images, prompts)["background"]
-        return found
+        background: Tensor = treerl.load("rewards", "shapes")().measures(samples)["background"]
+        return -background
 
 
 def train(kind: str, seed: int, folder: Path, sets: Sequence[str]) -> dict[str, Any]:

@@ -20,10 +20,10 @@ import torch
 from treerl.config.resolve import resolve
 from treerl.config.schema import Config
 from treerl.engine import trainer
-from treerl.reward.build import scorers
 from treerl.run.evaluate import evaluate
 from treerl.run.plan import Plan
 from treerl.run.run import load
+from treerl.run.scorers import scorers
 from treerl.run.tasks import chosen
 
 T95 = {1: 12.71, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
@@ -38,7 +38,8 @@ def configure(spec: str, seed: int, sets: list[str]) -> Config:
 def train(config: Config, budget: float, marks: int) -> dict[str, Any]:
     """Train until the budget is spent; held-out figures before, at `marks` even points on the way, and at the end."""
     plan, (texts, heldout) = Plan(config), chosen(config)
-    backbone, env = load(config, plan, torch.device("cpu"), scorers(config, [*texts, *heldout]))
+    rewards, _ = scorers(config, [*texts, *heldout])
+    backbone, env = load(config, plan, torch.device("cpu"), rewards)
     made = trainer.make(config, plan, backbone, env, lambda: None)
     began, spent, iteration = time.perf_counter(), 0.0, 0
     curve = [{"spent": 0.0, **_judge(made, heldout)}]

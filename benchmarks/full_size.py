@@ -19,11 +19,11 @@ from torch import Tensor
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from treerl import registry
-from treerl.backbone.contract import Medium
-from treerl.backbone.pipeline import Pipelined
+from treerl.backbone.pipeline import PipelineBackbone
 from treerl.config.resolve import resolve
 from treerl.config.schema import Config
 from treerl.engine import trainer
+from treerl.engine.task import Modality
 from treerl.reward.contract import Reward
 from treerl.run.plan import Plan
 from treerl.run.run import device, load
@@ -49,7 +49,7 @@ COLUMNS = "model | size | prompts x leaves | rows | load, s | iteration, s | 27 
 class Tower(Reward):
     """A vision tower of random weights: what a learned reward costs, without its judgement."""
 
-    def __init__(self, makes: Medium, where: torch.device, size: dict[str, int]) -> None:
+    def __init__(self, makes: Modality, where: torch.device, size: dict[str, int]) -> None:
         self.takes = makes  # type: ignore[misc]
         self.device, self.side = where, size["image_size"]
         with where:
@@ -83,14 +83,14 @@ def measure(config: Config, tower: dict[str, int]) -> str:
     if cuda:
         torch.backends.cuda.enable_cudnn_sdp(False)
         torch.cuda.reset_peak_memory_stats(where)
-    makes = registry.load("backbones", config.backbone.name).makes
+    makes = registry.load("backbones", config.backbone.name).modality
     began = time.perf_counter()
     scorer = Tower(makes, where, tower)
     backbone, env = load(config, plan, where, {"tower": scorer})
     made = trainer.make(config, plan, backbone, env, lambda: None)
     loaded = time.perf_counter() - began
     steps = [timed(lambda number=number: made.iterate(number, texts), where) for number in range(2)]  # type: ignore[misc]
-    assert isinstance(backbone, Pipelined)
+    assert isinstance(backbone, PipelineBackbone)
     pictures = torch.rand(
         27, *((4,) if makes == "videos" else ()), 3, backbone.height, backbone.width
     )

@@ -1,4 +1,4 @@
-"""CLIP's two towers as rewards use them: embeddings of pictures and of texts, of length one."""
+"""CLIP's two towers as rewards use them: embeddings of images and of texts, of length one."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,22 +7,28 @@ import torch
 from torch import Tensor
 
 
-def pictures(towers: Any, pixels: Tensor) -> Tensor:
+def alike(towers: Any, words: Any, pixels: Tensor, prompts: Sequence[str]) -> Tensor:
+    """Cosines `[M]` of the embeddings of images and of their prompts."""
+    return (embedded(towers, pixels) * texts(towers, words, prompts)).sum(-1)
+
+
+def embedded(towers: Any, pixels: Tensor) -> Tensor:
     """Embeddings `[M, D]` of pixels `[M, 3, 224, 224]`."""
-    found = towers.get_image_features(pixel_values=pixels)
-    return _unit(getattr(found, "pooler_output", found))  # newer transformers wrap it
+    return _unit(towers.get_image_features(pixel_values=pixels).pooler_output)
 
 
 def texts(towers: Any, words: Any, prompts: Sequence[str]) -> Tensor:
     """Embeddings `[M, D]` of prompts; what is longer than the model reads is cut."""
     length = towers.config.text_config.max_position_embeddings
-    given = words(
+    tokens = words(
         list(prompts), padding="max_length", truncation=True, max_length=length, return_tensors="pt"
     )
-    found = towers.get_text_features(input_ids=given.input_ids.to(towers.device))
-    return _unit(getattr(found, "pooler_output", found))
+    return _unit(
+        towers.get_text_features(input_ids=tokens.input_ids.to(towers.device)).pooler_output
+    )
 
 
-def _unit(found: Tensor) -> Tensor:
-    unit: Tensor = found.float() / torch.linalg.vector_norm(found.float(), dim=-1, keepdim=True)
+def _unit(embedding: Tensor) -> Tensor:
+    whole = embedding.float()
+    unit: Tensor = whole / torch.linalg.vector_norm(whole, dim=-1, keepdim=True)
     return unit

@@ -1,4 +1,4 @@
-"""The LAION aesthetic score: what people rate a picture, whatever its prompt, from its CLIP embedding."""
+"""The LAION aesthetic score: what people rate an image, whatever its prompt, from its CLIP embedding."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,12 +8,10 @@ from torch import Tensor, nn
 from transformers import CLIPModel
 
 from . import _contrast  # noqa: TID251
-from ._learned import Learned, fill  # noqa: TID251
+from ._learned import Learned  # noqa: TID251
 
-REPOSITORY, FILE = (
-    "trl-lib/ddpo-aesthetic-predictor",
-    "aesthetic-model.pth",
-)  # sac+logos+ava1-l14-linearMSE
+REPOSITORY = "trl-lib/ddpo-aesthetic-predictor"
+FILE = "aesthetic-model.pth"  # sac+logos+ava1-l14-linearMSE
 TOWER = "openai/clip-vit-large-patch14"
 
 
@@ -26,27 +24,36 @@ class Aesthetic(Learned):
 
     def read(self) -> None:
         state = self.weights(REPOSITORY, FILE)
-        width = state["layers.0.weight"].shape[1] if "layers.0.weight" in state else 768
-        network = nn.Module()
-        network.layers = head(width)
-        fill(network, state, f"reward {self.title}: its weights")
-        self.layers = self.placed(network).layers.float()  # small, and trained in float32
+        rater = self.filled(lambda: Rater(width_of(state)), state)
+        self.layers = self.placed(rater).layers.float()  # small, and trained in float32
         self.towers = self.placed(self.pretrained(CLIPModel, self.tower, "tower"))
 
-    def rate(self, pictures: Tensor, prompts: Sequence[str]) -> Tensor:
-        rated: Tensor = self.layers(_contrast.pictures(self.towers, pictures)).squeeze(-1)
+    def rate(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+        rated: Tensor = self.layers(_contrast.embedded(self.towers, images)).squeeze(-1)
         return rated
 
 
-def head(width: int) -> nn.Sequential:
-    """The perceptron of the published predictor and of ImageReward: no activations, dropout only in its training."""
-    return nn.Sequential(
-        nn.Linear(width, 1024),
-        nn.Dropout(0.2),
-        nn.Linear(1024, 128),
-        nn.Dropout(0.2),
-        nn.Linear(128, 64),
-        nn.Dropout(0.1),
-        nn.Linear(64, 16),
-        nn.Linear(16, 1),
-    )
+class Rater(nn.Module):
+    """The perceptron of the published predictor and of ImageReward.
+
+    It has no activations, and dropout only in its training.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(width, 1024),
+            nn.Dropout(0.2),
+            nn.Linear(1024, 128),
+            nn.Dropout(0.2),
+            nn.Linear(128, 64),
+            nn.Dropout(0.1),
+            nn.Linear(64, 16),
+            nn.Linear(16, 1),
+        )
+
+
+def width_of(state: dict[str, Tensor]) -> int:
+    """The width of the embedding that a perceptron of these tensors takes; 768 as published."""
+    first = state.get("layers.0.weight")
+    return first.shape[1] if first is not None and first.dim() == 2 else 768

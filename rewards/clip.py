@@ -1,4 +1,4 @@
-"""CLIPScore (arXiv 2104.08718): how alike CLIP finds a picture and its prompt."""
+"""CLIPScore (arXiv 2104.08718): how alike CLIP finds an image and its prompt."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ PUBLISHED = "openai/clip-vit-large-patch14"
 
 @dataclass
 class Clip(Learned):
-    """100 max(cosine, 0) of the picture's and the prompt's embedding; `raw` is the cosine itself."""
+    """100 max(cosine, 0) of the image's and the prompt's embedding; `raw` is the cosine itself."""
 
     title: ClassVar[str] = "clip"
     raw: bool = False
@@ -25,9 +25,6 @@ class Clip(Learned):
         self.towers = self.placed(self.pretrained(CLIPModel, source, "model"))
         self.words = self.pretrained(CLIPTokenizer, source, "tokenizer")
 
-    def rate(self, pictures: Tensor, prompts: Sequence[str]) -> Tensor:
-        alike = (
-            _contrast.pictures(self.towers, pictures)
-            * _contrast.texts(self.towers, self.words, prompts)
-        ).sum(-1)
+    def rate(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+        alike = _contrast.alike(self.towers, self.words, images, prompts)
         return alike if self.raw else 100 * alike.clamp(min=0)

@@ -1,32 +1,34 @@
-"""HPSv2 (arXiv 2306.09341): a CLIP ViT-H/14 tuned on which pictures people prefer for a prompt."""
+"""HPSv2 (arXiv 2306.09341): a CLIP ViT-H/14 tuned on which images people prefer for a prompt."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from PIL import Image
 from torch import Tensor
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
-from treerl.errors import InputError
+from treerl.errors import InputError, printable
 
 from . import _contrast  # noqa: TID251
-from ._learned import Learned, boxed, fill  # noqa: TID251
+from ._learned import Learned, boxed  # noqa: TID251
 from ._openclip import remapped  # noqa: TID251
 
-REPOSITORY, FILES = "xswu/HPSv2", {"2.1": "HPS_v2.1_compressed.pt", "2.0": "HPS_v2_compressed.pt"}
+REPOSITORY = "xswu/HPSv2"
+FILES = {"2.1": "HPS_v2.1_compressed.pt", "2.0": "HPS_v2_compressed.pt"}
 WORDS = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
 
 
 @dataclass
 class HPS(Learned):
-    """The cosine of the embeddings of picture and prompt, about 0.2 to 0.35; pictures are letterboxed, not cropped."""
+    """The cosine of the embeddings of image and prompt, about 0.2 to 0.35.
+
+    Images are letterboxed, not cropped.
+    """
 
     title: ClassVar[str] = "hps"
     version: str = "2.1"
-    tokenizer: str | None = (
-        None  # a folder or a hub id of the CLIP tokenizer; null is the published one
-    )
+    tokenizer: str | None = None  # a folder or a hub id of CLIP's; null is the published one
 
     def read(self) -> None:
         if self.version not in FILES:
@@ -37,25 +39,24 @@ class HPS(Learned):
             state = remapped(state)
         except KeyError as error:
             raise InputError(
-                f"{named} are of another model: unknown tensor {error.args[0]!r}"
+                f"{named} are of another model: unknown tensor '{printable(error.args[0], 80)}'"
             ) from error
-        self.towers = CLIPModel(architecture(state))
-        fill(self.towers, state, named)
-        self.towers = self.placed(self.towers)
+        towers = self.filled(lambda: CLIPModel(architecture(state)), state)
+        self.towers: Any = self.placed(towers)
         self.words = self.pretrained(CLIPTokenizer, self.tokenizer or WORDS, "tokenizer")
 
-    def prepared(self, picture: Image.Image) -> Image.Image:
-        return boxed(picture)
+    def prepared(self, image: Image.Image) -> Image.Image:
+        return boxed(image)
 
-    def rate(self, pictures: Tensor, prompts: Sequence[str]) -> Tensor:
-        return (
-            _contrast.pictures(self.towers, pictures)
-            * _contrast.texts(self.towers, self.words, prompts)
-        ).sum(-1)
+    def rate(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+        return _contrast.alike(self.towers, self.words, images, prompts)
 
 
 def architecture(state: dict[str, Tensor]) -> CLIPConfig:
-    """The configuration that these tensors are of; a head of the text is 64 wide, of the picture 80, as in ViT-H/14."""
+    """The configuration that these tensors are of.
+
+    A head of the text is 64 wide, of the image 80, as in ViT-H/14.
+    """
     patch = state["vision_model.embeddings.patch_embedding.weight"]
     words = state["text_model.embeddings.token_embedding.weight"]
     common = {"hidden_act": "gelu", "projection_dim": len(state["visual_projection.weight"])}

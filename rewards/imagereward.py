@@ -1,4 +1,4 @@
-"""ImageReward (arXiv 2304.05977): a BLIP tuned on people's rankings of pictures for a prompt."""
+"""ImageReward (arXiv 2304.05977): a BLIP tuned on people's rankings of images for a prompt."""
 
 import re
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import (
     BertTokenizer,
     BlipTextConfig,
@@ -17,11 +17,14 @@ from transformers import (
 
 from treerl.errors import InputError
 
-from ._learned import Learned, fill  # noqa: TID251
-from .aesthetic import head  # noqa: TID251
+from ._learned import Learned  # noqa: TID251
+from .aesthetic import Rater, width_of  # noqa: TID251
 
-REPOSITORY, FILE, WORDS = "THUDM/ImageReward", "ImageReward.pt", "google-bert/bert-base-uncased"
-MEAN, STD = 0.16717, 1.03334  # of its training scores
+REPOSITORY = "THUDM/ImageReward"
+FILE = "ImageReward.pt"
+WORDS = "google-bert/bert-base-uncased"
+MEAN = 0.16717  # of its training scores
+STD = 1.03334
 LENGTH = 35  # tokens of a prompt
 _VISION = {
     "cls_token": "embeddings.class_embedding",
@@ -43,41 +46,34 @@ class ImageReward(Learned):
     """About -2 to 2, standardised over its training scores."""
 
     title: ClassVar[str] = "imagereward"
-    tokenizer: str | None = (
-        None  # a folder or a hub id of the BERT tokenizer; null is the published one
-    )
+    tokenizer: str | None = None  # a folder or a hub id of BERT's; null is the published one
 
     def read(self) -> None:
-        named = f"reward {self.title}: its weights"
         parts = separated(self.weights(REPOSITORY, FILE))
         if not all(parts.values()):
-            raise InputError(
-                f"{named} are of another model: expected blip.visual_encoder, blip.text_encoder and mlp"
-            )
-        vision, text, mlp = (parts[name] for name in ("vision", "text", "mlp"))
-        built: list[nn.Module] = [
-            BlipVisionModel(seeing(vision)),
-            BlipTextModel(reading(text), add_pooling_layer=False),
-        ]
-        rater = nn.Module()
-        rater.layers = head(mlp["layers.0.weight"].shape[1])
-        for network, state in zip((*built, rater), (vision, text, mlp), strict=True):
-            fill(network, state, named)
-        self.vision, self.text, self.rater = (self.placed(network) for network in (*built, rater))
+            expected = "expected blip.visual_encoder, blip.text_encoder and mlp"
+            raise InputError(f"reward {self.title}: its weights are of another model: {expected}")
+        vision = parts["vision"]
+        text = parts["text"]
+        mlp = parts["mlp"]
+        self.vision: Any = self.placed(self.filled(lambda: BlipVisionModel(seeing(vision)), vision))
+        reader = self.filled(lambda: BlipTextModel(reading(text), add_pooling_layer=False), text)
+        self.text: Any = self.placed(reader)
+        self.rater: Any = self.placed(self.filled(lambda: Rater(width_of(mlp)), mlp))
         self.words: Any = self.pretrained(BertTokenizer, self.tokenizer or WORDS, "tokenizer")
 
-    def rate(self, pictures: Tensor, prompts: Sequence[str]) -> Tensor:
-        given = self.words(
+    def rate(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+        tokens = self.words(
             list(prompts),
             padding="max_length",
             truncation=True,
             max_length=LENGTH,
             return_tensors="pt",
         ).to(self.where)
-        seen = self.vision(pixel_values=pictures).last_hidden_state
+        seen = self.vision(pixel_values=images).last_hidden_state
         read = self.text(
-            input_ids=given.input_ids,
-            attention_mask=given.attention_mask,
+            input_ids=tokens.input_ids,
+            attention_mask=tokens.attention_mask,
             encoder_hidden_states=seen,
             encoder_attention_mask=torch.ones(seen.shape[:2], dtype=torch.long, device=self.where),
             is_decoder=False,
@@ -109,15 +105,12 @@ def seen_as(name: str) -> str:
 
 def seeing(state: dict[str, Tensor]) -> BlipVisionConfig:
     """The vision transformer that these tensors are of; its heads are 64 wide."""
-    patch, cells = (
-        state["embeddings.patch_embedding.weight"],
-        state["embeddings.position_embedding"].shape[1] - 1,
-    )
+    patch = state["embeddings.patch_embedding.weight"]
+    cells = state["embeddings.position_embedding"].shape[1] - 1
     return BlipVisionConfig(
         hidden_size=len(patch),
         intermediate_size=len(state["encoder.layers.0.mlp.fc1.weight"]),
-        num_hidden_layers=1
-        + max(int(name.split(".")[2]) for name in state if name.startswith("encoder.layers.")),
+        num_hidden_layers=layers(state, "encoder.layers."),
         num_attention_heads=max(1, len(patch) // 64),
         patch_size=patch.shape[-1],
         image_size=patch.shape[-1] * round(cells**0.5),
@@ -133,9 +126,13 @@ def reading(state: dict[str, Tensor]) -> BlipTextConfig:
         hidden_size=words.shape[1],
         encoder_hidden_size=state["encoder.layer.0.crossattention.self.key.weight"].shape[1],
         intermediate_size=len(state["encoder.layer.0.intermediate.dense.weight"]),
-        num_hidden_layers=1
-        + max(int(name.split(".")[2]) for name in state if name.startswith("encoder.layer.")),
+        num_hidden_layers=layers(state, "encoder.layer."),
         num_attention_heads=max(1, words.shape[1] // 64),
         max_position_embeddings=len(state["embeddings.position_embeddings.weight"]),
         layer_norm_eps=1e-12,
     )
+
+
+def layers(state: dict[str, Tensor], prefix: str) -> int:
+    """How many layers these tensors are of; counted, as a number in a name may be any."""
+    return len({name.split(".")[2] for name in state if name.startswith(prefix)})

@@ -1,22 +1,22 @@
-"""A vision-language model as judge: how well a picture shows its prompt, from 0 to 10."""
+"""A vision-language model as judge: how well an image shows its prompt, from 0 to 10."""
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from treerl.errors import RewardError
+from treerl.engine.task import Samples
+from treerl.errors import RewardError, printable
 
 from ._chat import Chat  # noqa: TID251
 
 QUESTION = (
-    'How well does this picture show "{prompt}"? Mind every object, number, colour and place that it names, and the '
-    "quality of the picture. Answer with one number from 0 (not at all) to 10 (perfectly) and nothing else."
+    'How well does this image show "{prompt}"? Mind every object, number, colour and place that it names, and the '
+    "quality of the image. Answer with one number from 0 (not at all) to 10 (perfectly) and nothing else."
 )
-_NUMBER = re.compile(r"\s*(\d{1,2}(?:\.\d+)?)\s*(?:/\s*10)?\s*\.?\s*")
+_NUMBER = re.compile(r"[0-9]{1,2}(\.[0-9]{1,9})?")
 
 
 @dataclass(frozen=True)
@@ -26,14 +26,24 @@ class Judge(Chat):
     title: ClassVar[str] = "judge"
     question: str = QUESTION  # with {prompt} where the prompt goes
 
-    def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+    def __call__(self, samples: Samples) -> Tensor:
         """Scores `[N]` in [0, 1]."""
-        asked = [self.question.replace("{prompt}", prompt) for prompt in prompts]
-        return torch.tensor([_number(said) for said in self.replies(images, asked, tokens=16)])
+        questions = [self.question.replace("{prompt}", prompt) for prompt in samples.prompts]
+        replies = self.replies(samples.images, questions, tokens=16)
+        return torch.tensor([number(reply) / 10 for reply in replies])
 
 
-def _number(said: str) -> float:
-    found = _NUMBER.fullmatch(said)
-    if found is None or float(found[1]) > 10:
-        raise RewardError(f"reward judge: expected a number from 0 to 10, got {said[:80]!r}")
-    return float(found[1]) / 10
+def number(reply: str) -> float:
+    """The number in "7", "2.5", "7/10" or "10 / 10."; `RewardError` for every other reply.
+
+    Each step looks at every letter once, whatever a model answers.
+    """
+    text = reply.strip().removesuffix(".")
+    value, slash, best = text.partition("/")
+    value = value.strip()
+    sound = _NUMBER.fullmatch(value) and (not slash or best.strip() == "10")
+    if not sound or float(value) > 10:
+        raise RewardError(
+            f"reward judge: expected a number from 0 to 10, got '{printable(reply, 80)}'"
+        )
+    return float(value)

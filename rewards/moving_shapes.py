@@ -2,12 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from treerl.backbone.contract import Medium
+from treerl.engine.task import Modality, Samples, Task
 from treerl.reward.contract import Reward
 from treerl.toy.moving import DIRECTIONS, TRAVEL, Caption
 from treerl.toy.shapes import COLOURS, SHAPES
@@ -35,11 +34,12 @@ class Motion:
 class MovingShapes(Reward):
     """In [0, 1]: how well the frames match colour and shape, times how well the path matches the direction."""
 
-    takes: ClassVar[Medium] = "videos"
+    modality: Modality = "videos"
 
-    def __call__(self, videos: Tensor, prompts: Sequence[str]) -> Tensor:
+    def __call__(self, samples: Samples) -> Tensor:
         """Scores `[N]` of `[N, F, 3, H, W]`: near 1 for what the caption says, near 0 for one wrong attribute."""
-        seen, motion, (colour, shape, direction) = _judge(videos, prompts)
+        videos = samples.images
+        seen, motion, (colour, shape, direction) = _judge(videos, samples.prompts)
         frames = colour_score(seen, colour) * shape_score(seen, shape) * seen.sized
         along, across = _components(motion, direction)
         moves = (
@@ -50,13 +50,14 @@ class MovingShapes(Reward):
         score: Tensor = _over_frames(frames, videos) * moves
         return score.float()
 
-    def refuse(self, prompts: Sequence[str]) -> None:
-        for prompt in prompts:
-            Caption.parse(prompt)
+    def validate_tasks(self, tasks: Sequence[Task]) -> None:
+        for task in tasks:
+            Caption.parse(task.prompt)
 
-    def measures(self, videos: Tensor, prompts: Sequence[str]) -> dict[str, Tensor]:
+    def measures(self, samples: Samples) -> dict[str, Tensor]:
         """Hard decisions, and how uneven the background is (which the score leaves out on purpose)."""
-        seen, motion, (colour, shape, direction) = _judge(videos, prompts)
+        videos = samples.images
+        seen, motion, (colour, shape, direction) = _judge(videos, samples.prompts)
         coloured = _over_frames(is_colour(seen, colour).double(), videos) >= MOST
         shaped = _over_frames(is_shape(seen, shape).double(), videos) >= MOST
         straight = (motion.along.amax(1) > FAR) & (motion.stray < UNSTEADY)

@@ -1,4 +1,4 @@
-"""PickScore (arXiv 2305.01569): a CLIP ViT-H/14 tuned on which of two pictures people chose for a prompt."""
+"""PickScore (arXiv 2305.01569): a CLIP ViT-H/14 tuned on which of two images people chose for a prompt."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,13 +16,14 @@ WORDS = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"  # whose tokenizer it was tuned 
 
 @dataclass
 class PickScore(Learned):
-    """The learned scale times the cosine of the embeddings, about 16 to 26; `scale` divides it (26 in Flow-GRPO)."""
+    """The learned scale times the cosine of the embeddings, about 16 to 26.
+
+    `scale` divides it (26 in Flow-GRPO).
+    """
 
     title: ClassVar[str] = "pickscore"
     scale: float = 1.0
-    tokenizer: str | None = (
-        None  # a folder or a hub id; null is the model's own folder, or the published one
-    )
+    tokenizer: str | None = None  # a folder or a hub id; null is the model's own, or the published
 
     def read(self) -> None:
         self.towers = self.placed(self.pretrained(CLIPModel, self.model or PUBLISHED, "model"))
@@ -30,10 +31,7 @@ class PickScore(Learned):
             CLIPTokenizer, self.tokenizer or self.model or WORDS, "tokenizer"
         )
 
-    def rate(self, pictures: Tensor, prompts: Sequence[str]) -> Tensor:
-        alike = (
-            _contrast.pictures(self.towers, pictures)
-            * _contrast.texts(self.towers, self.words, prompts)
-        ).sum(-1)
+    def rate(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+        alike = _contrast.alike(self.towers, self.words, images, prompts)
         score: Tensor = self.towers.logit_scale.float().exp() * alike / self.scale
         return score

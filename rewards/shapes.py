@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from treerl.engine.task import Samples, Task
 from treerl.reward.contract import Reward
 from treerl.toy.shapes import BACKGROUND, COLOURS, PLACES, SHAPES, SIZES, Caption, coverage
 
@@ -30,22 +31,24 @@ class Seen:
 class Shapes(Reward):
     """In [0, 1]: the product of how well colour, shape and place match the caption."""
 
-    def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+    def __call__(self, samples: Samples) -> Tensor:
         """Scores `[N]`: near 1 for what the caption says drawn cleanly, near 0 for one wrong attribute or no object."""
-        seen, asked = look(images), _asked(prompts, images.device)
+        images = samples.images
+        seen, asked = look(images), _asked(samples.prompts, images.device)
         places = _apart(seen.centre, list(PLACES.values()))
         place = _share(-places.square() / 0.004, asked[2]) * _fade(places, asked[2], 0.045, 0.18)
         return (
             colour_score(seen, asked[0]) * place * shape_score(seen, asked[1]) * seen.sized
         ).float()
 
-    def refuse(self, prompts: Sequence[str]) -> None:
-        for prompt in prompts:
-            Caption.parse(prompt)
+    def validate_tasks(self, tasks: Sequence[Task]) -> None:
+        for task in tasks:
+            Caption.parse(task.prompt)
 
-    def measures(self, images: Tensor, prompts: Sequence[str]) -> dict[str, Tensor]:
+    def measures(self, samples: Samples) -> dict[str, Tensor]:
         """Hard decisions, and how uneven the background is (which the score leaves out on purpose)."""
-        seen, asked = look(images), _asked(prompts, images.device)
+        images = samples.images
+        seen, asked = look(images), _asked(samples.prompts, images.device)
         places = _apart(seen.centre, list(PLACES.values()))
         colour, shape = is_colour(seen, asked[0]), is_shape(seen, asked[1])
         place = (places.argmin(1) == asked[2]) & (places.amin(1) < NEAR_PLACE) & seen.sized

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import treerl
+from treerl.engine.task import Samples
 
 PACKAGE = Path(__file__).resolve().parent.parent / "treerl"
 HELD_OUT = 3  # every third caption, diagonally, so that each attribute's values all stay in the training part
@@ -207,7 +208,7 @@ def fit(
 
 def judged(reward: str, samples: Tensor, prompts: list[str]) -> dict[str, float]:
     """What the judge of a reward makes of samples: the mean of each of its measures."""
-    measures = treerl.load("rewards", reward)().measures(samples, prompts)
+    measures = treerl.load("rewards", reward)().measures(Samples.of(samples, prompts))
     return {name: round(float(value.mean()), 3) for name, value in measures.items()}
 
 

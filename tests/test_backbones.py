@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,16 @@ from torch import Tensor
 import treerl
 from treerl import registry
 from treerl.backbone import random_weights as architecture
-from treerl.backbone.contract import Backbone, Medium
-from treerl.backbone.pipeline import Pipelined
+from treerl.backbone.contract import Backbone
+from treerl.backbone.pipeline import PipelineBackbone
+from treerl.backbone.settings import PipelineSettings
 from treerl.check import CHECKED
 from treerl.config import yamlfile
 from treerl.config.resolve import resolve
 from treerl.config.schema import Config
 from treerl.engine import trainer
 from treerl.engine.kernel import refuse_unsound
+from treerl.engine.task import Modality
 from treerl.recipes import RECIPES
 from treerl.reward.contract import Reward
 from treerl.run.memory import memory
@@ -46,15 +49,15 @@ PUBLISHED = {  # billions of weights of the denoiser, as the model cards and pap
 class Brightness(Reward):
     """A reward that needs no weights."""
 
-    def __init__(self, takes: Medium) -> None:
+    def __init__(self, takes: Modality) -> None:
         self.takes = takes  # type: ignore[misc]
 
     def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         return images.flatten(1).mean(1)
 
 
-def family(name: str) -> type[Pipelined]:
-    found: type[Pipelined] = treerl.load("backbones", name)
+def family(name: str) -> type[PipelineBackbone]:
+    found: type[PipelineBackbone] = treerl.load("backbones", name)
     return found
 
 
@@ -78,9 +81,11 @@ def config(name: str, *sets: str) -> Config:
 
 def made(chosen: Config) -> trainer.Trainer:
     """A trainer of that configuration whose reward is brightness."""
-    backbone: Backbone = family(chosen.backbone.name).load(chosen.backbone, CPU)
+    backbone: Backbone = family(chosen.backbone.name).load(
+        chosen.backbone.settings(PipelineSettings), CPU
+    )
     env = treerl.load("envs", "denoising").make(
-        backbone, {"brightness": Brightness(backbone.makes)}, chosen
+        backbone, {"brightness": Brightness(backbone.modality)}, chosen
     )
     return trainer.make(chosen, Plan(chosen), backbone, env, lambda: None)
 
@@ -122,7 +127,7 @@ def test_the_published_architecture_has_the_published_size(name: str) -> None:
 def test_naming_a_backbone_means_its_published_model(name: str) -> None:
     chosen = resolve(None, {"backbone.name": name, "rewards": {"shapes": 1.0}}, [])
     assert "/" in chosen.backbone.model and chosen.backbone.dtype == "bfloat16"
-    assert chosen.prompts.builtin == ("clips" if family(name).makes == "videos" else "scenes")
+    assert chosen.prompts.builtin == ("clips" if family(name).modality == "videos" else "scenes")
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -131,7 +136,9 @@ def test_every_recipe_samples_sound_steps_with_the_published_settings(name: str)
         resolve(None, {"backbone.name": name, "recipe": one, "rewards": {"jpeg": 1.0}}, [])
         for one in RECIPES
     ]
-    told = chosen[0].backbone.model_copy(update={"model": "random", "offload": False})
+    told = replace(
+        chosen[0].backbone.settings(PipelineSettings), model="random", offload_text_encoders=False
+    )
     backbone = family(name).load(
         told, torch.device("meta")
     )  # schedules need the size, and no weights
@@ -146,7 +153,9 @@ def test_every_recipe_samples_sound_steps_with_the_published_settings(name: str)
 
 
 @pytest.mark.parametrize(
-    "path", sorted((ROOT / "treerl" / "config" / "presets").glob("*.yaml")), ids=lambda path: path.stem
+    "path",
+    sorted((ROOT / "treerl" / "config" / "presets").glob("*.yaml")),
+    ids=lambda path: path.stem,
 )
 def test_a_preset_says_what_the_model_needs_and_leaves_the_algorithm_to_the_recipe(
     path: Path,

@@ -7,29 +7,31 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from test_backbones import CPU
 from torch import Tensor
 
 import treerl
-from treerl.backbone import random_weights as architecture
+from treerl.backbone import adapter, random_weights as architecture
 from treerl.backbone.contract import Backbone, Condition
+from treerl.backbone.settings import PipelineSettings
 from treerl.check.backbone import CHECKS
 from treerl.check.finding import run
 from treerl.check.subject import subject
-from treerl.config.schema import Backbone as Settings
 from treerl.engine.schedule import Flow
 
 SD35: type[Any] = treerl.load("backbones", "sd35")
 
 
 class Unclamped(SD35):
-    def decode(self, x: Tensor) -> Tensor:
-        return super().decode(x) * 3 - 1
+    def decode(self, x: Tensor, condition: Condition) -> Tensor:
+        return super().decode(x, condition) * 3 - 1
 
 
 class Neighbours(SD35):
-    def texts(self, prompts: list[str]) -> Mapping[str, Tensor]:
-        return {name: one + one.mean(0) for name, one in super().texts(prompts).items()}
+    def encode_prompts(self, prompts: list[str]) -> Mapping[str, Tensor]:
+        return {name: one + one.mean(0) for name, one in super().encode_prompts(prompts).items()}
 
 
 class Deaf(SD35):
@@ -64,9 +66,9 @@ class Dropping(SD35):
 
 
 class Drawing(SD35):
-    def decode(self, x: Tensor) -> Tensor:
+    def decode(self, x: Tensor, condition: Condition) -> Tensor:
         torch.rand(1)
-        return super().decode(x)
+        return super().decode(x, condition)
 
 
 class Misplaced(SD35):
@@ -76,8 +78,8 @@ class Misplaced(SD35):
 
 
 class Miscaled(SD35):
-    def decoded(self, x: Tensor) -> Tensor:
-        return super().decoded(x * 1.1)
+    def vae_decode(self, x: Tensor) -> Tensor:
+        return super().vae_decode(x * 1.1)
 
 
 class Untargeted(SD35):
@@ -96,18 +98,13 @@ class Half(SD35):
 
 
 class Forgetful(SD35):
-    def __init__(self, *given: Any) -> None:
-        super().__init__(*given)
-        save = self.pipeline.save_lora_weights
-
-        def half(folder: Path, transformer_lora_layers: dict[str, Tensor], **about: Any) -> None:
-            save(
-                folder,
-                transformer_lora_layers={k: v / 2 for k, v in transformer_lora_layers.items()},
-                **about,
-            )
-
-        self.pipeline.save_lora_weights = half
+    def save(self, folder: Path) -> None:
+        super().save(folder)
+        tensors = load_file(folder / adapter.FILE)
+        with safe_open(folder / adapter.FILE, framework="pt") as file:
+            metadata = file.metadata()
+        halves = {name: tensor / 2 for name, tensor in tensors.items()}
+        save_file(halves, folder / adapter.FILE, metadata)
 
 
 class Crowded(SD35):
@@ -116,7 +113,7 @@ class Crowded(SD35):
 
 
 class Raising(SD35):
-    def decode(self, x: Tensor) -> Tensor:
+    def decode(self, x: Tensor, condition: Condition) -> Tensor:
         raise RuntimeError("out of order")
 
 
@@ -149,7 +146,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def found(kind: type[Any], folder: Path, names: Sequence[str] | None = None) -> dict[str, bool]:
     def make() -> Backbone:
-        one: Backbone = kind.load(Settings(model=str(folder)), CPU)
+        one: Backbone = kind.load(PipelineSettings(model=str(folder)), CPU)
         return one
 
     chosen = [check for check in CHECKS if names is None or check.name in names]
@@ -170,7 +167,9 @@ def test_every_check_has_a_fault_that_it_alone_is_shown_to_find(folder: Path) ->
 
 def test_a_finding_says_what_was_expected_what_came_and_how_to_mend_it(folder: Path) -> None:
     check = next(one for one in CHECKS if one.name == "shapes")
-    (finding,) = run([check], subject(lambda: Raising.load(Settings(model=str(folder)), CPU)))
+    (finding,) = run(
+        [check], subject(lambda: Raising.load(PipelineSettings(model=str(folder)), CPU))
+    )
     assert finding.lines() == [
         "WRONG shapes: RuntimeError: out of order",
         "      expected: Latents, predictions and samples have the shapes and dtypes of the contract.",

@@ -1,51 +1,86 @@
 """The conformance kit finds each fault of a reward that it looks for."""
 
+import io
 import random
 import time
-from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from treerl.check import reward as kit
 from treerl.check.finding import run
+from treerl.check.leaks import slope
 from treerl.config.resolve import resolve
+from treerl.engine.task import Samples
 from treerl.reward.contract import Reward
 
 
 class Good(Reward):
     """Brightness."""
 
-    def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
-        return images.flatten(1).mean(1)
+    def __call__(self, samples: Samples) -> Tensor:
+        return samples.images.flatten(1).mean(1)
 
 
 class Infinite(Good):
-    def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
-        return 1 / images.flatten(1).std(1)
+    def __call__(self, samples: Samples) -> Tensor:
+        return 1 / samples.images.flatten(1).std(1)
 
 
 class Ranked(Good):
-    def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
-        return torch.arange(len(images)).float()
+    def __call__(self, samples: Samples) -> Tensor:
+        return torch.arange(len(samples)).float()
 
 
 class Centred(Good):
-    def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
-        found = super().__call__(images, prompts)
-        return found - found.mean()
+    def __call__(self, samples: Samples) -> Tensor:
+        scores = super().__call__(samples)
+        return scores - scores.mean()
 
 
 class Random(Good):
-    def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
-        return super().__call__(images, prompts) + random.SystemRandom().random()
+    def __call__(self, samples: Samples) -> Tensor:
+        return super().__call__(samples) + random.SystemRandom().random()
 
 
 class Writing(Good):
-    def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
-        return images.mul_(0.5).flatten(1).mean(1)
+    def __call__(self, samples: Samples) -> Tensor:
+        return samples.images.mul_(0.5).flatten(1).mean(1)
+
+
+class Untidy(Good):
+    def measures(self, samples: Samples) -> dict[str, Tensor]:
+        return {"right": torch.zeros(1)}
+
+
+class Keeping(Good):
+    """Keeps the samples of every call."""
+
+    def __init__(self) -> None:
+        self.kept: list[Any] = []
+
+    def __call__(self, samples: Samples) -> Tensor:
+        self.kept.append(samples)
+        return super().__call__(samples)
+
+
+class Opening(Keeping):
+    """Leaves a file open after every call."""
+
+    def __call__(self, samples: Samples) -> Tensor:
+        self.kept.append(open("/dev/null", "rb"))
+        return Good.__call__(self, samples)
+
+
+class Warming(Keeping):
+    """Fills a cache of ten calls, and forgets."""
+
+    def __call__(self, samples: Samples) -> Tensor:
+        self.kept = [*self.kept[-9:], samples.images.repeat(20, 1, 1, 1)]
+        return Good.__call__(self, samples)
 
 
 FAULTS: list[tuple[type[Reward], str]] = [
@@ -54,6 +89,9 @@ FAULTS: list[tuple[type[Reward], str]] = [
     (Centred, "alone"),
     (Random, "deterministic"),
     (Writing, "leaves samples"),
+    (Untidy, "measures"),
+    (Keeping, "leaks"),
+    (Opening, "leaks"),
 ]
 
 
@@ -62,8 +100,12 @@ FAULTS: list[tuple[type[Reward], str]] = [
 )
 def test_a_fault_is_found(kind: Any, name: str) -> None:
     chosen = [check for check in kit.CHECKS if check.name == name]
-    (found,) = run(chosen, kit.subject("mine", kind()))
-    assert not found.good, found.lines()
+    reward = kind()
+    (finding,) = run(chosen, kit.subject("mine", reward))
+    assert not finding.good, finding.lines()
+    for kept in getattr(reward, "kept", []):
+        if isinstance(kept, io.IOBase):
+            kept.close()
 
 
 def test_a_slow_reward_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,3 +126,18 @@ def test_every_check_has_a_fault_and_a_good_reward_has_none() -> None:
 def test_the_built_in_rewards_conform(name: str) -> None:
     found = list(kit.findings(resolve(None, {"rewards": {name: 1.0}}, [])))
     assert found and [line for one in found if not one.good for line in one.lines()] == []
+
+
+def test_a_cache_that_fills_is_no_leak() -> None:
+    (finding,) = run([kit.leaks], kit.subject("mine", Warming()))
+    assert finding.good, finding.lines()
+
+
+def test_the_slope_of_a_series_ignores_jumps_and_sees_a_trend() -> None:
+    noise = np.random.default_rng(0).normal(size=40)
+    jump = np.zeros(40)
+    jump[10:] = 1e6
+    assert slope(noise)[1] <= 0 and slope(jump) == (0, 0) and slope(-np.arange(40.0))[1] < 0
+    median, least = slope(0.5 * np.arange(40.0) + noise)
+    assert median == pytest.approx(0.5, abs=0.05) and 0.4 < least < median
+    assert slope(np.arange(40.0)) == (1, 1)

@@ -12,6 +12,7 @@ from rich.console import Console
 from test_backbones import Brightness, config, made
 from torch import Tensor
 
+from treerl.backbone.contract import Condition
 from treerl.config.resolve import resolve
 from treerl.engine.advantage import advantages, combine
 from treerl.engine.baseline import Prompt
@@ -29,7 +30,7 @@ class Blind(Reward):
         self.prompt = prompt
 
     def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
-        found = Brightness("pictures")(images, prompts)
+        found = Brightness("images")(images, prompts)
         blind = torch.tensor([prompt == self.prompt for prompt in prompts])
         return torch.where(blind, float("nan"), found)
 
@@ -47,7 +48,7 @@ def test_a_dropped_tree_changes_nothing_but_its_own_prompt() -> None:
     assert step.metrics["dropped_trees"] == 1 and step.metrics["leaves"] == 8 / 2
     assert bool(torch.isfinite(step.score).all())
     assert all(bool(torch.isfinite(parameter).all()) for parameter in moved)
-    whole, _ = iterated(Brightness("pictures"))
+    whole, _ = iterated(Brightness("images"))
     kept = whole.tree.prompt == int(step.tree.prompt[0])
     torch.testing.assert_close(
         step.advantages.advantage, whole.advantages.advantage[kept], equal_nan=True
@@ -165,16 +166,16 @@ def test_r14_decoding_halves_its_rows_when_memory_is_short(
     env = one.env.ask(step.prompts)
     whole, decode, sizes = env.decode(state), one.backbone.decode, []
 
-    def tight(x: Tensor) -> Tensor:
+    def tight(x: Tensor, condition: Condition) -> Tensor:
         sizes.append(len(x))
         if len(x) > most:
             raise torch.OutOfMemoryError("no room")
-        return decode(x)
+        return decode(x, condition)
 
     monkeypatch.setattr(one.backbone, "decode", tight)
     torch.testing.assert_close(env.decode(state), whole, atol=1e-5, rtol=0)
     assert sizes[0] == one.config.train.rows and sizes[-1] <= most
-    monkeypatch.setattr(one.backbone, "decode", lambda x: tight(torch.cat([x] * 9)))
+    monkeypatch.setattr(one.backbone, "decode", lambda x, y: tight(torch.cat([x] * 9), y))
     with pytest.raises(torch.OutOfMemoryError):
         env.decode(state)
 
@@ -183,7 +184,7 @@ class Leaky(Brightness):
     """Keeps four mebibytes, or a file, of every call."""
 
     def __init__(self, what: str) -> None:
-        super().__init__("pictures")
+        super().__init__("images")
         self.what, self.kept = what, []  # type: ignore[var-annotated]
 
     def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
@@ -199,7 +200,7 @@ class Leaky(Brightness):
 @pytest.mark.parametrize("what", ["memory", "files", "nothing"])
 def test_r12_a_reward_that_leaks_is_found_within_twenty_calls(what: str) -> None:
     one = made(config("sd35"))
-    reward = Brightness("pictures") if what == "nothing" else Leaky(what)
+    reward = Brightness("images") if what == "nothing" else Leaky(what)
     one.env.rewards.clear()
     one.env.rewards["mine"] = reward
     env, images = one.env.ask(["a cat"]), torch.rand(4, 3, 8, 8)

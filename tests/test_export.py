@@ -7,7 +7,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from test_backbones import CPU, FAMILIES, config, family
 
-from treerl.backbone import lora, random_weights as architecture
+from treerl.backbone import adapter, lora, random_weights as architecture
+from treerl.backbone.pipeline import PipelineBackbone
+from treerl.backbone.settings import PipelineSettings
 from treerl.config.resolve import dump
 from treerl.errors import InputError, StorageError
 from treerl.run.export import export
@@ -25,13 +27,15 @@ def trained(name: str, folder: Path, *sets: str) -> Path:
         "backbone.dtype=float32",
         *sets,
     )
-    backbone = family(name).load(chosen.backbone, CPU)
+    backbone = family(name).load(chosen.backbone.settings(PipelineSettings), CPU)
+    train = chosen.train
+    trainable = lora.Trainable(train.weights, train.rank, train.alpha)
     with torch.no_grad():
-        for number, parameter in enumerate(lora.attach(backbone, chosen.train, None, seed=0)):
+        for number, parameter in enumerate(lora.attach(backbone, trainable, None, seed=0)):
             draw = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(number))
             parameter.add_(draw, alpha=0.1)
     run = folder / "run"
-    lora.save(backbone, run / "checkpoints" / "last")
+    backbone.save(run / "checkpoints" / "last")
     (run / "config.yaml").write_text(dump(chosen), encoding="utf-8")
     return run
 
@@ -43,7 +47,7 @@ def test_a_fresh_process_draws_the_same_picture_from_an_exported_lora(
     found = export(trained(name, tmp_path), tmp_path / "out")
     assert found.kind == "LoRA" and found.difference <= 1e-4
     assert found.change is not None and found.change > 1e-4
-    assert (tmp_path / "out" / lora.LORA_FILE).is_file() and "load_lora_weights" in (
+    assert (tmp_path / "out" / adapter.FILE).is_file() and "load_lora_weights" in (
         tmp_path / "out" / "README.md"
     ).read_text()
 
@@ -61,13 +65,13 @@ def test_an_export_that_diffusers_does_not_see_is_refused_and_nothing_is_left(
 
     def spoilt(backbone: object, folder: Path) -> None:
         folder.mkdir()
-        tensors = load_file(run / "checkpoints" / "last" / lora.LORA_FILE)
+        tensors = load_file(run / "checkpoints" / "last" / adapter.FILE)
         save_file(
             {name: torch.zeros_like(tensor) for name, tensor in tensors.items()},
-            folder / lora.LORA_FILE,
+            folder / adapter.FILE,
         )
 
-    monkeypatch.setattr(lora, "save", spoilt)
+    monkeypatch.setattr(PipelineBackbone, "save", spoilt)
     with pytest.raises(
         StorageError,
         match=r"^export: diffusers draws another picture than treerl: pixels differ by ",

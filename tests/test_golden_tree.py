@@ -1,8 +1,9 @@
-"""A small tree whose every advantage is written down, and computed again here by recursion over dictionaries.
+"""A small tree whose every advantage is written down, and computed again here by recursion.
 
-`data/golden_tree.json`: two prompts. The first has one tree with leaves 1, 2 | 3, 6 (mean 3, variance 3.5), the second
-two trees with families of unequal size. Log-probs are logarithms of simple fractions, so softmax weights are too: the
-left family of the first tree weighs 1/4 : 3/4 by the mean log-prob, and 1/10 : 9/10 by their sum over two dimensions.
+`data/golden_tree.json`: two prompts. The first has one tree with leaves 1, 2 | 3, 6 (mean 3,
+variance 3.5), the second two trees with families of unequal size. Log-probs are logarithms of
+simple fractions, so softmax weights are too: the left family of the first tree weighs 1/4 : 3/4 by
+the mean log-prob, and 1/10 : 9/10 by their sum over two dimensions.
 """
 
 import json
@@ -12,10 +13,10 @@ from typing import Any
 
 import pytest
 import torch
-from forests import forest
+from forests import centred, forest, standardised
 from torch import Tensor
 
-from treerl.engine.advantage import advantages, standardise
+from treerl.engine.advantage import advantages
 from treerl.engine.baseline import Baseline, Depth, LeaveSubtreeOut, ParentGain, Prompt, Siblings
 from treerl.engine.tree import Tree
 from treerl.engine.weighting import (
@@ -47,22 +48,24 @@ BASELINES: dict[str, Baseline] = {
 
 
 def engine_tree() -> tuple[Tree, list[str], Tensor]:
-    """The golden tree as the engine's, the name of each of its nodes, and the scores of its leaves."""
+    """The golden tree as the engine's, the names of its nodes, and the scores of its leaves."""
     level = [
         (f"{p}/{t}", p, tree)
         for p, trees in enumerate(GOLDEN["prompts"])
         for t, tree in enumerate(trees)
     ]
     prompt = torch.tensor([p for _, p, _ in level])
-    names, log_probs, parents = [name for name, _, _ in level], [0.0] * len(level), []
+    names = [name for name, _, _ in level]
+    log_probs = [0.0] * len(level)
+    parents = []
     while any("children" in node for _, _, node in level):
         below = [
-            (i, c, one)
+            (i, c, child)
             for i, (_, _, node) in enumerate(level)
-            for c, one in enumerate(node["children"])
+            for c, child in enumerate(node["children"])
         ]
         parents.append(torch.tensor([i for i, _, _ in below]))
-        level = [(f"{level[i][0]}/{c}", level[i][1], one) for i, c, one in below]
+        level = [(f"{level[i][0]}/{c}", level[i][1], child) for i, c, child in below]
         names += [name for name, _, _ in level]
         log_probs += [math.log(node["density"]) for _, _, node in level]
     score = torch.tensor([node["score"] for _, _, node in level], dtype=torch.float64)
@@ -96,7 +99,7 @@ def evaluate(node: Node, weighting: str, mean: float, std: float) -> float:
         "softmax-sum": [density ** GOLDEN["dims"] for density in densities],
         "softmax-value": [math.exp(value) for value in values],
     }[weighting]
-    node["weights"] = [one / sum(raw) for one in raw]
+    node["weights"] = [part / sum(raw) for part in raw]
     node["value"] = sum(w * v for w, v in zip(node["weights"], values, strict=True))
     return float(node["value"])
 
@@ -108,24 +111,25 @@ def moments(values: list[float]) -> tuple[float, float]:
 
 def everybody(trees: list[Node], p: int) -> dict[str, tuple[Node, Node | None]]:
     """Every node of a prompt with its parent, by name."""
-    found: dict[str, tuple[Node, Node | None]] = {}
+    nodes: dict[str, tuple[Node, Node | None]] = {}
 
     def visit(name: str, node: Node, parent: Node | None) -> None:
-        found[name] = (node, parent)
+        nodes[name] = (node, parent)
         for c, child in enumerate(node.get("children", [])):
             visit(f"{name}/{c}", child, node)
 
     for t, tree in enumerate(trees):
         visit(f"{p}/{t}", tree, None)
-    return found
+    return nodes
 
 
 def by_recursion(weighting: str, baseline: str, normalise: bool = True) -> dict[str, float]:
-    """The advantage of every node, by name, from the definitions."""
-    found: dict[str, float] = {}
+    """The advantage of every node, by name, from the definitions; else in the reward's unit."""
+    advantage: dict[str, float] = {}
     for p, trees in enumerate(json.loads(json.dumps(GOLDEN["prompts"]))):
         raw = [node["score"] for node, _ in everybody(trees, p).values() if "score" in node]
         mean, std = moments(raw)
+        std = std if normalise else 1.0
         for tree in trees:
             evaluate(tree, weighting, mean, std)
         nodes = everybody(trees, p)
@@ -137,9 +141,10 @@ def by_recursion(weighting: str, baseline: str, normalise: bool = True) -> dict[
         for name, (node, parent) in nodes.items():
             centre, scale = compared(name, node, parent, baseline, nodes, leaves, (mean, std))
             gap = node["value"] - centre
-            one = (gap / scale if scale > 1e-6 else 0.0) if normalise else gap * std
-            found[name] = max(-5.0, min(5.0, one))
-    return found
+            if normalise:
+                gap = gap / scale if scale > 1e-6 else 0.0
+            advantage[name] = max(-5.0, min(5.0, gap))
+    return advantage
 
 
 def compared(
@@ -186,22 +191,22 @@ def test_the_golden_tree_has_the_advantages_that_are_written_down(
 ) -> None:
     tree, names, score = engine_tree()
     written = GOLDEN["advantages"][weighting][baseline]
-    found = advantages(
-        tree, standardise(tree, score), WEIGHTINGS[weighting], BASELINES[baseline]
-    ).advantage
-    assert dict(zip(names, found.tolist(), strict=True)) == pytest.approx(written, abs=1e-9)
+    leaf = standardised(tree, score)
+    credit = advantages(tree, leaf, WEIGHTINGS[weighting], BASELINES[baseline])
+    assert dict(zip(names, credit.advantage.tolist(), strict=True)) == pytest.approx(
+        written, abs=1e-9
+    )
     assert by_recursion(weighting, baseline) == pytest.approx(written, abs=1e-9)
 
 
 @pytest.mark.parametrize("weighting", WEIGHTINGS)
 @pytest.mark.parametrize("baseline", BASELINES)
-def test_the_golden_tree_without_normalising(weighting: str, baseline: str) -> None:
+def test_the_golden_tree_in_the_unit_of_its_reward(weighting: str, baseline: str) -> None:
     tree, names, score = engine_tree()
-    gained = advantages(
-        tree, standardise(tree, score), WEIGHTINGS[weighting], BASELINES[baseline], normalise=False
-    )
+    leaf = centred(tree, score)
+    credit = advantages(tree, leaf, WEIGHTINGS[weighting], BASELINES[baseline], normalise=False)
     expected = by_recursion(weighting, baseline, normalise=False)
-    assert dict(zip(names, gained.advantage.tolist(), strict=True)) == pytest.approx(
+    assert dict(zip(names, credit.advantage.tolist(), strict=True)) == pytest.approx(
         expected, abs=1e-9
     )
 

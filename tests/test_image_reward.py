@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import torch
-from test_learned_rewards import PROMPTS, close, pictures, pil, reward
+from test_learned_rewards import PROMPTS, close, images_of, pil, reward
 from torch import Tensor
 from transformers import (
     BertTokenizer,
@@ -13,6 +13,8 @@ from transformers import (
     BlipVisionModel,
     CLIPImageProcessorPil,
 )
+
+from treerl.engine.task import Samples
 
 
 def blip(folder: Path) -> tuple[BlipVisionModel, BlipTextModel, dict[str, Tensor], BertTokenizer]:
@@ -77,7 +79,7 @@ def test_image_reward_is_the_published_one(tmp_path: Path) -> None:
         "blip.visual_encoder.blocks.1.attn.qkv.weight" in state
         and "blip.visual_encoder.norm.bias" in state
     )
-    pixels = CLIPImageProcessorPil()(images=pil(pictures()), return_tensors="pt").pixel_values
+    pixels = CLIPImageProcessorPil()(images=pil(images_of()), return_tensors="pt").pixel_values
     given = words(
         PROMPTS, padding="max_length", truncation=True, max_length=35, return_tensors="pt"
     )
@@ -95,6 +97,8 @@ def test_image_reward_is_the_published_one(tmp_path: Path) -> None:
             found = found @ state[f"mlp.{place}.weight"].T + state[f"mlp.{place}.bias"]
     expected = (found[:, 0] - 0.16717) / 1.03334
     close(
-        reward("imagereward", model=str(tmp_path), tokenizer=str(tmp_path))(pictures(), PROMPTS),
+        reward("imagereward", model=str(tmp_path), tokenizer=str(tmp_path))(
+            Samples.of(images_of(), PROMPTS)
+        ),
         expected,
     )

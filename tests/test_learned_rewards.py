@@ -19,6 +19,7 @@ from transformers import (
 
 import treerl
 from treerl.backbone import tokenizer
+from treerl.engine.task import Samples
 from treerl.errors import InputError
 
 PROMPTS = [
@@ -29,8 +30,8 @@ PROMPTS = [
 TOLERANCE = 1e-4
 
 
-def pictures(height: int = 96, width: int = 64) -> Tensor:
-    """Smooth random pictures, one for each prompt."""
+def images_of(height: int = 96, width: int = 64) -> Tensor:
+    """Smooth random images, one for each prompt."""
     small = torch.rand(len(PROMPTS), 3, 6, 6, generator=torch.Generator().manual_seed(0))
     return torch.nn.functional.interpolate(small, (height, width), mode="bicubic").clamp(0, 1)
 
@@ -104,17 +105,21 @@ def published_clip(folder: Path, images: Tensor) -> tuple[Tensor, float]:
 
 @pytest.mark.parametrize("size", [(96, 64), (64, 97), (224, 224), (300, 225)])
 def test_clip_score_is_the_published_one(clip: Path, size: tuple[int, int]) -> None:
-    images = pictures(*size)
+    images = images_of(*size)
     cosine, _ = published_clip(clip, images)
-    close(reward("clip", model=str(clip), raw=True)(images, PROMPTS), cosine)
-    close(reward("clip", model=str(clip), batch=2)(images, PROMPTS), 100 * cosine.clamp(min=0))
+    close(reward("clip", model=str(clip), raw=True)(Samples.of(images, PROMPTS)), cosine)
+    close(
+        reward("clip", model=str(clip), batch=2)(Samples.of(images, PROMPTS)),
+        100 * cosine.clamp(min=0),
+    )
 
 
 def test_pickscore_is_the_published_one(clip: Path) -> None:
-    cosine, scale = published_clip(clip, pictures())
-    close(reward("pickscore", model=str(clip))(pictures(), PROMPTS), scale * cosine)
+    cosine, scale = published_clip(clip, images_of())
+    close(reward("pickscore", model=str(clip))(Samples.of(images_of(), PROMPTS)), scale * cosine)
     close(
-        reward("pickscore", model=str(clip), scale=26.0)(pictures(), PROMPTS), scale * cosine / 26
+        reward("pickscore", model=str(clip), scale=26.0)(Samples.of(images_of(), PROMPTS)),
+        scale * cosine / 26,
     )
 
 
@@ -127,7 +132,7 @@ def test_hps_is_the_published_one(tmp_path: Path, version: str, size: tuple[int,
     words = tokenizer.make("CLIPTokenizer", 77)
     words.save_pretrained(tmp_path)
     (tmp_path / "config.json").write_text("{}")
-    images = pictures(*size)
+    images = images_of(*size)
     pixels = torch.stack([openclip.letterboxed(one) for one in pil(images)])
     ids = words(
         PROMPTS, padding="max_length", truncation=True, max_length=77, return_tensors="pt"
@@ -137,7 +142,7 @@ def test_hps_is_the_published_one(tmp_path: Path, version: str, size: tuple[int,
             nn.functional.normalize(one, dim=-1) for one in (towers.see(pixels), towers.read(ids))
         )
     found = reward("hps", model=str(tmp_path), tokenizer=str(tmp_path), version=version)(
-        images, PROMPTS
+        Samples.of(images, PROMPTS)
     )
     close(found, (seen * read).sum(-1))
 
@@ -153,7 +158,7 @@ def test_aesthetic_is_the_published_one(clip: Path, tmp_path: Path) -> None:
     head |= {f"{place}.bias": torch.randn(b) for place, b in zip(places, sizes[1:], strict=True)}
     torch.save(head, tmp_path / "aesthetic.pth")
     model = CLIPModel.from_pretrained(clip).eval()
-    pixels = CLIPImageProcessorPil()(images=pil(pictures()), return_tensors="pt").pixel_values
+    pixels = CLIPImageProcessorPil()(images=pil(images_of()), return_tensors="pt").pixel_values
     with torch.no_grad():
         found = nn.functional.normalize(
             model.get_image_features(pixel_values=pixels).pooler_output, dim=-1
@@ -162,7 +167,7 @@ def test_aesthetic_is_the_published_one(clip: Path, tmp_path: Path) -> None:
             found = found @ head[f"{place}.weight"].T + head[f"{place}.bias"]
     close(
         reward("aesthetic", model=str(tmp_path / "aesthetic.pth"), tower=str(clip))(
-            pictures(), PROMPTS
+            Samples.of(images_of(), PROMPTS)
         ),
         found[:, 0],
     )
@@ -228,8 +233,10 @@ def test_bad_fields_are_refused(clip: Path) -> None:
 
 
 def test_a_score_does_not_depend_on_the_batch(clip: Path) -> None:
-    images = pictures()
-    one, other = (reward("clip", model=str(clip), batch=size)(images, PROMPTS) for size in (1, 3))
+    images = images_of()
+    one, other = (
+        reward("clip", model=str(clip), batch=size)(Samples.of(images, PROMPTS)) for size in (1, 3)
+    )
     torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
 
 
@@ -241,7 +248,7 @@ def order(values: Sequence[float]) -> list[int]:
 @pytest.mark.parametrize("dtype", ["bfloat16"])
 def test_half_precision_ranks_the_same(clip: Path, dtype: str) -> None:
     full, half = (
-        reward("clip", model=str(clip), dtype=one)(pictures(), PROMPTS)
+        reward("clip", model=str(clip), dtype=one)(Samples.of(images_of(), PROMPTS))
         for one in ("float32", dtype)
     )
     assert order(full.tolist()) == order(half.tolist())

@@ -9,10 +9,11 @@ import torch
 from rich.console import Console
 from test_backbones import CPU, config, family, made
 
-from treerl.backbone import lora, random_weights as architecture
+from treerl.backbone import adapter, lora, random_weights as architecture
+from treerl.backbone.settings import PipelineSettings
 from treerl.check.subject import environment, subject
 from treerl.config.resolve import resolve
-from treerl.config.schema import Train
+from treerl.engine.task import Task
 from treerl.errors import InputError
 from treerl.run import run as runs
 
@@ -20,8 +21,8 @@ from treerl.run import run as runs
 def gradients(**train: Any) -> list[torch.Tensor]:
     """Of the mean squared prediction, for every trained weight."""
     chosen = config("flux")
-    backbone = family("flux").load(chosen.backbone, CPU)
-    trained = lora.attach(backbone, Train.model_validate({"rank": 2, **train}), None, seed=0)
+    backbone = family("flux").load(chosen.backbone.settings(PipelineSettings), CPU)
+    trained = lora.attach(backbone, lora.Trainable(rank=2, **train), None, seed=0)
     with torch.no_grad():
         for parameter in trained:
             parameter.add_(0.01)
@@ -32,7 +33,7 @@ def gradients(**train: Any) -> list[torch.Tensor]:
 
 @pytest.mark.parametrize("weights", ["lora", "full"])
 def test_gradient_checkpointing_changes_no_gradient(weights: str) -> None:
-    plain, saving = gradients(weights=weights), gradients(weights=weights, checkpointing=True)
+    plain, saving = gradients(mode=weights), gradients(mode=weights, gradient_checkpointing=True)
     assert any(bool(one.any()) for one in plain)
     for one, other in zip(plain, saving, strict=True):
         torch.testing.assert_close(one, other, atol=1e-7, rtol=1e-5)
@@ -61,8 +62,8 @@ def test_a_model_in_bfloat16_trains_weights_in_float32_with_a_ratio_of_one(weigh
 
 def test_the_unconditional_half_is_trained_only_on_request() -> None:
     def slope(train: bool) -> torch.Tensor:
-        chosen = config("sd35", f"backbone.train_unconditional={str(train).lower()}")
-        backbone = family("sd35").load(chosen.backbone, CPU)
+        chosen = config("sd35", f"backbone.cfg_grad={str(train).lower()}")
+        backbone = family("sd35").load(chosen.backbone.settings(PipelineSettings), CPU)
         one = subject(lambda: backbone)
         free = one.condition["negative_text"].clone().requires_grad_()
         tensors = {**one.condition.tensors, "negative_text": free}
@@ -108,12 +109,12 @@ def test_a_run_on_random_weights_keeps_no_checkpoint(
 
 def test_lora_targets_that_match_nothing_are_listed() -> None:
     chosen = config("sd35")
-    backbone: Any = family("sd35").load(chosen.backbone, CPU)
+    backbone: Any = family("sd35").load(chosen.backbone.settings(PipelineSettings), CPU)
     backbone.lora_targets = ("to_nothing", "nowhere")
     with pytest.raises(
         InputError, match=r"no layer of SD3Trans.* matches the LoRA targets to_nothing, nowhere"
     ):
-        lora.attach(backbone, Train(), None, seed=0)
+        lora.attach(backbone, lora.Trainable(), None, seed=0)
 
 
 def test_both_experts_of_wan_are_trained_saved_and_restored(tmp_path: Path) -> None:
@@ -128,12 +129,17 @@ def test_both_experts_of_wan_are_trained_saved_and_restored(tmp_path: Path) -> N
         for parameter in pipeline.transformer_2.parameters():
             torch.nn.init.normal_(parameter, std=0.05)
         pipeline.register_to_config(boundary_ratio=0.875)
-        return Wan(pipeline, config("wan").backbone, CPU)
+        return Wan(pipeline, config("wan").backbone.settings(PipelineSettings), CPU)
 
     first, second = load(), load()
-    trained = lora.attach(first, Train(rank=2), None, seed=0)
+    trained = lora.attach(first, lora.Trainable(rank=2), None, seed=0)
     assert len(trained) == 2 * len(
-        lora.attach(Wan.load(config("wan").backbone, CPU), Train(rank=2), None, seed=0)
+        lora.attach(
+            Wan.load(config("wan").backbone.settings(PipelineSettings), CPU),
+            lora.Trainable(rank=2),
+            None,
+            seed=0,
+        )
     )
     with torch.no_grad():
         for number, parameter in enumerate(trained):
@@ -141,11 +147,11 @@ def test_both_experts_of_wan_are_trained_saved_and_restored(tmp_path: Path) -> N
                 torch.randn(parameter.shape, generator=torch.Generator().manual_seed(number)),
                 alpha=0.1,
             )
-    lora.save(first, tmp_path)
-    assert (tmp_path / lora.LORA_FILE).is_file() and (
-        tmp_path / "transformer_2" / lora.LORA_FILE
+    first.save(tmp_path)
+    assert (tmp_path / adapter.FILE).is_file() and (
+        tmp_path / "transformer_2" / adapter.FILE
     ).is_file()
-    lora.attach(second, Train(rank=2), tmp_path, seed=1)
+    lora.attach(second, lora.Trainable(rank=2), tmp_path, seed=1)
     one = subject(lambda: first)
     for step in range(4):
         assert torch.equal(one.predict(first, step), one.predict(second, step))
@@ -156,33 +162,34 @@ def test_prompts_are_forgotten_oldest_first_but_never_those_asked_for(
 ) -> None:
     shelf: Any = importlib.import_module("treerl.envs.denoising")
     monkeypatch.setattr(shelf, "_REMEMBERED", 3)
-    backbone = family("flux").load(config("flux").backbone, CPU)
+    backbone = family("flux").load(config("flux").backbone.settings(PipelineSettings), CPU)
     env = environment(subject(lambda: backbone))
     for asked in (["a", "b", "c"], ["d", "a"], ["e", "f", "g", "h", "a"], ["b"]):
         again = env.ask(asked)
         assert len(again.condition["text"]) == len(asked)  # type: ignore[attr-defined]
-        assert set(asked) <= set(env.memory) and len(env.memory) <= max(3, len(asked))  # type: ignore[attr-defined]
+        remembered = {task.prompt for task in env.memory}  # type: ignore[attr-defined]
+        assert set(asked) <= remembered and len(env.memory) <= max(3, len(asked))  # type: ignore[attr-defined]
 
 
 def test_text_encoders_are_moved_once_for_many_prompts(monkeypatch: pytest.MonkeyPatch) -> None:
-    backbone: Any = family("sd35").load(config("sd35").backbone, CPU)
+    backbone: Any = family("sd35").load(config("sd35").backbone.settings(PipelineSettings), CPU)
     calls: list[str] = []
     encoder = backbone.pipeline.text_encoder_3
     real = encoder.to
-    negatives = backbone.free
+    negatives = backbone.uncond
 
     def moved(where: object) -> Any:
         calls.append(str(where))
         return real(where)
 
-    def negative() -> Any:
+    def negative(tasks: Any) -> Any:
         calls.append("negative")
-        return negatives()
+        return negatives(tasks)
 
     monkeypatch.setattr(encoder, "to", moved)
-    monkeypatch.setattr(backbone, "free", negative)
+    monkeypatch.setattr(backbone, "uncond", negative)
     with backbone.encoding():
         for prompt in ("a", "b", "c"):
-            backbone.encode([prompt])
+            backbone.encode([Task(prompt)])
     assert calls.count("negative") == 1
     assert calls[-1] == "cpu" and backbone._encoding == 0

@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 import treerl
+from treerl.engine.task import Samples
 from treerl.errors import InputError
-from treerl.reward.contract import Reward, score
+from treerl.reward.call import score
+from treerl.reward.contract import Reward
 from treerl.run import tasks as prompts
 from treerl.toy.moving import DIRECTIONS, FRAMES, Caption, every_caption, render
 from treerl.toy.shapes import COLOURS, SHAPES, blank
@@ -57,14 +59,14 @@ def test_a_text_that_is_no_caption_is_refused(text: str, judge: Reward, videos: 
     with pytest.raises(InputError, match="is not a caption of a moving shape; expected: a red"):
         Caption.parse(text)
     with pytest.raises(InputError):
-        score("moving-shapes", judge, videos[:1], [text])
+        score("moving-shapes", judge, Samples.of(videos[:1], [text]))
 
 
 def test_what_moves_right_is_judged_right(judge: Reward, videos: Tensor) -> None:
     assert videos.shape == (len(CAPTIONS), FRAMES, 3, 32, 32)
-    measures = judge.measures(videos, TEXTS)
+    measures = judge.measures(Samples.of(videos, TEXTS))
     assert all(float(measures[name].mean()) >= 0.995 for name in {"right"} | HARD)
-    scores = judge(videos, TEXTS)
+    scores = judge(Samples.of(videos, TEXTS))
     assert float(scores.min()) >= 0 and float(scores.max()) <= 1 and float(scores.mean()) > 0.7
 
 
@@ -73,11 +75,11 @@ def test_one_wrong_attribute_is_seen_and_the_others_stand(
     attribute: str, judge: Reward, videos: Tensor
 ) -> None:
     wrong = [other(caption, attribute).text for caption in CAPTIONS]
-    measures = judge.measures(videos, wrong)
+    measures = judge.measures(Samples.of(videos, wrong))
     assert float(measures["right"].sum()) == 0 and float(measures[attribute].mean()) < 0.005
     assert all(float(measures[name].mean()) > 0.995 for name in HARD - {attribute})
-    assert float(judge(videos, wrong).mean()) < 0.1
-    assert bool((judge(videos, wrong) < judge(videos, TEXTS)).all())
+    assert float(judge(Samples.of(videos, wrong)).mean()) < 0.1
+    assert bool((judge(Samples.of(videos, wrong)) < judge(Samples.of(videos, TEXTS))).all())
 
 
 def spoilt(kind: str, videos: Tensor) -> Tensor:
@@ -101,8 +103,8 @@ def spoilt(kind: str, videos: Tensor) -> Tensor:
     "kind", ["still", "one frame", "backwards", "back and forth", "shuffled", "vanishing", "blank"]
 )
 def test_a_video_of_something_else_is_not_right(kind: str, judge: Reward, videos: Tensor) -> None:
-    assert float(judge.measures(spoilt(kind, videos), TEXTS)["right"].mean()) < 0.01
-    assert float(judge(spoilt(kind, videos), TEXTS).mean()) < 0.05
+    assert float(judge.measures(Samples.of(spoilt(kind, videos), TEXTS))["right"].mean()) < 0.01
+    assert float(judge(Samples.of(spoilt(kind, videos), TEXTS)).mean()) < 0.05
 
 
 def test_the_score_grows_with_the_way_that_is_made(judge: Reward, videos: Tensor) -> None:
@@ -111,18 +113,21 @@ def test_the_score_grows_with_the_way_that_is_made(judge: Reward, videos: Tensor
         videos[:, torch.linspace(half - reach, half + reach, FRAMES).round().long()]
         for reach in range(half + 1)
     ]
-    means = [float(judge(video, TEXTS).mean()) for video in slower]
+    means = [float(judge(Samples.of(video, TEXTS)).mean()) for video in slower]
     assert all(more > less + 0.1 for less, more in itertools.pairwise(means))
 
 
 def test_a_score_depends_on_its_own_video_alone(judge: Reward, videos: Tensor) -> None:
     order = torch.randperm(len(TEXTS), generator=torch.Generator().manual_seed(2))
-    shuffled = judge(videos[order], [TEXTS[row] for row in order.tolist()])
+    shuffled = judge(Samples.of(videos[order], [TEXTS[row] for row in order.tolist()]))
     alone = torch.cat(
-        [judge(videos[row : row + 1], TEXTS[row : row + 1]) for row in range(0, 384, 97)]
+        [
+            judge(Samples.of(videos[row : row + 1], TEXTS[row : row + 1]))
+            for row in range(0, 384, 97)
+        ]
     )
-    assert torch.equal(shuffled, judge(videos, TEXTS)[order])
-    assert torch.equal(alone, judge(videos, TEXTS)[::97])
+    assert torch.equal(shuffled, judge(Samples.of(videos, TEXTS))[order])
+    assert torch.equal(alone, judge(Samples.of(videos, TEXTS))[::97])
 
 
 def test_the_built_in_prompts_share_no_caption_and_every_attribute() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -19,16 +20,18 @@ from huggingface_hub.errors import (
 )
 from test_backbones import CPU, family
 
-from treerl.config.schema import Backbone as Settings
+from treerl.backbone.contract import Condition
+from treerl.backbone.settings import PipelineSettings
 from treerl.errors import InputError
 
+NOTHING = Condition({})
 TINY = Path(str(files("treerl") / "tiny" / "sd35"))
 HUB_ID = "stabilityai/stable-diffusion-3.5-medium"
 
 
 def refused(match: str, name: str = "sd35", **settings: Any) -> None:
     with pytest.raises(InputError, match=match) as caught:
-        family(name).load(Settings.model_validate(settings), CPU)
+        family(name).load(PipelineSettings(**settings), CPU)
     assert "\n" not in str(caught.value)
 
 
@@ -151,39 +154,41 @@ def test_a_tiny_decoder_takes_the_place_of_the_autoencoder(tmp_path: Path) -> No
         scaling_factor=1.0,
         shift_factor=0.0,
     ).save_pretrained(tmp_path)
-    plain = family("sd35").load(Settings(), CPU)
-    small = family("sd35").load(Settings(decoder=str(tmp_path)), CPU)
+    plain = family("sd35").load(PipelineSettings(), CPU)
+    small = family("sd35").load(PipelineSettings(tiny_vae=str(tmp_path)), CPU)
     x = torch.randn(2, *plain.shape, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        assert small.decode(x).shape == plain.decode(x).shape
-        assert not torch.equal(small.decode(x), plain.decode(x))
+        assert small.decode(x, NOTHING).shape == plain.decode(x, NOTHING).shape
+        assert not torch.equal(small.decode(x, NOTHING), plain.decode(x, NOTHING))
 
 
 def test_a_decoder_that_is_none_is_refused(tmp_path: Path) -> None:
     refused(
-        r"^backbone.decoder: .* cannot be loaded as an AutoencoderTiny: ", decoder=str(tmp_path)
+        r"^backbone.tiny_vae: .* cannot be loaded as an AutoencoderTiny: ", tiny_vae=str(tmp_path)
     )
     refused(
-        r"^backbone.decoder: expected null, as tiny decoders are of pictures",
+        r"^backbone.tiny_vae: expected null, as tiny autoencoders are of images",
         "wan",
         model="miniature",
-        decoder="x/y",
+        tiny_vae="x/y",
     )
 
 
-@pytest.mark.parametrize("option", ["slicing", "tiling"])
+@pytest.mark.parametrize("option", ["vae_slicing", "vae_tiling"])
 def test_slices_and_tiles_decode_to_the_same_pictures(option: str) -> None:
-    plain, other = (
-        family("sd35").load(Settings.model_validate(given), CPU) for given in ({}, {option: True})
-    )
+    load = family("sd35").load
+    plain = load(PipelineSettings(), CPU)
+    other = load(replace(PipelineSettings(), **{option: True}), CPU)  # type: ignore[arg-type]
     x = torch.randn(3, *plain.shape, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        torch.testing.assert_close(other.decode(x), plain.decode(x), atol=1e-5, rtol=0)
+        torch.testing.assert_close(
+            other.decode(x, NOTHING), plain.decode(x, NOTHING), atol=1e-5, rtol=0
+        )
 
 
 def test_frames_are_for_videos() -> None:
     refused(
-        r"^backbone.frames: expected null, as Stable Diffusion 3 makes pictures, got 5$", frames=5
+        r"^backbone.frames: expected null, as Stable Diffusion 3 makes images, got 5$", frames=5
     )
     refused(
         r"^backbone.frames: expected a multiple of \d+ and one more, got 6$",

@@ -13,9 +13,8 @@ import pytest
 import torch
 
 import treerl
-from treerl.backbone import lora
-from treerl.backbone.contract import Backbone
-from treerl.config.schema import Backbone as Settings
+from treerl.backbone.pipeline import PipelineBackbone
+from treerl.backbone.settings import PipelineSettings
 
 SMALL = ["--set", "train.prompts=2", "--set", "evaluate.prompts=4", "--set", "tree.depth=2"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
@@ -109,8 +108,8 @@ def test_the_lora_loads_through_diffusers_own_loader(tmp_path: Path) -> None:
         *(part for one in sets for part in ("--set", one)),
     )
     saved = tmp_path / "run" / "checkpoints" / "last"
-    backbone: Backbone = treerl.load("backbones", "sd35").load(
-        Settings(max_sequence_length=1), torch.device("cpu")
+    backbone: PipelineBackbone = treerl.load("backbones", "sd35").load(
+        PipelineSettings(max_sequence_length=1), torch.device("cpu")
     )
     pipeline = backbone.pipeline
     assert isinstance(pipeline, StableDiffusion3Pipeline)
@@ -132,10 +131,10 @@ def test_the_lora_loads_through_diffusers_own_loader(tmp_path: Path) -> None:
     pipeline.load_lora_weights(saved)
     tuned = draw()
     assert not torch.equal(base, tuned)
-    other: Backbone = treerl.load("backbones", "sd35").load(
-        Settings(max_sequence_length=1), torch.device("cpu")
+    other: PipelineBackbone = treerl.load("backbones", "sd35").load(
+        PipelineSettings(max_sequence_length=1), torch.device("cpu")
     )
-    lora.restore(other, saved)
+    other.restore(saved)
     pipeline = other.pipeline
     assert torch.equal(draw(), tuned)
 
@@ -172,11 +171,11 @@ def test_a_signal_ends_the_run_with_report_and_adapter(
 def test_a_failing_reward_stops_the_run_by_name_with_code_6(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(
         "import torch\nfrom treerl.reward.contract import Reward\n\n\nclass Bad(Reward):\n"
-        "    def __call__(self, images, prompts):\n        return torch.full((len(prompts),), float('nan'))\n"
+        "    def __call__(self, samples):\n        return torch.full((len(samples),), float('nan'))\n"
     )
     words = ["--reward", "./mine.py:Bad", "--allow-plugins", "--output", "run"]
     done = treerl_run(tmp_path, "run", *words, *SMALL, code=6)
-    assert "reward ./mine.py:Bad: nan for sample 0" in done.stderr
+    assert "reward ./mine.py:Bad: no finite number (of float32) for sample 0" in done.stderr
     assert manifest(tmp_path / "run")["status"] == "failed"
 
 

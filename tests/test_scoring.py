@@ -1,4 +1,4 @@
-"""24 misbehaviours of a reward in process, in a worker and behind HTTP: an error or true scores, nothing made up."""
+"""Misbehaviours of a reward in process, in a worker and behind HTTP: an error or true scores, nothing made up."""
 
 import os
 import subprocess
@@ -7,209 +7,253 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from misbehaving import BEHAVIOURS, GOOD, Misbehaving
-from torch import Tensor
 
-from treerl.config.resolve import resolve
+from treerl import registry
+from treerl.engine.task import Samples, Task
 from treerl.errors import InputError, RewardError
-from treerl.reward.build import scorers
-from treerl.reward.contract import Reward, score
-from treerl.reward.failures import Policy
+from treerl.reward.build import Scoring, build_rewards
+from treerl.reward.call import score
+from treerl.reward.contract import Reward
 from treerl.reward.frames import OverFrames
 from treerl.reward.remote import Remote
+from treerl.reward.rewards import Rewards
 from treerl.reward.server import Server
 from treerl.reward.worker import Worker
 
-NAME = f"{Path(__file__).parent / 'misbehaving.py'}:Misbehaving"
+FILE = Path(__file__).parent / "misbehaving.py"
+NAME = f"{FILE}:Misbehaving"
 IMAGES = torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-DEADLINE = 2.0
+TIMEOUT = 2.0
 PLACES = ("process", "worker", "remote")
+
+
+def asked(behaviour: str) -> Samples:
+    return Samples.of(IMAGES, [behaviour, "b", "c"])
 
 
 @pytest.fixture(scope="module")
 def served() -> Iterator[str]:
-    with Server("misbehaving", Misbehaving(), "127.0.0.1", 0, None) as server:
+    with Server("misbehaving", Misbehaving(), "127.0.0.1", 0, None, TIMEOUT) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_address[1]}"
+        yield f"http://127.0.0.1:{server.port}"
         server.shutdown()
 
 
 @pytest.fixture(scope="module")
 def places(served: str) -> Iterator[dict[str, Reward]]:
-    worker = Worker(NAME, {}, DEADLINE)
+    worker = Worker(NAME, {}, TIMEOUT)
     yield {
         "process": Misbehaving(),
         "worker": worker,
-        "remote": Remote("misbehaving", served, DEADLINE),
+        "remote": Remote.connect("misbehaving", served, TIMEOUT),
     }
     worker.close()
 
 
-def asked(behaviour: str) -> list[str]:
-    return [behaviour, "b", "c"]
+def shared_state() -> tuple[object, ...]:
+    return (
+        os.getcwd(),
+        torch.get_default_dtype(),
+        torch.is_grad_enabled(),
+        torch.get_num_threads(),
+        torch.random.get_rng_state().tolist(),
+    )
 
 
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("behaviour", BEHAVIOURS)
-def test_w1_every_misbehaviour_ends_as_documented(
-    behaviour: str, place: str, places: dict[str, Reward]
+def test_every_misbehaviour_ends_as_documented(
+    behaviour: str,
+    place: str,
+    places: dict[str, Reward],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    before = (
-        os.getcwd(),
-        torch.get_default_dtype(),
-        torch.is_grad_enabled(),
-        torch.get_num_threads(),
-    )
-    drawn, began = torch.random.get_rng_state(), time.monotonic()
+    monkeypatch.setattr("treerl.reward.call._interrupts", lambda: False)  # as in a run
+    before = shared_state()
+    began = time.monotonic()
     if BEHAVIOURS[behaviour][1]:
-        assert score("m", places[place], IMAGES, asked(behaviour)).tolist() == [GOOD] * 3
+        assert score("m", places[place], asked(behaviour)).tolist() == [GOOD] * 3
     else:
-        with pytest.raises(RewardError, match=r"^reward "):
-            score("m", places[place], IMAGES, asked(behaviour))
-    assert time.monotonic() - began <= DEADLINE + 2
-    assert (
-        os.getcwd(),
-        torch.get_default_dtype(),
-        torch.is_grad_enabled(),
-        torch.get_num_threads(),
-    ) == before
-    assert torch.equal(drawn, torch.random.get_rng_state())
-    assert (
-        score("m", places[place], IMAGES, asked("fine")).tolist() == [GOOD] * 3
-    )  # the next call is as good as new
+        with pytest.raises(RewardError, match=r"^reward ") as caught:
+            score("m", places[place], asked(behaviour))
+        assert str(caught.value).isprintable()
+    assert time.monotonic() - began <= TIMEOUT + 2
+    assert shared_state() == before
+    # the next call is as good as new
+    assert score("m", places[place], asked("fine")).tolist() == [GOOD] * 3
 
 
-def test_there_are_24_misbehaviours() -> None:
-    assert len(BEHAVIOURS) == 24
+def test_there_are_30_misbehaviours() -> None:
+    assert len(BEHAVIOURS) == 30
 
 
-@pytest.mark.parametrize("behaviour", ["hangs", "dies"])
+@pytest.mark.parametrize(
+    ("behaviour", "words"),
+    [
+        ("meta", "expected a plain tensor with values, got one on the meta device"),
+        ("sparse", "expected a plain tensor with values, got a sparse one"),
+        ("quantised", "expected a plain tensor with values, got a quantised one"),
+        ("too large for float32", "no finite number .of float32. for sample 2 of 3"),
+        ("object", r"expected a tensor \[3\], got object"),
+        ("boolean", "expected real numbers, got torch.bool"),
+        ("raises", r"ValueError: no such thing\\x1b\[31m \(prompt 'raises'\)"),
+        ("exits", "SystemExit: 3"),
+        ("moves", "it changed the working directory"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*quantiz.*")
+def test_an_error_says_what_was_expected_and_what_came(behaviour: str, words: str) -> None:
+    with pytest.raises(RewardError, match=rf"^reward m: {words}"):
+        score("m", Misbehaving(), asked(behaviour))
+
+
+@pytest.mark.parametrize("behaviour", ["hangs", "hangs in C", "dies"])
 def test_a_worker_that_hangs_or_dies_is_killed_and_started_again(behaviour: str) -> None:
-    worker = Worker(NAME, {}, DEADLINE)
+    worker = Worker(NAME, {}, TIMEOUT)
     try:
-        began, child = time.monotonic(), worker._child
-        with pytest.raises(
-            RewardError,
-            match=r"no answer within 2 s; its worker was killed|its worker died \(exit code 7\)",
-        ):
-            score("m", worker, IMAGES, asked(behaviour))
-        assert time.monotonic() - began <= DEADLINE + 2
-        assert child is not None and child.poll() is not None  # no orphan
-        assert score("m", worker, IMAGES, asked("fine")).tolist() == [GOOD] * 3
+        began = time.monotonic()
+        process = worker._process
+        words = r"no answer within 2 s; its worker was killed|its worker died \(exit code 7\)"
+        with pytest.raises(RewardError, match=words):
+            score("m", worker, asked(behaviour))
+        assert time.monotonic() - began <= TIMEOUT + 2
+        assert process is not None and gone(process.pid)
+        assert score("m", worker, asked("fine")).tolist() == [GOOD] * 3
     finally:
         worker.close()
 
 
-def test_a_worker_dies_with_its_run(tmp_path: Path) -> None:
+def gone(pid: int) -> bool:
+    """Whether a process has ended, or waits only to be counted."""
+    try:
+        return "Z" in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return True
+
+
+@pytest.mark.parametrize("behaviour", ["fine", "hangs in C"])
+def test_a_worker_dies_with_its_run_even_when_it_hangs(behaviour: str) -> None:
     code = (
-        "import os, signal, sys\n"
+        "import os, signal, threading, torch\n"
+        "from treerl import registry
+from treerl.engine.task import Samples\n"
         "from treerl.reward.worker import Worker\n"
-        f"worker = Worker({NAME!r}, {{}}, 5.0)\n"
-        "print(worker._child.pid, flush=True)\n"
+        f"worker = Worker({NAME!r}, {{}}, 60.0)\n"
+        f"samples = Samples.of(torch.zeros(1, 3, 8, 8), [{behaviour!r}])\n"
+        "threading.Thread(target=worker, args=(samples,), daemon=True).start()\n"
+        "print(worker.pid, flush=True)\n"
+        "threading.Event().wait(1.0)\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     pid = int(done.stdout)
-    for _ in range(100):
-        if (
-            not Path(f"/proc/{pid}").exists()
-            or "Z" in Path(f"/proc/{pid}/stat").read_text().split()[2]
-        ):
-            return
+    end = time.monotonic() + 10
+    while not gone(pid):
+        assert time.monotonic() < end, "the worker outlived its run"
         time.sleep(0.1)
-    raise AssertionError("the worker outlived its run")
 
 
-def test_a_server_that_hangs_is_left_at_the_deadline(served: str) -> None:
-    remote = Remote("m", served, DEADLINE)
+def test_a_server_that_hangs_is_left_at_the_timeout(served: str) -> None:
+    remote = Remote.connect("m", served, TIMEOUT)
     began = time.monotonic()
-    with pytest.raises(
-        RewardError, match=r"^reward m: no answer from http://127.0.0.1:\d+ within 2 s"
-    ):
-        remote(IMAGES, asked("hangs"))
-    assert time.monotonic() - began <= DEADLINE + 2
-
-
-def test_a_worker_that_cannot_load_its_reward_says_why() -> None:
-    with pytest.raises(InputError, match="no class 'Nothing'"):
-        Worker(NAME.replace("Misbehaving", "Nothing"), {}, DEADLINE)
-
-
-class Flaky(Reward):
-    """Fails the first `times` calls."""
-
-    def __init__(self, times: int) -> None:
-        self.left = times
-
-    def __call__(self, images: Tensor, prompts: Any) -> Tensor:
-        self.left -= 1
-        if self.left >= 0:
-            raise ConnectionError("busy")
-        return torch.arange(len(images)).float()
-
-
-def test_retry_asks_again_and_then_stops() -> None:
-    assert Policy("retry", 2).rate("m", Flaky(2), IMAGES, asked("x")).tolist() == [0, 1, 2]
-    for policy, times in ((Policy("retry", 2), 3), (Policy("stop", 2), 1)):
-        with pytest.raises(RewardError, match="busy"):
-            policy.rate("m", Flaky(times), IMAGES, asked("x"))
-
-
-class Picky(Reward):
-    """Breaks the whole call when the second picture is in it, and has no number for the third."""
-
-    def __call__(self, images: Tensor, prompts: Any) -> Tensor:
-        if "bad" in prompts:
-            raise ValueError("bad picture")
-        return torch.tensor([float("inf") if prompt == "none" else 1.0 for prompt in prompts])
-
-
-def test_drop_tree_keeps_the_scores_of_the_others() -> None:
-    found = Policy("drop_tree", 0).rate("m", Picky(), IMAGES, ["good", "bad", "none"])
-    np.testing.assert_array_equal(found.numpy(), [1.0, np.nan, np.nan])
-
-
-class Ramp(Reward):
-    """Means of the frames."""
-
-    def __call__(self, images: Tensor, prompts: Any) -> Tensor:
-        assert images.dim() == 4 and len(prompts) == len(images)
-        return images.flatten(1).mean(1)
-
-
-def test_a_reward_of_pictures_scores_frames_of_videos() -> None:
-    videos = torch.arange(9.0).view(1, 9, 1, 1, 1).expand(2, 9, 3, 4, 4) / 8
-    assert OverFrames(Ramp(), 3)(videos, ["a", "b"]).tolist() == [0.5, 0.5]
-    assert OverFrames(Ramp(), 4, worst=True)(videos, ["a", "b"]).tolist() == [0.0, 0.0]
-    assert OverFrames(Ramp(), 100)(videos, ["a", "b"]).tolist() == [0.5, 0.5]
-    wan = resolve(
-        None, {"backbone.name": "wan", "backbone.model": "miniature"}, ["rewards={jpeg: 1}"]
-    )
-    assert isinstance(scorers(wan, [])["jpeg"], OverFrames)
+    words = r"^reward m: no answer from http://127.0.0.1:\d+ within 2 s"
+    with pytest.raises(RewardError, match=words):
+        remote(asked("hangs"))
+    assert time.monotonic() - began <= TIMEOUT + 2
 
 
 @pytest.mark.parametrize(
-    ("sets", "match"),
+    ("target", "words"),
+    [("Nothing", "no class 'Nothing'"), ("Broken", "ZeroDivisionError"), ("Exits", "SystemExit")],
+)
+@pytest.mark.parametrize("executor", ["process", "worker"])
+def test_a_reward_that_cannot_be_made_says_why(
+    target: str, words: str, executor: str, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from treerl.reward.contract import Reward\n\n\n"
+        "class Broken(Reward):\n"
+        "    def __init__(self):\n        1 / 0\n\n"
+        "    def __call__(self, samples):\n        return samples.group\n\n\n"
+        "class Exits(Broken):\n"
+        "    def __init__(self):\n        raise SystemExit(0)\n"
+    )
+    with pytest.raises(InputError, match=words) as caught:
+        build_rewards({f"{tmp_path}/mine.py:{target}": 1.0}, Scoring(executor, TIMEOUT))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("executor", PLACES)
+def test_tasks_measures_and_validation_travel_everywhere(executor: str, tmp_path: Path) -> None:
+    (tmp_path / "source.png").write_bytes(b"12345")
+    media = {"image": tmp_path / "source.png"}
+    tasks = [
+        Task("a", None, media, {"number": 7}, (100, 50)),
+        Task("b", "x", {}, {"number": 9}, (1, 2)),
+    ]
+    samples = Samples(IMAGES[:2], tuple(tasks), torch.tensor([4, 6]))
+    name = f"{FILE}:Telling"
+    with Server("t", registry.build_reward(name, {}), "127.0.0.1", 0, None) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        place = f"http://127.0.0.1:{server.port}" if executor == "remote" else executor
+        rewards = build_rewards({name: {"executor": place, "timeout": 20.0}})
+        try:
+            assert rewards(samples).tolist() == [[4112.0], [6010.0]]
+            figures = rewards.measures(samples)
+            assert list(figures) == ["right", "count"] and figures["right"].tolist() == [0, 1]
+            assert figures["count"].isnan().tolist() == [True, False]
+            rewards.validate_tasks(tasks)
+            with pytest.raises(InputError, match=r"^rewards\..*: prompt 'c' brings bad luck$"):
+                rewards.validate_tasks([*tasks * 200, Task("c", metadata={"number": 13})])
+        finally:
+            rewards.close()
+            server.shutdown()
+
+
+def test_a_task_that_cannot_be_sent_is_refused_in_one_line(served: str) -> None:
+    remote = Remote.connect("m", served, TIMEOUT)
+    for metadata in ({"x": object()}, {"x": float("nan")}):
+        task = Task("fine", metadata=metadata)
+        with pytest.raises(RewardError, match=r"^reward m: cannot be sent: .*not JSON"):
+            score("m", remote, Samples(IMAGES[:1], (task,), torch.zeros(1, dtype=torch.int64)))
+
+
+def test_a_reward_of_images_scores_frames_of_videos() -> None:
+    class Ramp(Reward):
+        def __call__(self, samples: Samples) -> torch.Tensor:
+            assert samples.images.dim() == 4 and len(samples) == len(samples.images)
+            assert len(samples.group) == len(samples)
+            return samples.images.flatten(1).mean(1)
+
+    values = torch.arange(9.0).view(1, 9, 1, 1, 1).expand(2, 9, 3, 4, 4) / 8
+    videos = Samples.of(values, ["a", "b"])
+    assert OverFrames(Ramp(), 3)(videos).tolist() == [0.5, 0.5]
+    assert OverFrames(Ramp(), 4, worst=True)(videos).tolist() == [0.0, 0.0]
+    assert OverFrames(Ramp(), 100)(videos).tolist() == [0.5, 0.5]
+    with pytest.raises(RewardError, match="expected real numbers|expected shape"):
+        score("m", OverFrames(Misbehaving(), 2), Samples.of(values, ["boolean", "b"]))
+    assert isinstance(build_rewards({"jpeg": 1.0}, modality="videos").scorers["jpeg"], OverFrames)
+    with pytest.raises(InputError, match="it scores videos, and the backbone makes images"):
+        build_rewards({"moving-shapes": 1.0})
+
+
+@pytest.mark.parametrize(
+    ("spec", "match"),
     [
-        (["scoring.where=cloud"], r"^scoring.where: expected process, worker or an address"),
-        (["scoring.where=http://127.0.0.1:1/path"], r"^reward jpeg: expected an address such as"),
-        (
-            ["scoring.where=http://me:secret@127.0.0.1:1"],
-            r"^reward jpeg: expected no password in an address",
-        ),
-        (
-            ["scoring.options.nix.x=1"],
-            r"^scoring.options.nix.x: expected NAME.field of one of the rewards jpeg",
-        ),
-        (["scoring.options.jpeg.x=1"], r"^scoring.options.jpeg.x: unknown option; jpeg has none"),
+        ({"executor": "cloud"}, r"^rewards.jpeg.executor: expected process, worker or an address"),
+        ({"executor": "http://127.0.0.1:1/path"}, r"^reward jpeg: expected an address such as"),
+        ({"executor": "http://a b:1"}, r"^reward jpeg: expected an address such as"),
+        ({"executor": "http://me:secret@127.0.0.1:1"}, r"^reward jpeg: expected no password"),
+        ({"executor": "http://127.0.0.1:1", "x": 1}, r"^rewards.jpeg: expected no fields"),
+        ({"x": 1}, r"unknown option"),
     ],
 )
-def test_bad_places_and_options_are_refused(sets: list[str], match: str) -> None:
+def test_bad_places_and_fields_are_refused(spec: dict[str, object], match: str) -> None:
     with pytest.raises(InputError, match=match) as caught:
-        scorers(resolve(None, {"rewards": {"jpeg": 1.0}}, sets), [])
+        build_rewards({"jpeg": spec})
     assert "secret" not in str(caught.value)
+    assert isinstance(build_rewards({"jpeg": -1}), Rewards)

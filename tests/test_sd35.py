@@ -1,6 +1,7 @@
 """The backbone sd35 is the diffusers pipeline: same schedule, same sampler, same pictures; and it fits the engine."""
 
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -8,10 +9,11 @@ from diffusers import FlowMatchEulerDiscreteScheduler, StableDiffusion3Pipeline
 from torch import Tensor
 
 import treerl
-from treerl.backbone import lora
-from treerl.backbone.contract import Backbone
+from treerl.backbone import adapter, lora
+from treerl.backbone.pipeline import PipelineBackbone
+from treerl.backbone.settings import PipelineSettings
 from treerl.config.resolve import resolve
-from treerl.config.schema import Backbone as Settings, Config, Train
+from treerl.config.schema import Config
 from treerl.engine import noise
 from treerl.engine.branching import ode, window
 from treerl.engine.env import PromptedEnv
@@ -20,20 +22,23 @@ from treerl.engine.kernel import ODE, FlowSDE
 from treerl.engine.schedule import Flow
 from treerl.engine.tree import Tree
 from treerl.errors import InputError
+from treerl.reward.rewards import Rewards
 
 PROMPTS = ["a red circle on the left", "a blue cross at the top", "a green square in the centre"]
 CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def backbone() -> Backbone:
-    loaded: Backbone = treerl.load("backbones", "sd35").load(Settings(max_sequence_length=1), CPU)
+def backbone() -> PipelineBackbone:
+    loaded: PipelineBackbone = treerl.load("backbones", "sd35").load(
+        PipelineSettings(max_sequence_length=1), CPU
+    )
     return loaded
 
 
-def environment(backbone: Backbone, *sets: str) -> PromptedEnv:
+def environment(backbone: PipelineBackbone, *sets: str) -> PromptedEnv:
     config: Config = resolve(None, {}, list(sets))
-    rewards = {name: treerl.load("rewards", name)() for name in config.rewards}
+    rewards = Rewards({name: treerl.load("rewards", name)() for name in config.rewards})
     env: PromptedEnv = treerl.load("envs", "denoising").make(backbone, rewards, config)
     return env.ask(PROMPTS)
 
@@ -44,7 +49,7 @@ def forest(env: PromptedEnv, steps: int, rows: int = 3, order: list[int] | None 
 
 
 def pipeline(
-    backbone: Backbone, latents: Tensor, guidance: float, steps: int, output: str
+    backbone: PipelineBackbone, latents: Tensor, guidance: float, steps: int, output: str
 ) -> Tensor:
     made: StableDiffusion3Pipeline = backbone.pipeline
     pictures: Tensor = made(
@@ -61,7 +66,7 @@ def pipeline(
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
 @pytest.mark.parametrize("steps", [4, 10])
 def test_the_ode_path_equals_the_diffusers_pipeline_on_the_same_latents(
-    backbone: Backbone, guidance: float, steps: int
+    backbone: PipelineBackbone, guidance: float, steps: int
 ) -> None:
     env = environment(backbone, f"env.guidance={guidance}", f"env.steps={steps}", "tree.depth=1")
     roots = plant([noise.key(0, row) for row in range(3)], 1)
@@ -74,14 +79,14 @@ def test_the_ode_path_equals_the_diffusers_pipeline_on_the_same_latents(
     torch.testing.assert_close(env.decode(found), pictures, atol=1e-5, rtol=0)
 
 
-def test_a_stochastic_kernel_with_zero_noise_is_the_ode(backbone: Backbone) -> None:
+def test_a_stochastic_kernel_with_zero_noise_is_the_ode(backbone: PipelineBackbone) -> None:
     schedule = backbone.schedule(10)
     silent, plain = FlowSDE(noise=0.0).table(schedule), ODE().table(schedule)
     assert torch.equal(silent.state, plain.state) and torch.equal(silent.std, plain.std)
     torch.testing.assert_close(silent.prediction, plain.prediction, atol=1e-15, rtol=0)
 
 
-def test_the_schedule_is_the_pipelines_own(backbone: Backbone) -> None:
+def test_the_schedule_is_the_pipelines_own(backbone: PipelineBackbone) -> None:
     scheduler = FlowMatchEulerDiscreteScheduler.from_config(backbone.pipeline.scheduler.config)
     scheduler.set_timesteps(10)
     found = backbone.schedule(10)
@@ -93,7 +98,7 @@ def test_the_schedule_is_the_pipelines_own(backbone: Backbone) -> None:
 
 @pytest.mark.parametrize("storage", ["float32", "bfloat16", "float16"])
 def test_the_ratio_on_replay_is_exactly_one_with_one_row_count(
-    backbone: Backbone, storage: str
+    backbone: PipelineBackbone, storage: str
 ) -> None:
     env = environment(backbone, f"env.storage={storage}")
     tree = forest(env, 10)
@@ -104,7 +109,7 @@ def test_the_ratio_on_replay_is_exactly_one_with_one_row_count(
         assert torch.equal(scored, tree.log_prob[part])
 
 
-def test_the_same_seed_gives_the_same_tree_whatever_the_rows(backbone: Backbone) -> None:
+def test_the_same_seed_gives_the_same_tree_whatever_the_rows(backbone: PipelineBackbone) -> None:
     env = environment(backbone)
     one, other = forest(env, 10, rows=3), forest(env, 10, rows=8)
     assert torch.equal(one.key, other.key)
@@ -114,7 +119,7 @@ def test_the_same_seed_gives_the_same_tree_whatever_the_rows(backbone: Backbone)
 
 
 def test_the_same_seed_gives_the_same_tree_whatever_the_order_of_prompts(
-    backbone: Backbone,
+    backbone: PipelineBackbone,
 ) -> None:
     env = environment(backbone)
     one, order = forest(env, 10), [2, 0, 1]
@@ -128,8 +133,10 @@ def test_the_same_seed_gives_the_same_tree_whatever_the_order_of_prompts(
 
 
 def test_gradients_reach_every_trainable_weight_and_no_other() -> None:
-    backbone: Backbone = treerl.load("backbones", "sd35").load(Settings(max_sequence_length=1), CPU)
-    trained = lora.attach(backbone, Train(), None, seed=0)
+    backbone: PipelineBackbone = treerl.load("backbones", "sd35").load(
+        PipelineSettings(max_sequence_length=1), CPU
+    )
+    trained = lora.attach(backbone, lora.Trainable(), None, seed=0)
     with torch.no_grad():  # a fresh LoRA has B = 0, which would hide A's gradient
         for parameter in trained:
             parameter.add_(0.01)
@@ -158,15 +165,17 @@ def test_gradients_reach_every_trainable_weight_and_no_other() -> None:
 
 
 @pytest.mark.parametrize("weights", ["lora", "full"])
-def test_what_is_saved_is_what_is_restored(tmp_path: Path, weights: str) -> None:
+def test_what_is_saved_is_what_is_restored(
+    tmp_path: Path, weights: Literal["lora", "full"]
+) -> None:
     load = treerl.load("backbones", "sd35").load
-    first: Backbone = load(Settings(max_sequence_length=1), CPU)
-    train = Train.model_validate({"weights": weights})
+    first: PipelineBackbone = load(PipelineSettings(max_sequence_length=1), CPU)
+    train = lora.Trainable(mode=weights)
     with torch.no_grad():
         for parameter in lora.attach(first, train, None, seed=0):
             parameter.add_(0.02)
-    lora.save(first, tmp_path)
-    second: Backbone = load(Settings(max_sequence_length=1), CPU)
+    first.save(tmp_path)
+    second: PipelineBackbone = load(PipelineSettings(max_sequence_length=1), CPU)
     lora.attach(second, train, tmp_path, seed=1)
     tree, again = (forest(environment(one), 10) for one in (first, second))
     assert torch.equal(tree.x, again.x)
@@ -176,40 +185,37 @@ def test_a_folder_that_is_no_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         InputError, match=r"^backbone.model: .* cannot be loaded as Stable Diffusion 3"
     ):
-        treerl.load("backbones", "sd35").load(Settings(model=str(tmp_path)), CPU)
+        treerl.load("backbones", "sd35").load(PipelineSettings(model=str(tmp_path)), CPU)
     with pytest.raises(
         InputError, match=r"^backbone.height, backbone.width: expected multiples of 8, got 36x32"
     ):
-        (
-            Settings(height=40, width=32),
-            treerl.load("backbones", "sd35").load(
-                Settings.model_construct(**{**Settings().model_dump(), "height": 36, "width": 32}),
-                CPU,
-            ),
-        )
+        treerl.load("backbones", "sd35").load(PipelineSettings(height=36, width=32), CPU)
     with pytest.raises(InputError, match=r"^backbone.adapter: "):
-        loaded = treerl.load("backbones", "sd35").load(Settings(), CPU)
-        lora.attach(loaded, Train(), tmp_path, seed=0)
+        loaded = treerl.load("backbones", "sd35").load(PipelineSettings(), CPU)
+        lora.attach(loaded, lora.Trainable(), tmp_path, seed=0)
 
 
 def test_a_lora_cannot_be_trained_on_as_full_weights(tmp_path: Path) -> None:
     load = treerl.load("backbones", "sd35").load
-    first: Backbone = load(Settings(max_sequence_length=1), CPU)
-    lora.attach(first, Train(), None, seed=0)
-    lora.save(first, tmp_path)
+    first: PipelineBackbone = load(PipelineSettings(max_sequence_length=1), CPU)
+    lora.attach(first, lora.Trainable(), None, seed=0)
+    first.save(tmp_path)
     with pytest.raises(
-        InputError, match=r"^train.weights: expected lora, as backbone.adapter .* is a LoRA"
+        InputError, match=r"^train.trainable: expected lora, as backbone.adapter .* is a LoRA"
     ):
         lora.attach(
-            load(Settings(max_sequence_length=1), CPU), Train(weights="full"), tmp_path, seed=0
+            load(PipelineSettings(max_sequence_length=1), CPU),
+            lora.Trainable(mode="full"),
+            tmp_path,
+            seed=0,
         )
 
 
-@pytest.mark.parametrize("name", [lora.LORA_FILE, "transformer/config.json"])
+@pytest.mark.parametrize("name", [adapter.FILE, "transformer/model.safetensors"])
 def test_an_adapter_that_cannot_be_read_is_refused(
-    backbone: Backbone, tmp_path: Path, name: str
+    backbone: PipelineBackbone, tmp_path: Path, name: str
 ) -> None:
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text("junk")
     with pytest.raises(InputError, match=r"^backbone.adapter: .* does not fit this model: "):
-        lora.restore(backbone, tmp_path)
+        backbone.restore(tmp_path)

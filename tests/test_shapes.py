@@ -7,8 +7,10 @@ import torch
 from torch import Tensor
 
 import treerl
+from treerl.engine.task import Samples
 from treerl.errors import InputError
-from treerl.reward.contract import Reward, score
+from treerl.reward.call import score
+from treerl.reward.contract import Reward
 from treerl.run import tasks as prompts
 from treerl.toy.shapes import COLOURS, PLACES, SHAPES, Caption, blank, every_caption, render
 
@@ -47,15 +49,15 @@ def test_a_text_that_is_no_caption_is_refused(text: str, judge: Reward) -> None:
     with pytest.raises(InputError, match="is not a caption of a shape; expected: a red"):
         Caption.parse(text)
     with pytest.raises(InputError):
-        score("shapes", judge, blank(1), [text])
+        score("shapes", judge, Samples.of(blank(1), [text]))
 
 
 def test_what_is_drawn_right_is_judged_right(judge: Reward, pictures: Tensor) -> None:
-    measures = judge.measures(pictures, TEXTS)
+    measures = judge.measures(Samples.of(pictures, TEXTS))
     assert all(
         float(measures[name].mean()) >= 0.995 for name in ("right", "colour", "shape", "place")
     )
-    scores = judge(pictures, TEXTS)
+    scores = judge(Samples.of(pictures, TEXTS))
     assert float(scores.min()) >= 0 and float(scores.max()) <= 1 and float(scores.mean()) > 0.7
 
 
@@ -64,13 +66,13 @@ def test_one_wrong_attribute_is_seen_and_the_others_stand(
     attribute: str, judge: Reward, pictures: Tensor
 ) -> None:
     wrong = [other(caption, attribute).text for caption in CAPTIONS]
-    measures = judge.measures(pictures, wrong)
+    measures = judge.measures(Samples.of(pictures, wrong))
     assert float(measures["right"].sum()) == 0 and float(measures[attribute].mean()) < 0.005
     assert all(
         float(measures[name].mean()) > 0.995 for name in {"colour", "shape", "place"} - {attribute}
     )
-    assert float(judge(pictures, wrong).mean()) < 0.1
-    assert bool((judge(pictures, wrong) < judge(pictures, TEXTS)).all())
+    assert float(judge(Samples.of(pictures, wrong)).mean()) < 0.1
+    assert bool((judge(Samples.of(pictures, wrong)) < judge(Samples.of(pictures, TEXTS))).all())
 
 
 def spoilt(kind: str, pictures: Tensor) -> Tensor:
@@ -92,26 +94,32 @@ def spoilt(kind: str, pictures: Tensor) -> Tensor:
 def test_a_picture_of_something_else_is_not_right(
     kind: str, judge: Reward, pictures: Tensor
 ) -> None:
-    assert float(judge.measures(spoilt(kind, pictures), TEXTS)["right"].mean()) < 0.01
-    assert float(judge(spoilt(kind, pictures), TEXTS).mean()) < 0.05
+    assert float(judge.measures(Samples.of(spoilt(kind, pictures), TEXTS))["right"].mean()) < 0.01
+    assert float(judge(Samples.of(spoilt(kind, pictures), TEXTS)).mean()) < 0.05
 
 
 def test_a_faint_grid_is_not_judged_but_watched(judge: Reward, pictures: Tensor) -> None:
     grid = pictures.clone()
     grid[:, :, ::2, ::2] -= 0.04
-    before, after = judge.measures(pictures, TEXTS), judge.measures(grid.clamp(0, 1), TEXTS)
+    before, after = (
+        judge.measures(Samples.of(pictures, TEXTS)),
+        judge.measures(Samples.of(grid.clamp(0, 1), TEXTS)),
+    )
     assert float(after["right"].mean()) > 0.99
     assert float(after["background"].mean()) > 5 * float(before["background"].mean()) + 0.01
 
 
 def test_a_score_depends_on_its_own_picture_alone(judge: Reward, pictures: Tensor) -> None:
     order = torch.randperm(len(TEXTS), generator=torch.Generator().manual_seed(2))
-    shuffled = judge(pictures[order], [TEXTS[row] for row in order.tolist()])
+    shuffled = judge(Samples.of(pictures[order], [TEXTS[row] for row in order.tolist()]))
     alone = torch.cat(
-        [judge(pictures[row : row + 1], TEXTS[row : row + 1]) for row in range(0, 1200, 97)]
+        [
+            judge(Samples.of(pictures[row : row + 1], TEXTS[row : row + 1]))
+            for row in range(0, 1200, 97)
+        ]
     )
-    assert torch.equal(shuffled, judge(pictures, TEXTS)[order])
-    assert torch.equal(alone, judge(pictures, TEXTS)[::97])
+    assert torch.equal(shuffled, judge(Samples.of(pictures, TEXTS))[order])
+    assert torch.equal(alone, judge(Samples.of(pictures, TEXTS))[::97])
 
 
 def test_the_built_in_prompts_share_no_caption_and_every_attribute() -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from treerl.config.resolve import resolve
-from treerl.reward.build import scorers
+from treerl.run.scorers import scorers
 from treerl.run.evaluate import evaluate
 from treerl.run.plan import Plan
 from treerl.run.run import load
@@ -32,7 +32,7 @@ def figures(name: str, guidance: float) -> dict[str, Any]:
         None, {"backbone.name": name, "backbone.model": "tiny"}, [f"env.guidance={guidance}"]
     )
     _, heldout = chosen(config)
-    _, env = load(config, Plan(config), torch.device("cpu"), scorers(config, heldout))
+    _, env = load(config, Plan(config), torch.device("cpu"), scorers(config, heldout)[0])
     return evaluate(env, heldout, 3, torch.ones(1, dtype=torch.float64), seed=5, rows=24).summary()
 
 

@@ -77,7 +77,7 @@ _HOMES = {
     "treerl.run.session": ("Session",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
-__all__ = sorted(_HOME)  # noqa: PLE0605 (derived, so that the two lists cannot disagree)
+__all__ = sorted(_HOME)
 
 try:
     __version__ = version("treerl")

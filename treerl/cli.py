@@ -1,32 +1,20 @@
-"""The command line: treerl run, plan, list."""
+"""The command line: run, plan, show, export, check, serve-reward, list."""
 
+import hashlib
 import json
+import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from treerl.cli_tools import announce_plugins, quiet, tools
-from treerl.config.flags import (
-    Allow,
-    Backbone,
-    File,
-    Json,
-    Model,
-    Output,
-    Prompts,
-    Recipe,
-    Reward,
-    Set,
-    Watch,
-)
-from treerl.config.resolve import parse_rewards, resolve
-from treerl.config.schema import Config
-from treerl.errors import TreerlError
-from treerl.run.tasks import chosen
+from treerl import registry
+from treerl.config.flags import Allow, Json, Model, Set, takes_settings
+from treerl.errors import InputError, TreerlError, printable
+
+if TYPE_CHECKING:
+    from treerl.config.schema import Config
 
 app = typer.Typer(
     name="treerl",
@@ -35,131 +23,181 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.add_typer(tools)
+
+PluginName = Annotated[
+    str, typer.Argument(metavar="NAME", help="Its name, or ./mine.py:Class with --allow-plugins.")
+]
+RunOrCheckpoint = Annotated[
+    Path, typer.Argument(metavar="RUN|CHECKPOINT", help="A run folder, or a checkpoint in one.")
+]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        import treerl
+
+        print(f"treerl {treerl.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main_options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Tree reinforcement learning for diffusion and flow models."""
 
 
 @app.command()
-def run(
-    backbone: Backbone = None,
+@takes_settings
+def run(config: "Config") -> None:
+    """Train a model from rewards. Without arguments: the built-in tiny model, on the CPU."""
+    from rich.console import Console
+
+    from treerl.run.start import start
+
+    announce(config)
+    start(config, Console())
+
+
+@app.command()
+@takes_settings
+def plan(config: "Config", as_json: Json = False) -> None:
+    """Print what a run would cost, without loading a model; refuses what run would refuse."""
+    from treerl.run.plan_table import print_table, table
+
+    announce(config)
+    figures = table(config)
+    print(json.dumps(figures, indent=2)) if as_json else print_table(figures)
+
+
+@app.command()
+def show(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
+) -> None:
+    """Write the page of a run anew, from its folder."""
+    from treerl.report import page
+
+    print(page.write(folder))
+
+
+@app.command()
+def export(
+    source: RunOrCheckpoint,
+    target: Annotated[
+        Path,
+        typer.Argument(metavar="DIR", help="The folder to write; must not exist, or be empty."),
+    ],
+    allow_plugins: Allow = False,
+) -> None:
+    """Write what was trained as others load it by itself, and prove it in a fresh process."""
+    from treerl.run.export import export as write
+
+    for line in write(source, target, allow_plugins).lines():
+        print(printable(line))
+
+
+@app.command("serve-reward")
+def serve_reward(
+    name: PluginName,
+    host: Annotated[
+        str, typer.Option(help="Another than this machine's own needs TREERL_REWARD_TOKEN.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
+    set_: Set = None,
+    allow_plugins: Allow = False,
+    worker: Annotated[bool, typer.Option("--worker", hidden=True)] = False,
+) -> None:
+    """Put a reward behind HTTP, for runs with --set scoring.executor=http://HOST:PORT."""
+    from treerl.config.resolve import resolve
+    from treerl.reward.serving import serve, work
+
+    if worker:  # the process of a run's own worker, which was allowed there
+        work(name)
+        return
+    config = resolve(None, {"rewards": {name: 1.0}}, set_ or [], allow_plugins)
+    announce(config)
+    setting = config.rewards[name]
+    timeout = setting.timeout or config.scoring.timeout
+    serve(name, setting.plugin.params, host, port, print, timeout)
+
+
+@app.command()
+def check(
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="backbone, reward, weighting, ...")],
+    name: PluginName,
     model: Model = None,
-    reward: Reward = None,
-    watch: Watch = None,
-    recipe: Recipe = None,
-    prompts: Prompts = None,
-    output: Output = None,
-    config: File = None,
     set_: Set = None,
     allow_plugins: Allow = False,
 ) -> None:
-    """Train a model from rewards. Without arguments: the built-in tiny model, on the CPU, in about two minutes."""
-    resolved = _resolve(
-        backbone, model, reward, watch, recipe, prompts, output, config, set_, allow_plugins
-    )
-    announce_plugins(resolved)
-    chosen(resolved)  # a bad prompt file is refused before anything heavy is imported
-    quiet()
-    from treerl.run import run as runs
+    """Try a plug-in against its contract: what was expected, what came, how to mend it."""
+    from treerl.check.kinds import findings
 
-    runs.run(resolved, Console())
+    wrong = 0
+    for finding in findings(kind, name, model, set_ or [], allow_plugins):
+        print(printable_lines(finding.lines()), flush=True)
+        wrong += finding.wrong
+    if wrong:
+        raise InputError(f"check: {name}: {wrong} of its statements do not hold")
 
 
-@app.command()
-def plan(
-    backbone: Backbone = None,
-    model: Model = None,
-    reward: Reward = None,
-    watch: Watch = None,
-    recipe: Recipe = None,
-    prompts: Prompts = None,
-    output: Output = None,
-    config: File = None,
-    set_: Set = None,
-    allow_plugins: Allow = False,
+@app.command("list")
+def list_(
+    kind: Annotated[
+        str | None, typer.Argument(help="backbones, rewards, envs, recipes, ...; all without it.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Print what a run would cost, without loading a model."""
-    resolved = _resolve(
-        backbone, model, reward, watch, recipe, prompts, output, config, set_, allow_plugins
-    )
-    announce_plugins(resolved)
-    from treerl.run.memory import memory
-    from treerl.run.plan import Plan
+    """List the plug-ins and recipes that are installed."""
+    from treerl.recipes import recipes
 
-    made = Plan(resolved)
-    table = {**made.table(), "memory": memory(resolved, made)}
-    print(json.dumps(table, indent=2)) if as_json else _print_plan(table)
-
-
-def _resolve(
-    backbone: str | None,
-    model: str | None,
-    reward: list[str] | None,
-    watch: list[str] | None,
-    recipe: str | None,
-    prompts: Path | None,
-    output: Path | None,
-    config: Path | None,
-    sets: list[str] | None,
-    allow_plugins: bool,
-) -> Config:
-    flags: dict[str, Any] = {
-        "backbone.name": backbone,
-        "backbone.model": model,
-        "rewards": parse_rewards(reward) if reward else None,
-        "watch": watch or None,
-        "recipe": recipe,
-        "prompts.train": str(prompts) if prompts else None,
-        "output": str(output) if output else None,
+    known: dict[str, dict[str, str]] = {
+        "recipes": {name: algorithm.source for name, algorithm in recipes.items()}
     }
-    return resolve(config, flags, sets or [], allow_plugins)
+    for plural in registry.CONTRACTS:
+        points = registry.announced(plural).items()
+        known[plural] = {name: point.value for name, point in points}
+    if kind is not None and kind not in known:
+        raise InputError(f"unknown kind {kind!r}; {registry.nearest(kind, list(known))}")
+    shown = known if kind is None else {kind: known[kind]}
+    if as_json:
+        print(json.dumps(shown, indent=2))
+        return
+    for title, rows in shown.items():
+        print(title)
+        for name, about in rows.items():
+            print(f"  {name:<16} {about}")
 
 
-def _print_plan(table: dict[str, Any]) -> None:
-    console = Console()
-    per_prompt = dict(table["per_prompt"])
-    starts = per_prompt.pop("by_start")
-    shown = Table(title=f"{table['recipe']}: expected work", title_justify="left")
-    columns = {
-        "per prompt": per_prompt,
-        "per iteration": table["per_iteration"],
-        "run": table["run"],
-    }
-    shown.add_column("")
-    for column in columns:
-        shown.add_column(column, justify="right")
-    for name in dict.fromkeys(key for column in columns.values() for key in column):
-        shown.add_row(
-            name.replace("_", " "), *(_figure(column.get(name)) for column in columns.values())
-        )
-    console.print(shown)
-    if len({row["sampling_forwards"] for row in starts}) > 1:
-        for row in starts:
-            print(
-                f"window from step {row['start']}: {row['sampling_forwards']:,} sampling forwards a prompt"
-            )
-    for name, value in table["memory"].items():
-        print(f"{name.replace('_', ' ')}: {_figure(value)}")
+def announce(config: "Config") -> None:
+    """Say which files of the user's own will be run, with their checksums."""
+    from treerl.config.schema import plugin_names
+
+    for name in plugin_names(config):
+        path = registry.source_file(name)
+        if path is not None:
+            checksum = hashlib.sha256(path.read_bytes()).hexdigest()
+            where = printable(str(path.resolve()))
+            print(f"plug-in {printable(name)}: {where} sha256:{checksum}", file=sys.stderr)
 
 
-def _figure(value: Any) -> str:
-    if value is None:
-        return ""
-    return (
-        f"{value:,}"
-        if isinstance(value, int)
-        else f"{value:,.1f}"
-        if isinstance(value, float)
-        else str(value)
-    )
+def printable_lines(lines: list[str]) -> str:
+    """Lines that hold text from outside."""
+    return "\n".join(printable(line) for line in lines)
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> Any:
     """Run the command line; every error of ours is one line and its exit code."""
+    # before torch is imported: spinning OpenMP threads on a busy machine are far slower than sleeping
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
     try:
-        app()
+        app(arguments)
     except TreerlError as error:
         for line in str(error).splitlines():
-            print(f"treerl: {line}", file=sys.stderr)
+            print(f"treerl: {printable(line, 2000)}", file=sys.stderr)
         sys.exit(error.code)
     except KeyboardInterrupt:  # before the run has its own handler
         sys.exit(130)

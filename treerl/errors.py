@@ -40,20 +40,26 @@ class Stopped(TreerlError):
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of somebody else's error, to be quoted in one of ours."""
+    """The first line of an error of somebody else's, to be quoted in one of ours."""
     lines = str(error).strip().splitlines()
     return printable(lines[0].rstrip(".")) if lines else type(error).__name__
 
 
-def printable(text: str) -> str:
-    """Text from outside for a terminal: control characters and lone surrogates are spelled out."""
-    return "".join(letter if _harmless(letter) else ascii(letter)[1:-1] for letter in text)
+def printable(text: object, limit: int = 300) -> str:
+    """Somebody else's text on one line: at most `limit` characters, control characters escaped."""
+    try:
+        words = " ".join(str(text)[: 4 * limit].split())
+    except Exception:  # an object whose own __str__ is broken
+        words = f"(a {type(text).__name__} without a text)"
+    letters = [
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+        for letter in words
+    ]
+    line = "".join(letters)
+    return line if len(line) <= limit else line[: limit - 3] + "..."
 
 
-def _harmless(letter: str) -> bool:
-    code = ord(letter)
-    if code < 32:
-        return letter == "\n"
-    # C1 controls, and the marks that turn the direction of writing
-    hidden = 127 <= code < 160 or 0x202A <= code <= 0x202E or 0x2066 <= code <= 0x2069
-    return not hidden and not 0xD800 <= code < 0xE000
+def reason(error: BaseException) -> str:
+    """What an error of somebody else's says, with its kind, on one printable line."""
+    text = printable(error)
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -1,4 +1,4 @@
-"""Any treerl environment as an ordinary `gymnasium.Env`, for search and control with your own code."""
+"""Any treerl environment as an ordinary `gymnasium.Env`, for search and control of your own."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -46,8 +46,8 @@ class DenoisingEnv(gymnasium.Env[Observation, Action]):
 
     The reward is the weighted total of `rewards`, as in training; `info["rewards"]` has each. An
     action ε `[*shape]` moves the latent to mean + std ε of the network's own Gaussian: zeros follow
-    the mean, standard normal draws sample the policy. `deterministic` steps ignore it. Any moment can
-    be kept and branched from:
+    the mean, standard normal draws sample the policy. `deterministic` steps ignore it. Any moment
+    can be kept and branched from:
 
         here = env.snapshot()
         for action in candidates:
@@ -60,7 +60,10 @@ class DenoisingEnv(gymnasium.Env[Observation, Action]):
     def __init__(
         self, env: Env, rewards: Scorer, deterministic: frozenset[int] | None = None
     ) -> None:
-        """`env` has its tasks (`env.with_tasks`); the last step, which has no density, is deterministic."""
+        """`env` has its tasks (`env.with_tasks`).
+
+        By default the last step is deterministic: it has no density.
+        """
         last = frozenset([env.steps - 1])
         self._env = env
         self._rewards = rewards

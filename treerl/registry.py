@@ -1,4 +1,4 @@
-"""Names to classes, looked up when asked: announced entry points, or a user's own file where that was allowed."""
+"""Names to classes: announced entry points, or a user's own file where that was allowed."""
 
 import dataclasses
 import difflib
@@ -6,12 +6,13 @@ import hashlib
 import importlib
 import importlib.util
 import sys
+from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
-from treerl.errors import InputError
+from treerl.errors import InputError, first_line, printable
 
 # kind: the contract that every plug-in of that kind subclasses
 CONTRACTS = {
@@ -37,90 +38,66 @@ def announced(kind: str) -> dict[str, EntryPoint]:
 
 
 def is_file(name: str) -> bool:
-    """Whether a name is a user's own class (`./mine.py:Name` or `package.module:Name`), not an announced plug-in."""
+    """Whether a name is a user's own class: `./mine.py:Name` or `package.module:Name`."""
     return ":" in name
+
+
+def source_file(name: str) -> Path | None:
+    """The file of a plug-in that is a user's own `./mine.py:Name`; None for every other name."""
+    path = Path(name.rpartition(":")[0])
+    return path if is_file(name) and path.suffix == ".py" else None
 
 
 def load(kind: str, name: str) -> Any:
     """The class of that kind and name; `InputError` with the nearest name when there is none."""
-    found = _from_source(kind, name) if is_file(name) else _from_entry_point(kind, name)
-    contract = _resolve(CONTRACTS[kind])
-    if not (isinstance(found, type) and issubclass(found, contract)):
-        raise InputError(f"{kind}: {name}: expected a subclass of {CONTRACTS[kind]}, got {found!r}")
-    return found
+    plugin: Any = _from_source(kind, name) if is_file(name) else _from_entry_point(kind, name)
+    contract: Any = _resolve(CONTRACTS[kind])
+    if not (isinstance(plugin, type) and issubclass(plugin, contract)):
+        what = printable(repr(plugin))
+        raise InputError(f"{kind}: {name}: expected a subclass of {CONTRACTS[kind]}, got {what}")
+    checked: Any = plugin
+    if kind == "backbones":
+        checked.check_class()
+    return checked
 
 
-def build(kind: str, name: str, section: Any, beside: type | None = None) -> Any:
-    """An instance whose dataclass fields are taken from the configuration section's keys of the same name.
+def name_of(kind: str, plugin: type) -> str:
+    """The announced name of a class."""
+    target = f"{plugin.__module__}:{plugin.__qualname__}"
+    for name, point in announced(kind).items():
+        if point.value == target:
+            return name
+    raise InputError(f"{kind}: {target} is not announced under a name")
 
-    Keys of `section.options` are the plug-in's own: fields of it, or of the class `beside` it in the same section.
-    """
-    found = load(kind, name)
-    fields = _fields(found)
-    unknown = sorted(set(section.options) - fields - _fields(beside))
-    if unknown:
-        raise InputError(
-            f"{kind}: {name}: unknown option {unknown[0]!r}; it has {sorted(fields) or 'none'}"
-        )
-    options = {key: value for key, value in section.options.items() if key in fields}
-    own = {
-        key: getattr(section, key)
-        for key in fields - set(options)
-        if key in type(section).model_fields
-    }
+
+def parameters(kind: str, name: str) -> type:
+    """The dataclass whose fields are the plug-in's parameters: its own, or a backbone's `Settings`."""
+    plugin = load(kind, name)
+    holder: type = plugin.Settings if kind == "backbones" else plugin
+    return holder
+
+
+def fields(kind: str, name: str) -> tuple[dataclasses.Field[Any], ...]:
+    """The parameters of a plug-in; none of a class that is no dataclass."""
+    holder = parameters(kind, name)
+    if not dataclasses.is_dataclass(holder):
+        return ()
+    return tuple(field for field in dataclasses.fields(holder) if field.init)
+
+
+def build(kind: str, name: str, params: Mapping[str, Any]) -> Any:
+    """A plug-in with these parameters; of a backbone its settings. `InputError` where it refuses."""
+    holder = parameters(kind, name)
+    known = [field.name for field in fields(kind, name)]
+    for key in params:
+        if key not in known:
+            raise InputError(f"{kind}: {name}: unknown parameter {key!r}; {nearest(key, known)}")
     try:
-        return found(**own, **options)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{kind}: {name}: {error}") from error
-
-
-def build_rewards(names: list[str], options: dict[str, Any]) -> dict[str, Any]:
-    """The rewards of those names; an option `NAME.field` sets a field of that reward's dataclass."""
-    return {name: build_reward(name, own) for name, own in reward_options(names, options).items()}
-
-
-def reward_options(names: list[str], options: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """What each reward's own fields are set to."""
-    own: dict[str, dict[str, Any]] = {name: {} for name in names}
-    for path, value in options.items():
-        name, _, field = path.rpartition(".")
-        if name not in own:
-            raise InputError(
-                f"scoring.options.{path}: expected NAME.field of one of the rewards {', '.join(names)}"
-            )
-        own[name][field] = value
-    return own
-
-
-def build_reward(name: str, given: dict[str, Any]) -> Any:
-    """A reward with these fields set."""
-    found = load("rewards", name)
-    unknown = sorted(set(given) - _fields(found))
-    if unknown:
-        fields = ", ".join(sorted(_fields(found))) or "none"
-        raise InputError(
-            f"scoring.options.{name}.{unknown[0]}: unknown option; {name} has {fields}"
-        )
-    try:
-        return found(**given)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"scoring.options.{name}: {error}") from error
-
-
-def _fields(found: type | None) -> set[str]:
-    return (
-        {field.name for field in dataclasses.fields(found)}
-        if dataclasses.is_dataclass(found)
-        else set()
-    )
-
-
-def fingerprint(name: str) -> str | None:
-    """`path sha256` of a plug-in that is a user's own file, for the record; None for every other name."""
-    path = Path(name.rpartition(":")[0])
-    if not is_file(name) or path.suffix != ".py":
-        return None
-    return f"{path.resolve()} sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
+        return holder(**params)
+    except InputError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise InputError(f"{kind}: {printable(name)}: {first_line(error)}") from error
 
 
 def nearest(name: str, known: list[str]) -> str:
@@ -140,40 +117,47 @@ def _from_entry_point(kind: str, name: str) -> Any:
 def _from_source(kind: str, name: str) -> Any:
     source, _, attribute = name.rpartition(":")
     try:
-        module = (
-            _import_file(Path(source))
-            if source.endswith(".py")
-            else importlib.import_module(source)
-        )
+        module = _import_file(Path(source)) if source.endswith(".py") else _import(source)
     except InputError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
+        what = f"{type(error).__name__} while importing it: {first_line(error)}"
+        raise InputError(f"{kind}: {printable(name)}: {what}") from error
+    value = getattr(module, attribute, None)
+    if value is None:
+        raise InputError(f"{kind}: {printable(source)} has no class {attribute!r}")
+    return value
+
+
+def _import(source: str) -> Any:
+    if not all(part.isidentifier() for part in source.split(".")):
         raise InputError(
-            f"{kind}: {name}: {type(error).__name__} while importing it: {error}"
-        ) from error
-    if not hasattr(module, attribute):
-        raise InputError(f"{kind}: {source} has no class {attribute!r}")
-    return getattr(module, attribute)
+            f"expected FILE.py:Class or package.module:Class, got {printable(source)!r}"
+        )
+    return importlib.import_module(source)
 
 
 def _import_file(path: Path) -> Any:
+    """The module of a user's own file; files beside it can be imported from it."""
     path = path.resolve()
     if not path.is_file():
-        raise InputError(f"no such plug-in file: {path}")
+        raise InputError(f"no such plug-in file: {printable(str(path))}")
     name = f"treerl_plugin_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, path)
-        assert spec is not None and spec.loader is not None  # the suffix is .py
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = (
-            module  # dataclasses look their module up while the file is still being run
-        )
-        try:
-            spec.loader.exec_module(module)
-        except BaseException:
-            del sys.modules[name]
-            raise
-    return sys.modules[name]
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None  # the suffix is .py
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up while the file is being run
+    sys.path.insert(0, str(path.parent))
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    finally:
+        sys.path.remove(str(path.parent))
+    return module
 
 
 def _resolve(target: str) -> Any:

@@ -1,4 +1,4 @@
-"""Files of the model hub: from its cache or downloaded, and what the hub refuses in our own words."""
+"""Files of the model hub, from its cache or downloaded, and what the hub refuses, in our words."""
 
 from huggingface_hub import HfApi, constants, hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import (
@@ -17,7 +17,7 @@ _PATIENCE = 10.0  # seconds for the hub to answer
 
 
 def file(what: str, repository: str, name: str, revision: str | None, instead: str) -> str:
-    """The path of a file of a repository; `InputError` says `what` cannot be had, why, and what to do `instead`."""
+    """The path of a file of a repository; `InputError` says why not, and what to do `instead`."""
     try:
         cached = try_to_load_from_cache(repository, name, revision=revision)
         if isinstance(cached, str):
@@ -42,7 +42,10 @@ def refusal(
     if isinstance(error, RevisionNotFoundError):
         return f"the repository {repository} has no revision {revision!r}"
     if isinstance(error, RepositoryNotFoundError):
-        return f"no such repository at {constants.ENDPOINT} (a private one needs `hf auth login`), and no such folder"
+        return (
+            f"no such repository at {constants.ENDPOINT} (a private one needs `hf auth login`), "
+            "and no such folder"
+        )
     if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
         return f"the repository has no {name}: name the one that holds it"
     if isinstance(error, HFValidationError | HfHubHTTPError):
@@ -50,6 +53,7 @@ def refusal(
     # anything else is one of the many ways in which there is no network
     get = f"hf download {repository}" + (f" --revision {revision}" if revision else "")
     return (
-        f"it is neither a folder nor in the cache {constants.HF_HUB_CACHE}, and {constants.ENDPOINT} cannot be reached "
-        f"({first_line(error)}); where there is a network run `{get}` and copy that cache, or {instead}"
+        f"it is neither a folder nor in the cache {constants.HF_HUB_CACHE}, and "
+        f"{constants.ENDPOINT} cannot be reached ({first_line(error)}); where there is a network "
+        f"run `{get}` and copy that cache, or {instead}"
     )

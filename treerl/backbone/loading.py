@@ -1,153 +1,230 @@
-"""Where a diffusers pipeline comes from: a hub id, a local folder, the built-in tiny model, or random weights."""
+"""Where a pipeline comes from: a hub id, a local folder, a built-in tiny model, random weights."""
 
-import json
+import inspect
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import diffusers
 import torch
-from huggingface_hub.errors import HFValidationError
+from safetensors import SafetensorError
+from torch import nn
 
-from treerl.backbone import hub, random_weights as architecture
-from treerl.backbone.contract import Medium
-from treerl.config.schema import Backbone as Settings
-from treerl.errors import InputError, first_line
+from treerl.backbone import components, hub, random_weights
+from treerl.backbone.contract import Footprint
+from treerl.backbone.files import boundary, read_json
+from treerl.backbone.settings import PipelineSettings
+from treerl.errors import InputError, StorageError, first_line, printable
 
 if TYPE_CHECKING:
-    from treerl.backbone.pipeline import Pipelined
+    from treerl.backbone.pipeline import PipelineBackbone
+
+    Family = type[PipelineBackbone]
 
 INDEX = "model_index.json"
-MADE = (
-    "random",
-    "miniature",
-)  # models of no weights: the published architecture, and the same with tiny widths
-_LIBRARIES = (
-    "diffusers",
-    "transformers",
-    "stable_diffusion",
-)  # the last is how old folders spell a safety checker
+# models of no weights: the published architecture, and the same with tiny widths
+MADE = ("random", "miniature")
 
 
-def find(family: "type[Pipelined]", settings: Settings) -> dict[str, Any]:
-    """What the model's index says; `InputError` when there is none, or it is another family's."""
-    if settings.model in MADE:
-        return {}
-    index = _index(family, settings)
-    _refuse_foreign(family, settings.model, index)
-    return index
+def pipeline_class(family: "Family") -> Any:
+    """The class of diffusers that a family names; `InputError` when there is none."""
+    kind = getattr(diffusers, family.pipeline_class, None)
+    if kind is None:
+        raise InputError(
+            f"backbone {family.__name__}: pipeline_class: expected a class of diffusers "
+            f"{diffusers.__version__}, got {family.pipeline_class!r}"
+        )
+    return kind
 
 
-def load(family: "type[Pipelined]", settings: Settings, device: torch.device) -> Any:
-    """The pipeline that `backbone.model` names; `InputError` says in one line what is missing and how to get it."""
+def check_available(family: "Family", settings: PipelineSettings) -> None:
+    """`InputError` when there is no such model, or it is another family's."""
+    if settings.model not in MADE:
+        _kinds(family, settings)
+
+
+def load(family: "Family", settings: PipelineSettings, device: torch.device) -> Any:
+    """The pipeline that `backbone.model` names, each tensor of it from its file."""
     dtype: torch.dtype = getattr(torch, settings.dtype)
     if settings.model in MADE:
-        return architecture.build(family, settings.model, device, dtype)
-    index = find(family, settings)
-    source = source_of(family, settings)
-    absent: dict[str, None] = dict.fromkeys(
-        name for name, value in index.items() if value == [None, None]
-    )
-    unsafe = (
-        {"safety_checker": None, "requires_safety_checker": False}
-        if "safety_checker" in index
-        else {}
-    )
-    try:
-        return getattr(diffusers, family.pipeline_class).from_pretrained(
-            source,
-            revision=settings.revision,
-            variant=settings.variant,
-            dtype=dtype,
-            use_safetensors=True,
-            **(absent | unsafe),
-        )
-    except (OSError, ValueError, RuntimeError, TypeError, KeyError) as error:
-        raise _cannot(family, settings.model, first_line(error)) from error
+        return random_weights.build(family, settings.model, device, dtype)
+    kinds = _kinds(family, settings)
+    what = cannot(family, settings)
+    with boundary(what):
+        folder = _folder(family, settings)
+        components.check_folder(folder, kinds, what)
+        _refuse_other_denoisers(family, kinds, what)
+        index = read_json(folder / INDEX, what)
+        parts: dict[str, Any] = _unused(index)
+        for name, kind in kinds.items():
+            if issubclass(kind, nn.Module) and name not in parts:
+                about = f"{what}: {printable(name, 60)}"
+                parts[name] = components.load_network(
+                    kind, folder / name, about, settings.variant, dtype=dtype
+                )
+        return pipeline_class(family).from_pretrained(folder, dtype=dtype, **parts)
 
 
-def arrange_vae(pipeline: Any, makes: Medium, settings: Settings, device: torch.device) -> None:
-    """Exchange the decoder for a tiny one, and decode in slices or tiles, as the settings ask."""
-    if settings.decoder is not None and makes == "videos":
-        raise InputError(
-            f"backbone.decoder: expected null, as tiny decoders are of pictures, got {settings.decoder!r}"
-        )
-    if settings.decoder is not None:
-        try:
-            tiny = diffusers.AutoencoderTiny.from_pretrained(
-                settings.decoder, dtype=pipeline.vae.dtype
-            )
-        except (OSError, ValueError, HFValidationError) as error:
-            what = f"backbone.decoder: {settings.decoder!r} cannot be loaded as an AutoencoderTiny"
-            raise InputError(f"{what}: {first_line(error)}") from error
-        pipeline.vae = tiny.requires_grad_(False).eval().to(device)
-    for wanted, name in ((settings.slicing, "enable_slicing"), (settings.tiling, "enable_tiling")):
-        if wanted and not hasattr(pipeline.vae, name):
-            path = name.removeprefix("enable_")
+def footprint(family: "Family", settings: PipelineSettings) -> Footprint:
+    """The latent and the weights of a model, from its folder or its published architecture.
+
+    Nothing is loaded: the networks are built on torch's meta device, which has no memory.
+    """
+    meta = torch.device("meta")
+    where = Path(source_of(family, settings)) if settings.model not in MADE else None
+    unloaded = replace(settings, offload_text_encoders=False, tiny_vae=None)
+    if where is not None and where.is_dir():
+        what = cannot(family, settings)
+        with boundary(what):
+            backbone = family(_on_meta(family, settings, where, what), unloaded, meta)
+    else:
+        size = "miniature" if settings.model == "miniature" else "random"
+        backbone = family.load(replace(unloaded, model=size), meta)
+    weights = 0
+    for module in backbone.modules.values():
+        weights += sum(tensor.numel() * tensor.element_size() for tensor in module.parameters())
+    return Footprint(backbone.shape, weights, 1 if family.guidance_embedded else 2)
+
+
+def arrange_vae(backbone: "PipelineBackbone") -> None:
+    """Exchange the autoencoder for a tiny one, and decode in slices or tiles, as settings say."""
+    settings = backbone.settings
+    if settings.tiny_vae is not None:
+        if backbone.modality == "videos":
             raise InputError(
-                f"backbone.{path}: expected false, as {type(pipeline.vae).__name__} has none, got true"
+                "backbone.tiny_vae: expected null, as tiny autoencoders are of images, "
+                f"got {settings.tiny_vae!r}"
             )
-        if wanted:
-            getattr(pipeline.vae, name)()
+        backbone.pipeline.vae = _tiny_vae(settings.tiny_vae, backbone.pipeline.vae.dtype).to(
+            backbone.device
+        )
+    vae = backbone.pipeline.vae
+    if settings.vae_slicing:
+        _enable(vae, "slicing")
+    if settings.vae_tiling:
+        _enable(vae, "tiling")
 
 
-def source_of(family: "type[Pipelined]", settings: Settings) -> str:
+def save_pretrained(part: Any, folder: Path) -> None:
+    """A model or a pipeline of diffusers in its own format."""
+    try:
+        part.save_pretrained(folder)
+    except (OSError, SafetensorError) as error:
+        raise StorageError(f"{printable(folder)}: {first_line(error)}") from error
+
+
+def source_of(family: "Family", settings: PipelineSettings) -> str:
     """The folder or the hub id that diffusers is given."""
-    return _builtin(family) if settings.model == "tiny" else settings.model
-
-
-def _builtin(family: "type[Pipelined]") -> str:
+    if settings.model != "tiny":
+        return settings.model
     folder = Path(str(files("treerl") / "tiny" / family.name))
     if not folder.is_dir():
-        tiny = sorted(path.name for path in folder.parent.iterdir() if path.is_dir())
-        known = ", ".join(tiny)
+        known = ", ".join(sorted(path.name for path in folder.parent.iterdir() if path.is_dir()))
         raise InputError(
             f"backbone.model: {family.title} has no built-in tiny model (there is one of: {known})"
         )
     return str(folder)
 
 
-def _index(family: "type[Pipelined]", settings: Settings) -> dict[str, Any]:
-    """What model_index.json says; downloads that file, and no other, of a hub id."""
+def cannot(family: "Family", settings: PipelineSettings) -> str:
+    """The beginning of every complaint about a model."""
+    return f"backbone.model: {settings.model!r} cannot be loaded as {family.title}"
+
+
+def _kinds(family: "Family", settings: PipelineSettings) -> dict[str, type]:
+    """The class of each component of the model, as its index says."""
+    what = cannot(family, settings)
+    index = _index(family, settings, what)
+    kind = index.get("_class_name")
+    if kind != family.pipeline_class:
+        raise InputError(
+            f"{what}: expected a {family.pipeline_class}, it is a {printable(kind, 60)}"
+        )
+    return components.classes(index, what)
+
+
+def _index(family: "Family", settings: PipelineSettings, what: str) -> dict[str, Any]:
+    """What model_index.json says; of a hub id it downloads that file, and no other."""
     model = source_of(family, settings)
     if Path(model).is_dir():
         path = Path(model) / INDEX
         if not path.is_file():
-            why = "it has no model_index.json, which every folder that diffusers saves has"
-            raise _cannot(family, settings.model, why)
+            raise InputError(
+                f"{what}: it has no model_index.json, which every folder that diffusers saves has"
+            )
     elif model.startswith((".", "/", "~")) or model.count("/") != 1 or Path(model).exists():
-        raise _cannot(
-            family,
-            settings.model,
-            "expected a folder or a hub id such as owner/name, and it is neither",
+        raise InputError(
+            f"{what}: expected a folder or a hub id such as owner/name, and it is neither"
         )
     else:
-        what = f"backbone.model: {settings.model!r} cannot be loaded as {family.title}"
         path = Path(hub.file(what, model, INDEX, settings.revision, "give a folder as --model"))
-    try:
-        index = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise _cannot(
-            family, settings.model, f"model_index.json cannot be read: {first_line(error)}"
-        ) from error
-    if not isinstance(index, dict):
-        raise _cannot(family, settings.model, "model_index.json is not a mapping")
-    return index
+    return read_json(path, what)
 
 
-def _refuse_foreign(family: "type[Pipelined]", model: str, index: dict[str, Any]) -> None:
-    """Another pipeline's folder, or one that brings code of its own."""
-    found = index.get("_class_name")
-    if found != family.pipeline_class:
-        raise _cannot(family, model, f"expected a {family.pipeline_class}, it is a {found}")
+def _folder(family: "Family", settings: PipelineSettings) -> Path:
+    """The folder of the model; of a hub id, the one that its files are downloaded to."""
+    source = source_of(family, settings)
+    if Path(source).is_dir():
+        return Path(source)
+    return Path(
+        pipeline_class(family).download(
+            source, revision=settings.revision, variant=settings.variant, use_safetensors=True
+        )
+    )
+
+
+def _unused(index: dict[str, Any]) -> dict[str, bool | None]:
+    """The components that a pipeline is made without, as arguments of it."""
+    parts: dict[str, bool | None] = {}
     for name, value in index.items():
-        if name.startswith("_") or not isinstance(value, list) or value == [None, None]:
-            continue
-        if not value or value[0] not in _LIBRARIES:
-            shown = value[0] if value else value
-            why = f"its {name} is code of its own ({shown}), which treerl never runs"
-            raise _cannot(family, model, why)
+        if value == [None, None]:
+            parts[name] = None
+    if "safety_checker" in index:
+        parts |= {"safety_checker": None, "requires_safety_checker": False}
+    return parts
 
 
-def _cannot(family: "type[Pipelined]", model: str, reason: str) -> InputError:
-    return InputError(f"backbone.model: {model!r} cannot be loaded as {family.title}: {reason}")
+def _on_meta(family: "Family", settings: PipelineSettings, folder: Path, what: str) -> Any:
+    """The pipeline of a folder with networks that have shapes and no memory."""
+    kinds = _kinds(family, settings)
+    components.check_folder(folder, kinds, what)
+    index = read_json(folder / INDEX, what)
+    dtype: torch.dtype = getattr(torch, settings.dtype)
+    parts: dict[str, Any] = _unused(index)
+    for name, kind in kinds.items():
+        if issubclass(kind, nn.Module):
+            parts[name] = components.on_meta(kind, folder / name, dtype)
+    return pipeline_class(family).from_pretrained(folder, **parts)
+
+
+def _refuse_other_denoisers(family: "Family", kinds: dict[str, type], what: str) -> None:
+    """A denoiser of another class than the pipeline is written for would be driven wrongly."""
+    expected = inspect.get_annotations(pipeline_class(family).__init__)
+    for name in family.denoiser_names:
+        kind = expected.get(name)
+        if isinstance(kind, type) and name in kinds and not issubclass(kinds[name], kind):
+            raise InputError(
+                f"{what}: {name}: expected a {kind.__name__}, it is a {kinds[name].__name__}"
+            )
+
+
+def _tiny_vae(source: str, dtype: torch.dtype) -> nn.Module:
+    what = f"backbone.tiny_vae: {source!r} cannot be loaded as an AutoencoderTiny"
+    if Path(source).is_dir():
+        components.check_network(Path(source), what)
+    with boundary(what):
+        tiny = components.load_network(
+            diffusers.AutoencoderTiny, Path(source), what, None, dtype=dtype
+        )
+    network: nn.Module = tiny.requires_grad_(False).eval()
+    return network
+
+
+def _enable(vae: Any, way: str) -> None:
+    switch = getattr(vae, f"enable_{way}", None)
+    if switch is None:
+        raise InputError(
+            f"backbone.vae_{way}: expected false, as {type(vae).__name__} has none, got true"
+        )
+    switch()

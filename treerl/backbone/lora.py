@@ -1,151 +1,175 @@
-"""The trained weights: a LoRA through peft or the whole denoiser; making it, switching it off, saving and loading."""
+"""What trains: a LoRA on the denoisers or all their weights, and the model as training started."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
-from peft import LoraConfig, get_peft_model_state_dict
+from peft import LoraConfig, inject_adapter_in_model
 from torch import nn
 
-from treerl.backbone.contract import Backbone
-from treerl.config.schema import Train
-from treerl.errors import InputError
-
-ADAPTER = "default"
-LORA_FILE = "pytorch_lora_weights.safetensors"
+from treerl.backbone import adapter, capacity
+from treerl.backbone.contract import Backbone, Start
+from treerl.errors import InputError, first_line
 
 
-def attach(backbone: Backbone, train: Train, adapter: Path | None, seed: int) -> list[nn.Parameter]:
-    """Make the denoiser trainable as `train.weights` says, starting from `adapter` if given; the trained parameters."""
-    if adapter is not None:
-        restore(backbone, adapter)
-    if train.weights == "full" and any(map(adapted, backbone.denoisers.values())):
-        raise InputError(
-            f"train.weights: expected lora, as backbone.adapter {adapter} is a LoRA, got full"
-        )
-    for module in backbone.denoisers.values():
-        _prepare(module, backbone.lora_targets, train, seed)
-    modules = backbone.denoisers.values()
-    trained = [
-        parameter
-        for module in modules
-        for parameter in module.parameters()
-        if parameter.requires_grad
-    ]
-    for parameter in trained:
-        parameter.data = (
-            parameter.data.float()
-        )  # the optimizer needs its master weights in full precision
-    return trained
+@dataclass(frozen=True)
+class Trainable:
+    """What `train.*` says about the weights that learn."""
+
+    mode: Literal["lora", "full"] = "lora"
+    rank: int = 16
+    alpha: float = 32.0
+    gradient_checkpointing: bool = False
+
+
+@runtime_checkable
+class Checkpointing(Protocol):
+    """A module that can compute its activations anew in the backward pass, as diffusers' do."""
+
+    def enable_gradient_checkpointing(self) -> None: ...
+
+
+def attach(
+    backbone: Backbone,
+    trainable: Trainable,
+    start: Path | None,
+    seed: int,
+    keep_reference: bool = False,
+) -> list[nn.Parameter]:
+    """Make the denoisers trainable, from the checkpoint `start` if there is one; what trains.
+
+    The parameters are float32, as the optimizer needs them. `reference` works afterwards where a
+    fresh LoRA is trained; for all else `keep_reference` keeps a copy of the weights for it.
+    """
+    modules = list(backbone.denoisers.values())
+    if not modules:
+        raise InputError(f"backbone {type(backbone).__name__}: denoisers: expected some, got none")
+    if trainable.mode == "full":
+        for module in modules:
+            module.float()  # run under autocast where another dtype was wanted
+    if start is not None:
+        backbone.restore(start)
+        _refuse_other_kind(modules, trainable, start)
+    for module in modules:
+        _prepare(module, backbone, trainable, seed)
+    parameters = []
+    for module in modules:
+        parameters += [parameter for parameter in module.parameters() if parameter.requires_grad]
+    for parameter in parameters:
+        parameter.data = parameter.data.float()
+    copies = None
+    if keep_reference and not (trainable.mode == "lora" and start is None):
+        copies = tuple(parameter.detach().clone() for parameter in parameters)
+    backbone.start = Start(tuple(parameters), copies, trainable.mode == "lora" and start is None)
+    return parameters
 
 
 @contextmanager
-def disabled(backbone: Backbone) -> Iterator[None]:
-    """The reference policy: the denoiser as it was before the LoRA."""
-    modules: list[Any] = list(backbone.denoisers.values())
-    for module in modules:
-        module.disable_adapters()
+def reference(backbone: Backbone) -> Iterator[None]:
+    """The model as training started: without its LoRA, or with the weights that it began from."""
+    start = backbone.start
+    if start is None:
+        raise RuntimeError("reference: attach() comes first")
+    if start.bare:
+        with _disabled(backbone):
+            yield
+        return
+    if start.copies is None:
+        raise RuntimeError("reference: attach(..., keep_reference=True) keeps it")
+    trained = [parameter.data for parameter in start.parameters]
+    for parameter, copy in zip(start.parameters, start.copies, strict=True):
+        parameter.data = copy
     try:
         yield
     finally:
-        for module in modules:
-            module.enable_adapters()
+        for parameter, weights in zip(start.parameters, trained, strict=True):
+            parameter.data = weights
 
 
-def adapted(module: nn.Module) -> bool:
-    """Whether a denoiser carries our LoRA."""
-    return ADAPTER in getattr(module, "peft_config", {})
+@contextmanager
+def _disabled(backbone: Backbone) -> Iterator[None]:
+    """The denoisers without their LoRA."""
+    layers = []
+    for module in backbone.denoisers.values():
+        layers += list(adapter.layers(module).values())
+    for layer in layers:
+        layer.enable_adapters(False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.enable_adapters(True)
 
 
-def save(backbone: Backbone, folder: Path) -> None:
-    """Write what was trained: a LoRA that diffusers' `load_lora_weights` reads, or the denoiser's `save_pretrained`.
-
-    A family with two denoisers keeps the second one's LoRA in a folder of its name.
-    """
-    for name, module in backbone.denoisers.items():
-        if adapted(module):
-            _save_lora(
-                backbone.pipeline,
-                _folder(backbone, folder, name),
-                module,
-                next(iter(backbone.denoisers)),
-            )
-        else:
-            module.save_pretrained(folder / name)  # type: ignore[operator]
-
-
-def restore(backbone: Backbone, folder: Path) -> None:
-    """Load what `save` wrote; `InputError` when the folder holds none or one of another model."""
-    for name, module in backbone.denoisers.items():
-        own, into = _folder(backbone, folder, name), {}
-        if own != folder:
-            into = {f"load_into_{name}": True}
-        if not (own / LORA_FILE).is_file() and not (folder / name / "config.json").is_file():
-            raise InputError(
-                f"backbone.adapter: {folder} has neither {LORA_FILE} nor a {name} folder"
-            )
-        try:
-            if (own / LORA_FILE).is_file():
-                backbone.pipeline.load_lora_weights(
-                    own, weight_name=LORA_FILE, adapter_name=ADAPTER, **into
-                )
-            else:
-                module.load_state_dict(type(module).from_pretrained(folder / name).state_dict())  # type: ignore[attr-defined]
-        except (OSError, ValueError, RuntimeError, KeyError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise InputError(
-                f"backbone.adapter: {folder} does not fit this model: {reason}"
-            ) from error
-
-
-def _prepare(module: Any, targets: tuple[str, ...], train: Train, seed: int) -> None:
-    if train.weights == "full":
-        module.float().requires_grad_(True)  # run under autocast where another dtype was asked for
-    else:
-        if not adapted(module):
-            _add(module, targets, train, seed)
-        for name, parameter in module.named_parameters():
-            parameter.requires_grad_("lora_" in name)
-    if train.checkpointing:
-        try:
-            module.enable_gradient_checkpointing()
-        except ValueError as error:
-            raise InputError(
-                f"train.checkpointing: expected false, as {type(module).__name__} has none"
-            ) from error
-
-
-def _add(module: Any, targets: tuple[str, ...], train: Train, seed: int) -> None:
-    config = LoraConfig(
-        r=train.rank,
-        lora_alpha=train.alpha,
-        target_modules=list(targets),
-        init_lora_weights="gaussian",
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(
-            seed
-        )  # peft draws from the global generator; the fork gives it back as it was
-        try:
-            module.add_adapter(config, adapter_name=ADAPTER)
-        except ValueError as error:
-            if "not found in the base model" not in str(error):
-                raise
-    if not any("lora_" in name for name, _ in module.named_parameters()):
+def _refuse_other_kind(modules: list[nn.Module], trainable: Trainable, start: Path) -> None:
+    """A checkpoint of one kind is not trained on as the other: what is saved would lack a part."""
+    if trainable.mode == "full" and any(map(adapter.adapted, modules)):
         raise InputError(
-            f"no layer of {type(module).__name__} matches the LoRA targets {', '.join(targets)}"
+            f"train.trainable: expected lora, as backbone.adapter {start} is a LoRA, got full"
+        )
+    if trainable.mode == "lora" and not all(map(adapter.adapted, modules)):
+        raise InputError(
+            f"train.trainable: expected full, as backbone.adapter {start} holds whole weights, "
+            "got lora"
         )
 
 
-def _save_lora(pipeline: Any, folder: Path, module: Any, name: str) -> None:
-    layers = {key: tensor.contiguous() for key, tensor in get_peft_model_state_dict(module).items()}
-    about = module.peft_config[ADAPTER].to_dict()
-    pipeline.save_lora_weights(
-        folder, **{f"{name}_lora_layers": layers, f"{name}_lora_adapter_metadata": about}
+def _prepare(module: nn.Module, backbone: Backbone, trainable: Trainable, seed: int) -> None:
+    if trainable.mode == "full":
+        module.requires_grad_(True)
+    else:
+        if not adapter.adapted(module):
+            _add(module, backbone.lora_targets, trainable, seed)
+        for name, parameter in module.named_parameters():
+            parameter.requires_grad_("lora_" in name)
+    if trainable.gradient_checkpointing:
+        _checkpoint(module)
+
+
+def _checkpoint(module: nn.Module) -> None:
+    why = f"train.gradient_checkpointing: expected false, as {type(module).__name__} has none"
+    if not isinstance(module, Checkpointing):
+        raise InputError(why)
+    try:
+        module.enable_gradient_checkpointing()
+    except ValueError as error:  # a model of diffusers that was not written for it
+        raise InputError(why) from error
+
+
+def _add(module: nn.Module, targets: tuple[str, ...], trainable: Trainable, seed: int) -> None:
+    config = LoraConfig(
+        r=trainable.rank,
+        lora_alpha=trainable.alpha,
+        target_modules=list(targets),
+        init_lora_weights="gaussian",
     )
+    kind = type(module).__name__
+    _refuse_too_large(module, targets, trainable.rank)
+    with torch.random.fork_rng():  # peft draws from the global generator
+        torch.manual_seed(seed)
+        try:
+            inject_adapter_in_model(config, module, adapter.NAME)
+        except ValueError as error:
+            if "not found in the base model" not in str(error):
+                raise InputError(
+                    f"lora_targets: a layer of {kind} takes no LoRA; name linear layers, or set "
+                    f"train.trainable=full ({first_line(error)})"
+                ) from error
+    if not adapter.adapted(module):
+        raise InputError(f"no layer of {kind} matches the LoRA targets {', '.join(targets)}")
 
 
-def _folder(backbone: Backbone, folder: Path, name: str) -> Path:
-    return folder if name == next(iter(backbone.denoisers)) else folder / name
+def _refuse_too_large(module: nn.Module, targets: tuple[str, ...], rank: int) -> None:
+    """`InputError` for a rank whose matrices the device could never hold."""
+    weights = 0
+    device = torch.device("cpu")
+    for name, layer in module.named_modules():
+        aimed = any(name == target or name.endswith(f".{target}") for target in targets)
+        if aimed and isinstance(layer, nn.Linear):
+            weights += rank * (layer.in_features + layer.out_features)
+            device = layer.weight.device
+    # float32, and as much again for the gradient and each of Adam's two moments
+    capacity.refuse_too_large(f"train.lora_rank: a LoRA of rank {rank}", 16 * weights, device)

@@ -1,270 +1,214 @@
-"""What families of diffusers pipelines share: loading, devices, text encoders, guidance, decoding."""
+"""What families of diffusers pipelines share: devices, text encoders, guidance, decoding."""
 
-import copy
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from treerl.backbone import loading as pretrained, random_weights as architecture
-from treerl.backbone.contract import Backbone, Condition
-from treerl.config.schema import Backbone as Settings
-from treerl.engine.schedule import Flow
-from treerl.errors import InputError
+from treerl.backbone import loading, sizes, weights
+from treerl.backbone.contract import Condition, Footprint, require_text
+from treerl.backbone.files import boundary
+from treerl.backbone.parts import PipelineParts
+from treerl.backbone.settings import PipelineSettings
+from treerl.engine.task import Task
+
+_REMEMBERED = 64  # unconditional halves kept; most runs have one
 
 
-class Pipelined(Backbone):
-    """A diffusers pipeline behind the backbone contract."""
+class PipelineBackbone(PipelineParts):
+    """A diffusers pipeline behind the backbone contract.
 
-    name: ClassVar[
-        str
-    ]  # on the command line; architectures/NAME.yaml beside the family's file describes it
-    title: ClassVar[str]  # for people
+    A family subclasses it, or a shipped family that it resembles. `name` is its name on the command
+    line, and architectures/NAME.yaml beside the family's file describes its random models.
+    """
+
+    name: ClassVar[str]
     pipeline_class: ClassVar[str]  # of diffusers
-    denoiser_names: ClassVar[tuple[str, ...]] = ("transformer",)
-    embedded: ClassVar[bool] = (
-        False  # the network takes the guidance as an input, so that nothing is doubled
-    )
-    precise_vae: ClassVar[bool] = (
-        False  # its autoencoder must run in float32, whatever the denoiser's dtype
-    )
-    blank: ClassVar[str] = ""  # the negative prompt that its pipeline is used with
+    guidance_embedded: ClassVar[bool] = False  # an input of the network, so nothing is doubled
+    default_negative_prompt: ClassVar[str] = ""  # what its pipeline is used with
+    media: ClassVar[tuple[str, ...]] = ()  # the slots that every task of it must fill
 
-    def __init__(self, pipeline: Any, settings: Settings, device: torch.device) -> None:
-        self._pipeline, self.settings, self._device = pipeline, settings, device
-        self._negative: dict[str, Tensor] | None = None  # the negative prompt, encoded once
-        self._encoding = 0  # how many want the text encoders on the device
-        pipeline.set_progress_bar_config(disable=True)
-        for component in self.modules.values():
-            component.requires_grad_(False).eval()
-        self._dtype: torch.dtype = getattr(torch, settings.dtype)
-        self.shipped_scheduler = pipeline.scheduler
-        self.prepare()
-        self.height, self.width, self.frames = self._size()
-        for name, component in self.modules.items():
-            component.to("cpu" if name in self.encoders and settings.offload else device)
-        if self.precise_vae:
-            pipeline.vae.float()
-        pretrained.arrange_vae(pipeline, self.makes, settings, device)
+    def __init__(self, pipeline: Any, settings: PipelineSettings, device: torch.device) -> None:
+        super().__init__(pipeline, settings, device)
+        self._uncond: dict[Task, Mapping[str, Tensor]] = {}  # by what it depends on
+        self.configure_scheduler()
+        self.height, self.width, self.frames = sizes.chosen(self)
+        self._place()
+        loading.arrange_vae(self)
 
     @classmethod
-    def find(cls, settings: Settings) -> None:
-        pretrained.find(cls, settings)
+    def check_class(cls) -> None:
+        super().check_class()
+        require_text(cls, "name")
+        require_text(cls, "pipeline_class")
+        loading.pipeline_class(cls)
 
     @classmethod
-    def load(cls, settings: Settings, device: torch.device) -> Self:
-        return cls(pretrained.load(cls, settings, device), settings, device)
+    def check_available(cls, settings: PipelineSettings) -> None:
+        loading.check_available(cls, settings)
 
-    def prepare(self) -> None:
-        """What a family changes on its pipeline first, such as the scheduler that treerl walks."""
+    @classmethod
+    def footprint(cls, settings: PipelineSettings) -> Footprint:
+        return loading.footprint(cls, settings)
+
+    @classmethod
+    def load(cls, settings: PipelineSettings, device: torch.device) -> Self:
+        pipeline = loading.load(cls, settings, device)
+        with boundary(loading.cannot(cls, settings)):
+            return cls(pipeline, settings, device)
+
+    def configure_scheduler(self) -> None:
+        """Replace the pipeline's scheduler where a step of it depends on those before.
+
+        It is asked first, and may refuse the model; `shipped_scheduler` stays what came with it.
+        """
 
     @property
     @abstractmethod
     def default_size(self) -> tuple[int, int, int]:
-        """Height and width in pixels, and frames (1 for pictures), of the pipeline itself."""
+        """Height and width in pixels, and frames (1 for images), of the pipeline itself."""
 
     @property
     @abstractmethod
-    def grid(self) -> tuple[int, int]:
+    def size_multiple(self) -> tuple[int, int]:
         """The multiple that height and width are of, and the one that frames - 1 is of."""
 
-    @abstractmethod
-    def texts(self, prompts: list[str]) -> Mapping[str, Tensor]:
-        """The prompts through the text encoders, each `[P, ...]`, of the same shape whatever the prompt."""
+    def latent_grid(self, unit: int, span: int = 1) -> tuple[int, int, int]:
+        """Frames, rows and columns of a latent that has a cell for `unit` pixels a side.
 
-    def free(self) -> Mapping[str, Tensor]:
-        """What guidance leads away from, `[1, ...]` under the names of `texts`."""
-        return self.texts([self.negative])
+        One cell holds `span` frames, but for the first frame, which has one of its own.
+        """
+        return (self.frames - 1) // span + 1, self.height // unit, self.width // unit
+
+    @abstractmethod
+    def encode_prompts(self, prompts: list[str]) -> Mapping[str, Tensor]:
+        """Texts through the text encoders, each `[P, ...]`, of one shape whatever the text."""
+
+    def cond(self, tasks: Sequence[Task]) -> Mapping[str, Tensor]:
+        """What a task asks for, each `[P, ...]`; a family that reads media adds them here."""
+        return self.encode_prompts([task.prompt for task in tasks])
+
+    def uncond(self, tasks: Sequence[Task]) -> Mapping[str, Tensor]:
+        """What guidance leads away from, `[P, ...]` under names of `cond`.
+
+        It may depend on a task's negative prompt and media alone.
+        """
+        return self.encode_prompts([self.negative_prompt(task) for task in tasks])
 
     @abstractmethod
     def network(self, x: Tensor, time: Tensor, condition: Condition, guidance: float) -> Tensor:
-        """One forward of the denoiser on rows that are already guided or not: the prediction, in the model's dtype."""
+        """One forward of the denoiser on rows as they are: the prediction, in the model's dtype."""
 
-    @abstractmethod
-    def decoded(self, x: Tensor) -> Tensor:
-        """The autoencoder's output `[M, 3, H, W]` or `[M, 3, F, H, W]` in [-1, 1]; `x` is in its dtype."""
+    def vae_decode(self, x: Tensor) -> Tensor:
+        """The autoencoder's `[M, 3, H, W]` or `[M, 3, F, H, W]` in [-1, 1]; `x` is in its dtype."""
+        vae = self.pipeline.vae
+        latents = x / vae.config.scaling_factor
+        shift = vae.config.get("shift_factor")
+        if shift is not None:
+            latents = latents + shift
+        samples: Tensor = vae.decode(latents, return_dict=False)[0]
+        return samples
+
+    def combine(self, uncond: Tensor, cond: Tensor, guidance: float) -> Tensor:
+        """Classifier-free guidance (arXiv 2207.12598) of two predictions in float32."""
+        return uncond + guidance * (cond - uncond)
 
     def arguments(
-        self, prompts: Sequence[str], latents: Tensor, steps: int, guidance: float
+        self, tasks: Sequence[Task], latents: Tensor, steps: int, guidance: float
     ) -> dict[str, Any]:
-        """The arguments that make the pipeline's own call walk the same path as treerl's ODE from `latents`."""
-        given = {
-            "prompt": list(prompts),
+        """The arguments with which the pipeline's own call takes the path of treerl's ODE.
+
+        `check` compares the two, and `export` hands them to a process of diffusers alone: values
+        are numbers, texts, lists and images.
+        """
+        arguments = {
+            "prompt": [task.prompt for task in tasks],
             "height": self.height,
             "width": self.width,
             "num_inference_steps": steps,
             "guidance_scale": guidance,
             "latents": latents,
         }
-        if not self.embedded and guidance > 1:
-            given["negative_prompt"] = [self.negative] * len(prompts)
-        if self.makes == "videos":
-            given["num_frames"] = self.frames
-        return given | self.tokens
+        if not self.guidance_embedded and guidance > 1:
+            arguments["negative_prompt"] = [self.negative_prompt(task) for task in tasks]
+        if self.modality == "videos":
+            arguments["num_frames"] = self.frames
+        return arguments | self.length_argument
 
     def call(
         self,
-        prompts: Sequence[str],
+        tasks: Sequence[Task],
         latents: Tensor,
         steps: int,
         guidance: float,
         output: Literal["latent", "pt"],
     ) -> Tensor:
         """What the pipeline's own call draws with those arguments, in float32 on the CPU."""
-        given = self.arguments(prompts, latents, steps, guidance)
+        arguments = self.arguments(tasks, latents, steps, guidance)
         with torch.no_grad(), self.encoding():
-            drawn: Tensor = self._pipeline(**given, output_type=output, return_dict=False)[0]
+            drawn: Tensor = self._pipeline(**arguments, output_type=output, return_dict=False)[0]
         return drawn.float().cpu()
-
-    def combine(self, free: Tensor, guided: Tensor, guidance: float) -> Tensor:
-        """Classifier-free guidance (arXiv 2207.12598) of two predictions in float32."""
-        return free + guidance * (guided - free)
-
-    @property
-    def device(self) -> torch.device:
-        return self._device
-
-    @property
-    def pipeline(self) -> Any:
-        return self._pipeline
 
     @property
     def source(self) -> str:
         """The folder or the hub id that the pipeline was loaded from."""
-        source = pretrained.source_of(type(self), self.settings)
+        source = loading.source_of(type(self), self.settings)
         return str(Path(source).resolve()) if Path(source).is_dir() else source
 
-    @property
-    def modules(self) -> dict[str, nn.Module]:
-        """Every network of the pipeline by component name."""
-        parts = self._pipeline.components.items()
-        return {name: component for name, component in parts if isinstance(component, nn.Module)}
+    def negative_prompt(self, task: Task) -> str:
+        """The negative prompt of a task: its own, the run's, or the family's."""
+        if task.negative is not None:
+            return task.negative
+        if self.settings.negative_prompt is not None:
+            return self.settings.negative_prompt
+        return self.default_negative_prompt
 
-    @property
-    def denoisers(self) -> Mapping[str, nn.Module]:
-        parts = self.modules
-        return {name: parts[name] for name in self.denoiser_names if name in parts}
+    def validate_tasks(self, tasks: Sequence[Task]) -> None:
+        sizes.validate_tasks(self, tasks)
 
-    @property
-    def encoders(self) -> dict[str, nn.Module]:
-        """The text encoders by component name."""
-        return {name: one for name, one in self.modules.items() if name.startswith("text_encoder")}
-
-    @property
-    def negative(self) -> str:
-        """The negative prompt of guidance."""
-        return self.blank if self.settings.negative is None else self.settings.negative
-
-    def encode(self, prompts: Sequence[str]) -> Condition:
+    def encode(self, tasks: Sequence[Task]) -> Condition:
+        self.validate_tasks(tasks)
         with torch.no_grad(), self.encoding():
-            if self._negative is None:
-                self._negative = {} if self.embedded else dict(self.free())
-            positive = dict(self.texts(list(prompts)))
-        count = len(prompts)
-        spread = {
-            f"negative_{name}": row.expand(count, *row.shape[1:])
-            for name, row in self._negative.items()
-        }
-        return Condition(positive | spread)
-
-    @contextmanager
-    def encoding(self) -> Iterator[None]:
-        """The text encoders are on the device; they are a third of a model, and wanted once for each prompt."""
-        self._encoding += 1
-        try:
-            for encoder in self.encoders.values():
-                encoder.to(self._device)
-            yield
-        finally:
-            self._encoding -= 1
-            if self.settings.offload and self._encoding == 0:
-                for encoder in self.encoders.values():
-                    encoder.to("cpu")
+            if self.guidance_embedded:
+                return Condition.of(self.cond(tasks), {})
+            rows = [self._unconditional(task) for task in tasks]
+            uncond = {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
+            return Condition.of(self.cond(tasks), uncond)
 
     def predict(self, x: Tensor, time: Tensor, condition: Condition, guidance: float) -> Tensor:
         x = x.to(self._dtype)
-        with self._casting():
-            if self.embedded or guidance <= 1:  # the pipelines, too, guide only above 1
+        with self._autocast():
+            if self.guidance_embedded or guidance <= 1:  # the pipelines, too, guide only above 1
                 return self.network(x, time, condition, guidance).float()
             both = self.network(
-                torch.cat([x, x]), torch.cat([time, time]), condition.guided(), guidance
+                torch.cat([x, x]), torch.cat([time, time]), condition.for_cfg(), guidance
             ).float()
-        free, guided = both.chunk(2)
-        if not self.settings.train_unconditional:  # a constant of the update, as in Flow-GRPO
-            free = free.detach()
-        return self.combine(free, guided, guidance)
+        uncond, cond = both.chunk(2)
+        if not self.settings.cfg_grad:  # a constant of the update, as in Flow-GRPO
+            uncond = uncond.detach()
+        return self.combine(uncond, cond, guidance)
 
-    def decode(self, x: Tensor) -> Tensor:
-        samples = self.decoded(x.to(self._pipeline.vae.dtype)).float() / 2 + 0.5
-        if self.makes == "videos":
+    def decode(self, x: Tensor, condition: Condition) -> Tensor:
+        samples = self.vae_decode(x.to(self._pipeline.vae.dtype)).float() / 2 + 0.5
+        if self.modality == "videos":
             samples = samples.transpose(1, 2)
         return samples.clamp(0, 1)
 
-    @property
-    def tokens(self) -> dict[str, int]:
-        """`max_sequence_length` as the keyword that it is in the pipelines; empty is the pipeline's own."""
-        wanted = self.settings.max_sequence_length
-        return {} if wanted is None else {"max_sequence_length": wanted}
+    def save(self, folder: Path) -> None:
+        weights.save(self.denoisers, folder, loading.save_pretrained)
 
-    def walked(self, steps: int, sigmas: Any = None, mu: float | None = None) -> Any:
-        """A copy of the pipeline's scheduler, set to so many steps with what the pipeline passes to it."""
-        scheduler = copy.deepcopy(self._pipeline.scheduler)
-        given = {"sigmas": sigmas, "mu": mu}  # only some schedulers know these
-        scheduler.set_timesteps(
-            steps, **{name: value for name, value in given.items() if value is not None}
-        )
-        return scheduler
+    def describe(self) -> dict[str, Any]:
+        size = {"height": self.height, "width": self.width, "frames": self.frames}
+        return super().describe() | size | {"pipeline": self.pipeline_class}
 
-    def flow(self, scheduler: Any, unit: float = 1.0) -> Flow:
-        """A flow schedule of a diffusers scheduler; `unit` is what its timesteps are multiplied by for the network."""
-        return Flow(time=scheduler.timesteps.float() * unit, sigma=scheduler.sigmas.double())
-
-    def shift(self, tokens: int) -> float:
-        """mu of dynamic shifting for so many tokens of a latent: linear between the two that the scheduler names."""
-        config = self._pipeline.scheduler.config
-        low, high = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
-        bottom, top = config.get("base_shift", 0.5), config.get("max_shift", 1.15)
-        return float(bottom + (top - bottom) * (tokens - low) / (high - low))
-
-    def denormalised(self, x: Tensor) -> Tensor:
-        """Latents `[M, C, ...]` in the autoencoder's own units, channel by channel: x · std / scaling + mean."""
-        config, wide = self._pipeline.vae.config, (1, -1, *(1,) * (x.dim() - 2))
-        mean, std = (
-            torch.tensor(one, dtype=x.dtype, device=x.device).view(wide)
-            for one in (config.latents_mean, config.latents_std)
-        )
-        found: Tensor = x * std / config.get("scaling_factor", 1.0) + mean
-        return found
-
-    def _casting(self) -> AbstractContextManager[Any]:
-        # full weights are trained in float32 under autocast, so that an update is not lost in rounding
-        if next(iter(self.denoisers.values())).dtype == self._dtype:
-            return nullcontext()
-        return torch.autocast(self._device.type, self._dtype)
-
-    def _size(self) -> tuple[int, int, int]:
-        given, (unit, span) = self.settings, self.grid
-        # a miniature keeps what fixes the published size, at which it is no miniature
-        small = (
-            architecture.sizes(type(self))[0] if given.model == "miniature" else self.default_size
-        )
-        height, width, frames = (*small, 1)[:3]
-        height, width = given.height or height, given.width or width
-        if height % unit or width % unit:
-            raise InputError(
-                f"backbone.height, backbone.width: expected multiples of {unit}, got {height}x{width}"
-            )
-        if self.makes == "pictures" and given.frames is not None:
-            raise InputError(
-                f"backbone.frames: expected null, as {self.title} makes pictures, got {given.frames}"
-            )
-        frames = given.frames or frames
-        if (frames - 1) % span:
-            raise InputError(
-                f"backbone.frames: expected a multiple of {span} and one more, got {frames}"
-            )
-        return height, width, frames
+    def _unconditional(self, task: Task) -> Mapping[str, Tensor]:
+        """The unconditional half `[1, ...]` of a task, encoded once for all that share it."""
+        shared = Task("", negative=task.negative, media=task.media)
+        if shared not in self._uncond:
+            if len(self._uncond) >= _REMEMBERED:
+                del self._uncond[next(iter(self._uncond))]
+            self._uncond[shared] = self.uncond([shared])
+        return self._uncond[shared]

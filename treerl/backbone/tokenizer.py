@@ -1,4 +1,4 @@
-"""Genuine tokenizers of bytes and letters, for models of random weights: nothing is downloaded, any text has ids."""
+"""Genuine tokenizers of bytes and letters for models of random weights: any text has ids."""
 
 import re
 import string
@@ -7,11 +7,13 @@ from typing import Any
 from tokenizers import AddedToken, pre_tokenizers
 from transformers import CLIPTokenizer, LlamaTokenizerFast, Qwen2Tokenizer, T5TokenizerFast
 
+from treerl.errors import InputError
+
 
 def make(name: str, length: int) -> Any:
     """A tokenizer of that class; `length` is its model_max_length."""
     if name not in _MAKERS:
-        raise ValueError(f"expected a tokenizer of {', '.join(_MAKERS)}, got {name}")
+        raise InputError(f"expected a tokenizer of {', '.join(_MAKERS)}, got {name}")
     return _MAKERS[name](length)
 
 
@@ -60,7 +62,8 @@ def _llama(length: int) -> Any:
         padding_side="right",
         model_max_length=length,
     )
-    # whole words of the template, so that it is as long as in Llama 3's own tokens, of which the pipeline drops so many
+    # whole words of the template, which is then as long as in Llama 3's own tokens: the pipeline
+    # drops a fixed number of them
     template = re.findall(r"<\|\w+\|>|\n\n|\w{2,}", DEFAULT_PROMPT_TEMPLATE["template"])
     made.add_tokens(
         [
@@ -85,7 +88,8 @@ def _numbered(words: list[str]) -> dict[str, int]:
 
 
 _CHAT = (
-    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n"
+    "{{ message.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 _MAKERS = {

@@ -9,7 +9,8 @@ import torch
 from treerl import registry
 from treerl.backbone import random_weights as architecture
 from treerl.backbone.contract import Backbone, Condition
-from treerl.backbone.pipeline import Pipelined
+from treerl.backbone.pipeline import PipelineBackbone
+from treerl.backbone.settings import PipelineSettings
 from treerl.check.finding import Finding, check, run
 from treerl.check.subject import (
     PROMPTS,
@@ -22,10 +23,11 @@ from treerl.check.subject import (
     subject,
 )
 from treerl.check.training import TRAINING
-from treerl.config.schema import Backbone as Settings, Config
+from treerl.config.schema import Config
 from treerl.engine import noise
 from treerl.engine.branching import ode
 from treerl.engine.grow import grow, plant
+from treerl.engine.task import Task
 from treerl.errors import InputError
 from treerl.run.run import device
 
@@ -34,8 +36,8 @@ from treerl.run.run import device
 def shapes(one: Subject) -> tuple[bool, str]:
     """Latents, predictions and samples have the shapes and dtypes of the contract."""
     with torch.no_grad():
-        predicted, samples = one.predict(), one.backbone.decode(one.x)
-    dims = 5 if one.backbone.makes == "videos" else 4
+        predicted, samples = one.predict(), one.backbone.decode(one.x, one.condition)
+    dims = 5 if one.backbone.modality == "videos" else 4
     good = predicted.shape == one.x.shape and predicted.dtype == samples.dtype == torch.float32
     good &= samples.dim() == dims and len(samples) == ROWS and samples.shape[-3] == 3
     good &= bool(((samples >= 0) & (samples <= 1)).all())
@@ -48,7 +50,7 @@ def shapes(one: Subject) -> tuple[bool, str]:
 @check("pad texts to one length whatever the prompts, and mask the padding")
 def texts_alone(one: Subject) -> tuple[bool, str]:
     """A prompt is encoded the same alone as among others."""
-    alone = Condition.cat([one.backbone.encode([prompt]) for prompt in PROMPTS])
+    alone = Condition.cat([one.backbone.encode([Task(prompt)]) for prompt in PROMPTS])
     if any(alone[name].shape != tensor.shape for name, tensor in one.condition.tensors.items()):
         return (
             False,
@@ -137,9 +139,9 @@ def no_hidden_randomness(one: Subject) -> tuple[bool, str]:
     """Encoding, predicting and decoding draw nothing from torch's global generator."""
     before = torch.random.get_rng_state()
     with torch.no_grad():
-        one.backbone.encode(PROMPTS[:1])
+        one.backbone.encode([Task(PROMPTS[0])])
         one.predict()
-        one.backbone.decode(one.x[:1])
+        one.backbone.decode(one.x[:1], one.condition.take(torch.tensor([0], device=one.x.device)))
     same = bool(torch.equal(before, torch.random.get_rng_state()))
     return same, "generator untouched" if same else "the global generator was used"
 
@@ -150,7 +152,7 @@ def no_hidden_randomness(one: Subject) -> tuple[bool, str]:
 def parity(one: Subject) -> tuple[bool, str]:
     """The deterministic rollout equals the pipeline's own call on the same latents, prompts, guidance and steps."""
     backbone = one.backbone
-    if not isinstance(backbone, Pipelined):
+    if not isinstance(backbone, PipelineBackbone):
         return (
             True,
             "not tried: it is no Pipelined backbone, so its pipeline's arguments are not known",
@@ -161,7 +163,8 @@ def parity(one: Subject) -> tuple[bool, str]:
         roots = plant([noise.key(0, row) for row in range(len(PROMPTS))], 1)
         tree = grow(env, roots, ode(STEPS), rows=ROWS)
         latents = noise.normal(roots.start, env.shape, torch.float32, backbone.device)
-        given = PROMPTS, backbone.initial(latents), STEPS, guidance
+        tasks = [Task(prompt) for prompt in PROMPTS]
+        given = tasks, backbone.initial(latents, one.condition), STEPS, guidance
         expected, samples = backbone.call(*given, "latent"), backbone.call(*given, "pt")
         leaves = tree.at(tree.leaves)
         # where the path differs the samples do too; what they show beyond it is decode
@@ -191,7 +194,7 @@ CHECKS = (
 def findings(config: Config) -> Iterator[Finding]:
     """What the kit says of the backbone that a configuration names, in float32."""
     family, where = registry.load("backbones", config.backbone.name), device(config)
-    settings = config.backbone.model_copy(update={"dtype": "float32"})
+    settings = config.backbone.model_copy(update={"dtype": "float32"}).settings(family.Settings)
     with TemporaryDirectory() as folder:
         for one in _tried(family, settings, folder):
             tried = subject(lambda one=one: family.load(one, where))  # type: ignore[misc]
@@ -199,19 +202,21 @@ def findings(config: Config) -> Iterator[Finding]:
                 yield replace(finding, name=f"{finding.name} {tuple(tried.x.shape[1:])}")
 
 
-def _tried(family: type[Backbone], settings: Settings, folder: str) -> list[Settings]:
+def _tried(
+    family: type[Backbone], settings: PipelineSettings, folder: str
+) -> list[PipelineSettings]:
     """The model itself, or a miniature that was saved to a folder, at two sizes."""
     if settings.model != "miniature":
         return [settings]
-    if not issubclass(family, Pipelined):
+    if not issubclass(family, PipelineBackbone):
         raise InputError(
             f"--model: expected a folder or a hub id, as {family.__name__} says no architecture of its own"
         )
     architecture.build(family, "miniature", torch.device("cpu"), torch.float32).save_pretrained(
         folder
     )
-    sizes = [
-        dict(zip(("height", "width", "frames"), size, strict=False))
-        for size in architecture.sizes(family)
-    ]
-    return [settings.model_copy(update={"model": folder, **size}) for size in sizes]
+    tried = []
+    for height, width, frames in architecture.sizes(family):
+        length = frames if family.modality == "videos" else None
+        tried.append(replace(settings, model=folder, height=height, width=width, frames=length))
+    return tried

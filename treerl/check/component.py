@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from treerl.check.finding import check
+from treerl.check.finding import Skip, check
 from treerl.check.world import BINARY, DIMENSIONS, RAGGED, STEPS, Forest, World, forest
 from treerl.engine.advantage import advantages
 from treerl.engine.algorithm import Algorithm
@@ -188,7 +188,7 @@ def slope(objective: Objective) -> Result:
 def direction(objective: Objective) -> Result:
     """A step against the gradient makes edges of positive advantage more likely."""
     if not isinstance(objective, EdgeObjective):
-        return True, "a loss on leaves has no density to look at"
+        raise Skip("a loss on leaves has no density to look at")
     losses, batch = _losses(objective, torch.ones)
     env = losses.env
     assert isinstance(env, World)

@@ -2,13 +2,16 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-from treerl.errors import TreerlError
+from treerl.errors import TreerlError, printable, reason
 
-Look = Callable[
-    [Any], tuple[bool, str]
-]  # at a plug-in: whether the statement holds, and what was found
+Statement = Callable[[Any], tuple[bool, str]]  # of a subject: whether it holds, and what came
+Outcome = Literal["ok", "WRONG", "skipped"]
+
+
+class Skip(Exception):
+    """Raised by a check that does not apply, or cannot be tried, and why."""
 
 
 @dataclass(frozen=True)
@@ -16,20 +19,22 @@ class Finding:
     """One statement about a plug-in: whether it holds, with the figure that says so."""
 
     name: str
-    good: bool
-    found: str
-    expected: str
-    mend: str  # what to look at when it does not hold
+    outcome: Outcome
+    came: str
+    expected: str = ""
+    mend: str = ""  # what to look at when it does not hold
+
+    @property
+    def wrong(self) -> bool:
+        """Whether the statement does not hold."""
+        return self.outcome == "WRONG"
 
     def lines(self) -> list[str]:
         """As the command line prints it."""
-        if self.good:
-            return [f"ok    {self.name}: {self.found}"]
-        return [
-            f"WRONG {self.name}: {self.found}",
-            f"      expected: {self.expected}",
-            f"      to mend:  {self.mend}",
-        ]
+        first = f"{self.outcome:<7} {self.name}: {self.came}"
+        if not self.wrong:
+            return [first]
+        return [first, f"        expected: {self.expected}", f"        to mend:  {self.mend}"]
 
 
 @dataclass(frozen=True)
@@ -39,27 +44,45 @@ class Check:
     name: str
     expected: str
     mend: str
-    look: Look
+    statement: Statement
+    vital: bool  # without it, nothing more can be learned
 
 
-def check(mend: str) -> Callable[[Look], Check]:
+def check(mend: str, vital: bool = False) -> Callable[[Statement], Check]:
     """Makes a check of a function whose docstring is the statement."""
 
-    def made(look: Look) -> Check:
-        assert look.__doc__ is not None
-        name: str = look.__name__
-        return Check(name.replace("_", " "), look.__doc__, mend, look)
+    def decorate(statement: Statement) -> Check:
+        assert statement.__doc__ is not None
+        name: str = statement.__name__
+        return Check(name.replace("_", " "), statement.__doc__, mend, statement, vital)
 
-    return made
+    return decorate
 
 
 def run(checks: Sequence[Check], subject: Any) -> Iterator[Finding]:
-    """Every finding in turn; a check that the plug-in's own code breaks off is a finding too."""
-    for one in checks:
-        try:
-            good, found = one.look(subject)
-        except TreerlError as error:
-            good, found = False, str(error)
-        except Exception as error:
-            good, found = False, f"{type(error).__name__}: {error}"
-        yield Finding(one.name, good, found, one.expected, one.mend)
+    """Every finding in turn; what the plug-in's own code breaks off is a finding too.
+
+    After a vital statement that does not hold the rest is skipped: it would only say it again.
+    """
+    for number, item in enumerate(checks):
+        finding = _finding(item, subject)
+        yield finding
+        if item.vital and finding.wrong:
+            rest = len(checks) - number - 1
+            if rest:
+                yield Finding(f"{rest} more", "skipped", f"they need {item.name}")
+            return
+
+
+def _finding(item: Check, subject: Any) -> Finding:
+    try:
+        holds, came = item.statement(subject)
+    except Skip as skip:
+        return Finding(item.name, "skipped", str(skip))
+    except TreerlError as error:
+        holds = False
+        came = printable(error)
+    except Exception as error:
+        holds = False
+        came = reason(error)
+    return Finding(item.name, "ok" if holds else "WRONG", came, item.expected, item.mend)

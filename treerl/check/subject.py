@@ -8,10 +8,11 @@ from torch import Tensor
 
 from treerl import registry
 from treerl.backbone.contract import Backbone, Condition
+from treerl.backbone.env import BackboneEnv, EnvSettings
 from treerl.engine import noise
-from treerl.engine.env import PromptedEnv
 from treerl.engine.kernel import DDIM, FlowSDE
 from treerl.engine.schedule import Flow
+from treerl.engine.task import Task
 
 PROMPTS = ("a cat", "a red bird above a snowy mountain, oil painting", "x")
 STEPS, GUIDANCE, ROWS = 4, 3.5, 3
@@ -38,27 +39,26 @@ class Subject:
 def subject(make: Callable[[], Backbone], guidance: float = GUIDANCE) -> Subject:
     """What the checks look at."""
     backbone = make()
-    condition = backbone.encode(PROMPTS)
+    condition = backbone.encode([Task(prompt) for prompt in PROMPTS])
     start = noise.normal(
         noise.children(noise.key(0), ROWS), backbone.shape, torch.float32, backbone.device
     )
-    return Subject(make, backbone, condition, backbone.initial(start), guidance)
+    return Subject(make, backbone, condition, backbone.initial(start, condition), guidance)
 
 
-def environment(one: Subject, guidance: float | None = None) -> PromptedEnv:
-    """The backbone as an environment without rewards."""
-    schedule = one.backbone.schedule(STEPS)
-    env: PromptedEnv = registry.load("envs", "denoising")(
-        backbone=one.backbone,
-        kernel=FlowSDE() if isinstance(schedule, Flow) else DDIM(),
-        rewards={},
-        schedule=schedule,
-        storage_name="float32",
-        store="device",
-        guidance=one.guidance if guidance is None else guidance,
+def environment(subject: Subject, guidance: float | None = None) -> BackboneEnv:
+    """The backbone as an environment."""
+    flow = isinstance(subject.backbone.schedule(STEPS), Flow)
+    settings = EnvSettings(
+        steps=STEPS,
+        guidance=subject.guidance if guidance is None else guidance,
+        latent_dtype="float32",
+        latent_device="device",
         rows=ROWS,
     )
-    return env.ask(PROMPTS)
+    kernel = FlowSDE() if flow else DDIM()
+    env: BackboneEnv = registry.load("envs", "denoising").make(subject.backbone, kernel, settings)
+    return env.with_tasks([Task(prompt) for prompt in PROMPTS])
 
 
 def apart(one: Tensor, other: Tensor) -> float:

@@ -12,14 +12,13 @@ from treerl.backbone import lora
 from treerl.backbone.contract import Backbone
 from treerl.check.finding import check
 from treerl.check.subject import PROMPTS, ROWS, STEPS, Subject, apart, environment
-from treerl.config.schema import Train
 from treerl.engine import noise
 from treerl.engine.branching import window
 from treerl.engine.env import PromptedEnv
 from treerl.engine.grow import grow, plant
 from treerl.engine.tree import Tree
 
-_SMALL = Train(rank=2, alpha=2)
+_SMALL = lora.Trainable(rank=2, alpha=2)
 
 
 @check("name the linear layers of this denoiser in lora_targets")
@@ -86,7 +85,7 @@ def saved(one: Subject) -> tuple[bool, str]:
     first, second = one.make(), one.make()
     _shaken(first)
     with TemporaryDirectory() as folder, torch.no_grad():
-        lora.save(first, Path(folder))
+        first.save(Path(folder))
         lora.attach(second, _SMALL, Path(folder), seed=1)
         gap = apart(one.predict(first), one.predict(second))
     return gap == 0, f"difference {gap:.1e}"

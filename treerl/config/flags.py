@@ -1,19 +1,36 @@
-"""The flags that commands share."""
+"""The flags that commands share, as one signature."""
 
+import inspect
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-Backbone = Annotated[
-    str | None, typer.Option(metavar="NAME", help="Model family (treerl list backbones).")
-]
+if TYPE_CHECKING:
+    from treerl.config.schema import Config
+
 Model = Annotated[
     str | None,
     typer.Option(
         metavar="DIR_OR_ID",
         help="Hub id, folder, tiny, miniature or random; by default the backbone's published model.",
     ),
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="dotted.path=value", help="Change one setting; may be repeated."),
+]
+Allow = Annotated[
+    bool,
+    typer.Option(
+        "--allow-plugins",
+        help="Let settings name classes in files of your own (their code is run).",
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Backbone = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Model family (treerl list backbones).")
 ]
 Reward = Annotated[
     list[str] | None,
@@ -38,15 +55,47 @@ Output = Annotated[
     typer.Option(metavar="DIR", help="Run folder; by default the next runs/RECIPE-NNNN."),
 ]
 File = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="Run file (YAML).")]
-Set = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="dotted.path=value", help="Change one setting; may be repeated."),
-]
-Allow = Annotated[
-    bool,
-    typer.Option(
-        "--allow-plugins",
-        help="Let settings name classes in files of your own (their code is run).",
-    ),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def settings(
+    backbone: Backbone = None,
+    model: Model = None,
+    reward: Reward = None,
+    watch: Watch = None,
+    recipe: Recipe = None,
+    prompts: Prompts = None,
+    output: Output = None,
+    config: File = None,
+    set_: Set = None,
+    allow_plugins: Allow = False,
+) -> "Config":
+    """The configuration that the flags describe."""
+    from treerl.config.resolve import parse_rewards, resolve
+
+    flags: dict[str, Any] = {
+        "backbone.name": backbone,
+        "backbone.model": model,
+        "rewards": parse_rewards(reward) if reward else None,
+        "watch": watch or None,
+        "recipe": recipe,
+        "data.train": str(prompts) if prompts else None,
+        "output": str(output) if output else None,
+    }
+    return resolve(config, flags, set_ or [], allow_plugins)
+
+
+def takes_settings(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command, whose first argument is a `Config`, all the flags of `settings`."""
+    shared = inspect.signature(settings).parameters
+    _, *others = inspect.signature(command).parameters.values()
+
+    def with_flags(**values: Any) -> None:
+        flags = {name: values.pop(name) for name in shared}
+        command(settings(**flags), **values)
+
+    with_flags.__name__ = command.__name__
+    with_flags.__doc__ = command.__doc__
+    with_flags.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [*shared.values(), *others]
+    )
+    return with_flags

@@ -5,17 +5,21 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from treerl.config import textfile, yamlfile
+from treerl.config.algorithm import settings_of_recipe
 from treerl.config.complaint import complaints
 from treerl.config.draft import Draft, wrap
-from treerl.config.schema import Config
+from treerl.config.parameters import Plugin
+from treerl.config.rewards import RewardSetting
+from treerl.config.schema import DEFAULTS, Config
 from treerl.config.setting import shorten, to_float
 from treerl.config.yamlfile import Item
 from treerl.errors import InputError
-from treerl.recipes import RECIPES
+from treerl.recipes import recipes
 from treerl.registry import announced
 
 Layer = list[tuple[str, Item]]  # dotted paths and what to write there, in order
@@ -24,9 +28,10 @@ _FLAGS = {  # the flags that are not called like their path
     "backbone.name": "--backbone",
     "backbone.model": "--model",
     "rewards": "--reward",
-    "prompts.train": "--prompts",
+    "data.train": "--prompts",
 }
 _CHOICES = frozenset(["recipe", "backbone.name"])  # these choose the preset, so it cannot set them
+_MADE = "miniature"  # has none of the sizes that the published model is used with
 
 
 def resolve(
@@ -37,8 +42,9 @@ def resolve(
 ) -> Config:
     """The configuration; `InputError` with one line for each thing that is wrong.
 
-    Later wins: defaults, recipe, preset, run file, flags, --set. `flags` are dotted paths to values; None means that
-    the flag was not given. A mapping (rewards, options) replaces the one of the layer below; `rewards.NAME` adds to it.
+    Later wins: defaults, recipe, preset, run file, flags, --set. `flags` are dotted paths to values;
+    None means that the flag was not given. Rewards replace those of the layer below; `rewards.NAME`
+    adds to them. Another plug-in's name drops the parameters of the layers below.
     """
     errors: list[str] = []
     high: Layer = []
@@ -60,7 +66,21 @@ def resolve(
 
 def dump(config: Config) -> str:
     """YAML text that, as a run file, gives an equal configuration."""
-    return yamlfile.write(config.model_dump())
+    return yamlfile.write(plain(config))
+
+
+def plain(value: Any) -> Any:
+    """A configuration, or a part of it, as mappings, lists and scalars."""
+    if isinstance(value, BaseModel):
+        return {name: plain(inner) for name, inner in value}
+    if isinstance(value, Plugin):
+        return {"name": value.name, **value.params}
+    if isinstance(value, RewardSetting):
+        spec = value.spec()
+        return value.weight if list(spec) == ["weight"] else spec
+    if isinstance(value, Mapping):
+        return {name: plain(inner) for name, inner in value.items()}
+    return list(value) if isinstance(value, tuple) else value
 
 
 def parse_rewards(texts: Iterable[str]) -> dict[str, float]:
@@ -128,9 +148,11 @@ def _drafted(layers: Layer) -> Draft:
 
 
 def _recipe(high: Layer) -> Layer:
-    """The settings of the recipe that the layers above it choose; a wrong choice is reported by the check."""
+    """The settings of the recipe that the layers above choose; a wrong choice is left to the check."""
     name = _drafted(high).get("recipe")
-    settings = RECIPES[name].settings if isinstance(name, str) and name in RECIPES else {}
+    if not isinstance(name, str) or name not in recipes:
+        return []
+    settings = settings_of_recipe(recipes[name])
     return [(path, wrap(value, f"recipe {name}")) for path, value in settings.items()]
 
 
@@ -139,26 +161,23 @@ def _preset(layers: Layer) -> Layer:
 
     A backbone that was named without a model means the published one, which NAME.yaml names.
     """
-    draft = _drafted(layers)
-    name, model = draft.get("backbone.name"), draft.get("backbone.model")
-    if not isinstance(name, str) or name not in announced(
-        "backbones"
-    ):  # also keeps `..` out of the file name
-        return []
-    published = "backbone.name" in draft.values and "backbone.model" not in draft.values
-    file = f"{name}-tiny.yaml" if model == "tiny" and not published else f"{name}.yaml"
+    chosen = _drafted(layers).values.get("backbone", {})
+    name = chosen.get("name", DEFAULTS["backbone"])
+    if not isinstance(name, str) or name not in announced("backbones"):
+        return []  # also keeps `..` out of the file name
+    model = chosen.get("model", "tiny" if "name" not in chosen else None)
+    file = f"{name}-tiny.yaml" if model == "tiny" else f"{name}.yaml"
     preset = resources.files("treerl").joinpath("config", "presets", file)
     if not preset.is_file():
         return []
     where = f"preset {file}"
     item = yamlfile.parse(textfile.decode(preset.read_bytes(), where), where)
-    if model == "miniature":  # has none of the sizes that the published model is used with
-        item = Item(
-            {key: inner for key, inner in item.value.items() if key != "backbone"}, item.where
-        )
+    if model == _MADE:
+        kept = {key: inner for key, inner in item.value.items() if key != "backbone"}
+        item = Item(kept, item.where)
     for path, source in _drafted([("", item)]).sources.items():
         if path in _CHOICES:
             raise InputError(
                 f"{source}: {path}: expected no choice of recipe or backbone in a preset"
             )
-    return [("", item)]
+    return [("backbone.name", wrap(name, where)), ("", item)]

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt, MultipleOf
-from pydantic import AfterValidator, BeforeValidator, Field, Strict, ValidationInfo
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Strict
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
-from treerl.registry import announced, is_file, nearest
+from treerl.recipes import recipes
+from treerl.registry import nearest
 
 # Decimal only: no hexadecimal, no digit groups, no "nan"; YAML 1.1 readers deliver 1e-4 as this kind of text.
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", re.ASCII)
-_DEVICE = re.compile(r"auto|cpu|mps|cuda(:(0|[1-9]\d{0,2}))?", re.ASCII)
 _LONGEST = 4096  # characters in one text: no path or name is longer
 
 
@@ -51,12 +51,6 @@ def is_control(letter: str) -> bool:
     return code < 32 or 127 <= code < 160 or 0xD800 <= code < 0xE000
 
 
-def _device(text: str) -> str:
-    if not _DEVICE.fullmatch(text):
-        raise ValueError("not a device")  # worded by `describe`
-    return text
-
-
 def _non_zero(value: float) -> float:
     if value == 0:
         raise ValueError("zero")  # worded by `describe`
@@ -69,39 +63,24 @@ Bool = Annotated[bool, Strict()]
 Text = Annotated[
     str, Strict(), AfterValidator(_clean), Expected("a text without control characters")
 ]
-Device = Annotated[
-    str, Strict(), AfterValidator(_device), Expected("auto, cpu, cuda, cuda:N or mps")
-]
 Weight = Annotated[Number, AfterValidator(_non_zero), Expected("a finite number other than 0")]
 Dtype = Literal["float32", "bfloat16", "float16"]
-Scalar = Int | Annotated[float, Strict(), Field(allow_inf_nan=False)] | Bool | Text
-Options = Annotated[
-    dict[Text, Scalar], Expected("a mapping of names to numbers, texts or true/false")
-]
 
 
-def check_name(kind: str, name: str, known: Iterable[str], allow_plugins: bool) -> str:
-    """The name, when it is announced or when it is a user's own class and that was allowed."""
-    if is_file(name) and kind != "recipes":
-        if allow_plugins:
-            return name
-        why = f"{name!r} is a plug-in from outside the registry; add --allow-plugins to the command line to run its code"
-        raise PydanticCustomError("name", "{why}", {"why": why})
-    known = list(known)
-    if name not in known:
-        why = f"unknown name {name!r} among the {kind}; {nearest(name, known)}"
+class Section(BaseModel):
+    """Settings that belong together; unknown keys are refused, nothing changes after the check."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, protected_namespaces=(), arbitrary_types_allowed=True
+    )
+
+
+def known_recipe(name: str) -> str:
+    """The name of a recipe that there is."""
+    if name not in recipes:
+        why = f"unknown name {shorten(name)} among the recipes; {nearest(name, list(recipes))}"
         raise PydanticCustomError("name", "{why}", {"why": why})
     return name
-
-
-def plugin(kind: str) -> AfterValidator:
-    """A check that a name is a plug-in of that kind; nothing is imported for it."""
-
-    def check(name: str, info: ValidationInfo) -> str:
-        context = info.context if isinstance(info.context, Mapping) else {}
-        return check_name(kind, name, announced(kind), bool(context.get("allow_plugins", False)))
-
-    return AfterValidator(check)
 
 
 def describe(field: FieldInfo) -> str:

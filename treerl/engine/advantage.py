@@ -46,4 +46,5 @@ def advantages(
     advantage = torch.where(taught, gap, 0.0).clamp(-clip, clip)
     if not bool(torch.isfinite(advantage).all()):
         raise NumericsError(f"advantages: baseline {type(baseline).__name__} is not finite")
-    return Advantages(advantage, backup.values, int((scores.spread == 0).sum()))
+    spread = scores.spread[torch.unique(tree.task)]  # a task whose trees were all dropped has none
+    return Advantages(advantage, backup.values, int((spread == 0).sum()))

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from treerl.engine.weighting import Backup
 
 @dataclass(frozen=True)
 class Reference:
-    """The advantage is (value - centre) / scale; scale 0 says that the group has no spread: advantage 0."""
+    """The advantage is (value - centre) / scale; scale 0 is a group without spread: advantage 0."""
 
     centre: Tensor  # [N] float64
     scale: Tensor  # [N] float64; used only when advantages are normalised
@@ -29,16 +29,19 @@ class Baseline(Component, ABC):
     critic reads the latents (`tree.at`) and the tasks, and learns in `observe`.
     """
 
+    needs_siblings: ClassVar[bool] = False  # whether chains leave it nothing to compare
+
     @abstractmethod
     def __call__(self, tree: Tree, backup: Backup, tasks: Sequence[Any]) -> Reference:
-        """The reference of every node; `tasks[row]` is the task of the nodes with `tree.task == row`."""
+        """The reference of every node; nodes with `tree.task == row` are of `tasks[row]`."""
 
 
 @dataclass(frozen=True)
 class Prompt(Baseline):
     """The mean of the prompt's leaves (TreeGRPO, arXiv 2512.08153 Eq. 9).
 
-    An edge with m of n leaves below it learns (1 - m/n) times the exact gradient, for the mean contains its own leaves.
+    An edge with m of n leaves below it learns (1 - m/n) times the exact gradient, for the mean
+    contains its own leaves.
     """
 
     def __call__(self, tree: Tree, backup: Backup, tasks: Sequence[Any]) -> Reference:
@@ -47,7 +50,7 @@ class Prompt(Baseline):
 
 @dataclass(frozen=True)
 class Depth(Baseline):
-    """Mean and std over the prompt's nodes of the same depth (BranchGRPO, arXiv 2509.06040; Multi-GRPO)."""
+    """Mean and std over the prompt's nodes of the same depth (BranchGRPO, arXiv 2509.06040)."""
 
     tolerance: Tolerance = 1e-6
 
@@ -58,7 +61,9 @@ class Depth(Baseline):
 
 @dataclass(frozen=True)
 class Siblings(Baseline):
-    """Mean and std over the node's siblings (TreeRPO, arXiv 2506.05183); an only child has advantage 0."""
+    """Mean and std over the node's siblings (TreeRPO, arXiv 2506.05183); an only child has 0."""
+
+    needs_siblings: ClassVar[bool] = True
 
     tolerance: Tolerance = 1e-6
 
@@ -70,7 +75,12 @@ class Siblings(Baseline):
 
 @dataclass(frozen=True)
 class ParentGain(Baseline):
-    """The parent's value: A(u→v) = V(v) - V(u) (as DenseGRPO, arXiv 2601.20218, with backed-up values)."""
+    """The parent's value: A(u→v) = V(v) - V(u).
+
+    As DenseGRPO (arXiv 2601.20218), with backed-up values; with previews, the gain of each step.
+    """
+
+    needs_siblings: ClassVar[bool] = True
 
     def __call__(self, tree: Tree, backup: Backup, tasks: Sequence[Any]) -> Reference:
         centre = backup.values.clone()
@@ -81,9 +91,10 @@ class ParentGain(Baseline):
 
 @dataclass(frozen=True)
 class LeaveSubtreeOut(Baseline):
-    """The mean of the prompt's leaves that are not below the node: under uniform weights unbiased at every depth.
+    """The mean of the prompt's leaves that are not below the node.
 
-    An edge that carries all leaves of its prompt has nothing left to be compared with: advantage 0.
+    Under uniform weights unbiased at every depth. An edge that carries all leaves of its prompt
+    has nothing left to be compared with: advantage 0.
     """
 
     def __call__(self, tree: Tree, backup: Backup, tasks: Sequence[Any]) -> Reference:
@@ -107,5 +118,5 @@ def _grouped(value: Tensor, group: Tensor, tolerance: float) -> Reference:
     zeros = torch.zeros(len(size), dtype=torch.float64)
     mean = zeros.index_add(0, index, value) / size
     spread = zeros.index_add(0, index, (value - mean[index]).square()).div(size).sqrt()
-    # values are standardised within the prompt, so their own scale is 1 and the tolerance is a plain number
+    # values are standardised within the prompt: their own scale is 1, the tolerance a plain number
     return Reference(mean[index], torch.where(spread > tolerance, spread, 0.0)[index])

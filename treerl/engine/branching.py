@@ -30,7 +30,8 @@ class TreeSpec:
         for step, (count, sampled) in enumerate(zip(self.children, self.stochastic, strict=True)):
             if count < 1 or (count > 1 and not sampled):
                 raise ValueError(
-                    f"step {step}: {count} children need a stochastic step; a deterministic one has one"
+                    f"step {step}: {count} children need a stochastic step; "
+                    "a deterministic one has one"
                 )
 
     @property
@@ -146,7 +147,7 @@ def draw(distribution: Distribution, uniform: float) -> TreeSpec:
 
 @cache
 def window(steps: int, start: int, depth: int, branching_factor: int) -> TreeSpec:
-    """`branching_factor` children at each of the steps start ... start + depth - 1, one elsewhere."""
+    """`branching_factor` children at the steps start ... start + depth - 1, one elsewhere."""
     if depth < 1 or start < 0 or start + depth > steps - 1:
         raise ValueError(
             f"a window of {depth} steps from {start} does not fit before the last of {steps} steps"

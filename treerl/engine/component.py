@@ -1,4 +1,4 @@
-"""What every part of an algorithm may do beside its own job: learn from iterations, and be saved."""
+"""What every part of an algorithm may do beside its job: learn from iterations, and be saved."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING

@@ -42,7 +42,10 @@ class Env(ABC):
 
     @abstractmethod
     def policy(self, state: State, stochastic: bool) -> Policy:
-        """The distribution of the next x: one network evaluation a row; its mode is taken when not stochastic."""
+        """The distribution of the next x: one network evaluation a row.
+
+        Its mode is taken when not stochastic.
+        """
 
     @property
     def latent_dtype(self) -> torch.dtype:
@@ -82,7 +85,7 @@ class Env(ABC):
         return state.step >= self.steps
 
     def samples(self, state: State) -> Samples:
-        """What rewards score of finished states: their x as it is, unless the environment decodes."""
+        """What rewards score of finished states: their x, unless the environment decodes."""
         rows = state.task.tolist()
         tasks = tuple(self.tasks[row] for row in rows)
         return Samples(state.x.detach().cpu(), tasks, state.task.cpu())

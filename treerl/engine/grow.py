@@ -39,7 +39,7 @@ class _Level:
 
 
 def make_roots(tasks: Sequence[noise.Keys], trees: int, shared_noise: bool = False) -> Roots:
-    """`trees` roots for each task's key `[1]`; `shared_noise` starts a task's trees from one noise."""
+    """`trees` roots for each task's key `[1]`; `shared_noise` starts a task's from one noise."""
     keys = np.concatenate([noise.children(task, trees) for task in tasks])
     # the initial latent has a stream of its own: child 0 of the tree's key is the first branch's
     start = np.repeat(np.concatenate(tasks), trees) if shared_noise else keys
@@ -66,10 +66,11 @@ def grow(
     check_interrupt: Callable[[], None] = lambda: None,
     previews: bool = False,
 ) -> Tree:
-    """The forest of `roots` under one spec for all trees, or one for each, stochastic at the same steps.
+    """The forest of `roots` under one spec for all trees, or one for each.
 
-    `rows` states go through every forward; `check_interrupt` may raise to stop. With `previews` the
-    x̂₀ of the levels that `TreeSpec.previewed` names are kept.
+    All specs are stochastic at the same steps. `rows` states go through every forward;
+    `check_interrupt` may raise to stop. With `previews` the x̂₀ of the levels that
+    `TreeSpec.previewed` names are kept.
     """
     specs = (spec,) * len(roots) if isinstance(spec, TreeSpec) else tuple(spec)
     stochastic = _shared_steps(specs, len(roots))

@@ -1,8 +1,8 @@
 """Kernels: one reverse step as a Gaussian, the same numbers for sampler and scorer.
 
-x' ~ N(a_i x + b_i p, s_i²), where p is the network's prediction. Of a rectified flow it is the velocity
-v = ε - x₀, with x_σ = (1-σ) x₀ + σ ε, σ falling from 1 (noise) to 0 (sample), Δ_i = σ_i - σ_{i+1}; of
-a diffusion model it is ε or v (schedule.py).
+x' ~ N(a_i x + b_i p, s_i²), where p is the network's prediction. Of a rectified flow it is the
+velocity v = ε - x₀, with x_σ = (1-σ) x₀ + σ ε, σ falling from 1 (noise) to 0 (sample),
+Δ_i = σ_i - σ_{i+1}; of a diffusion model it is ε or v (schedule.py).
 """
 
 import math
@@ -73,8 +73,8 @@ class ODE(Kernel):
 class DDIM(Kernel):
     """DDIM with noise (arXiv 2010.02502 Eq. 12 and 16); `noise_level` is η.
 
-    0 is the ODE, 1 as much noise as DDPM's posterior: s² = η² (n'²/n²) (n² - (a/a')² n'²) for signal
-    a and noise n, which is the published form where a² + n² = 1.
+    0 is the ODE, 1 as much noise as DDPM's posterior: s² = η² (n'²/n²) (n² - (a/a')² n'²) for
+    signal a and noise n, which is the published form where a² + n² = 1.
     """
 
     noise_level: Share = 1.0  # η
@@ -129,7 +129,7 @@ class CPS(Kernel):
 def validate_stds(
     coefficients: Coefficients, schedule: Schedule, stochastic: tuple[bool, ...]
 ) -> None:
-    """`NumericsError` when a sampled step's std is outside [e^-5, e^2], or it overshoots (a < 0)."""
+    """`NumericsError` when a sampled step's std is outside [e^-5, e^2] or it overshoots (a < 0)."""
     for step, sampled in enumerate(stochastic):
         std = float(coefficients.std[step])
         factor = float(coefficients.state[step])

@@ -19,7 +19,7 @@ from treerl.engine.noise import Stream
 from treerl.engine.objective import EdgeObjective, Edges, LeafObjective, Leaves, Loss
 from treerl.engine.policy import KeyedDraws, Policy
 from treerl.engine.tree import State, Tree
-from treerl.errors import InputError
+from treerl.errors import InputError, NumericsError
 
 Reference = Callable[[], AbstractContextManager[Any]]
 
@@ -37,7 +37,7 @@ class Losses(ABC):
 
     @abstractmethod
     def batches(self, generator: np.random.Generator) -> list[list[Minibatch]]:
-        """The minibatches of each optimizer step of one epoch."""
+        """The minibatches of each optimizer step, epoch after epoch."""
 
     @abstractmethod
     def loss(self, batch: Minibatch) -> Loss:
@@ -56,9 +56,14 @@ class EdgeLosses(Losses):
 
     def batches(self, generator: np.random.Generator) -> list[list[Minibatch]]:
         algorithm = self.algorithm
-        trained = algorithm.selection(self.tree, self.advantage, generator)
-        steps = algorithm.optimizer_steps
-        return minibatches(self.tree, trained, steps, self.rows, generator, algorithm.reduction)
+        trained = self._trained(generator)
+        count = algorithm.optimizer_steps
+        steps = []
+        for _ in range(algorithm.ppo_epochs):  # all epochs train the edges chosen once
+            steps += minibatches(
+                self.tree, trained, count, self.rows, generator, algorithm.reduction
+            )
+        return steps
 
     def loss(self, batch: Minibatch) -> Loss:
         objective = self.algorithm.objective
@@ -71,6 +76,15 @@ class EdgeLosses(Losses):
             with torch.no_grad(), self._as_reference():
                 reference = self.env.policy(parents, stochastic=True).take(owner)
         return objective(policy, self._edges(batch.children, reference))
+
+    def _trained(self, generator: np.random.Generator) -> Tensor:
+        selection = self.algorithm.selection
+        trained = selection(self.tree, self.advantage, generator)
+        if trained.dtype != torch.bool or trained.shape != self.tree.stochastic.shape:
+            name = type(selection).__name__
+            got = f"{tuple(trained.shape)} {trained.dtype}"
+            raise NumericsError(f"selection {name}: expected ({len(self.tree)},) bool, got {got}")
+        return trained
 
     def _edges(self, children: Tensor, reference: Policy | None) -> Edges:
         tree = self.tree
@@ -93,16 +107,11 @@ class LeafLosses(Losses):
     """One forward for each leaf, noised again to a step drawn from its own key."""
 
     def batches(self, generator: np.random.Generator) -> list[list[Minibatch]]:
-        order = torch.from_numpy(generator.permutation(self.tree.leaves.numpy()))
         steps = []
-        for part in torch.tensor_split(order, self.algorithm.optimizer_steps):
-            weight = torch.full((self.rows,), 1 / max(len(part), 1), dtype=torch.float64)
-            batches = []
-            for index, real in chunks(len(part), self.rows):
-                leaves = part[index]
-                owner = torch.arange(real)
-                batches.append(Minibatch(leaves, leaves[:real], owner, weight[:real], real))
-            steps.append(batches)
+        for _ in range(self.algorithm.ppo_epochs):
+            order = torch.from_numpy(generator.permutation(self.tree.leaves.numpy()))
+            parts = torch.tensor_split(order, self.algorithm.optimizer_steps)
+            steps += [self._step(part) for part in parts]
         return steps
 
     def loss(self, batch: Minibatch) -> Loss:
@@ -114,6 +123,15 @@ class LeafLosses(Losses):
             with torch.no_grad(), self._as_reference():
                 leaves = replace(leaves, reference=self._denoised(leaves))
         return objective(denoised[: batch.real], leaves.first(batch.real))
+
+    def _step(self, nodes: Tensor) -> list[Minibatch]:
+        weight = torch.full((self.rows,), 1 / max(len(nodes), 1), dtype=torch.float64)
+        batches = []
+        for index, real in chunks(len(nodes), self.rows):
+            leaves = nodes[index]
+            owner = torch.arange(real)
+            batches.append(Minibatch(leaves, leaves[:real], owner, weight[:real], real))
+        return batches
 
     def _noised(self, nodes: Tensor) -> Leaves:
         tree = self.tree

@@ -50,15 +50,16 @@ def update_metrics(update: Update, norms: Sequence[float]) -> dict[str, Any]:
     """The loss and what the clip did, over all optimizer steps."""
     pairs = [pair for step in update for pair in step]
     loss = sum(float((batch.weight * loss.value.cpu().double()).sum()) for batch, loss in pairs)
-    clipped = torch.cat([loss.clipped for _, loss in pairs])
+    edges = sum(len(batch.children) for batch, _ in pairs)
+    clipped = sum(int(loss.clipped.sum()) for _, loss in pairs)
     # of the first optimizer step, where the policy has not moved: all but 0 is an error of replay
     deviations = [float((loss.ratio - 1).abs().max()) for _, loss in update[0]]
     return {
         "loss": loss / len(update),
         "update_forwards": sum(batch.real for batch, _ in pairs),
-        "edges": sum(len(batch.children) for batch, _ in pairs),
-        "clip_fraction": float(clipped.float().mean()),
-        "ratio_deviation": max(deviations),
+        "edges": edges,
+        "clip_fraction": clipped / max(edges, 1),
+        "ratio_deviation": max(deviations, default=0.0),  # a selection may train nothing
         "grad_norm": max(norms),
     }
 
@@ -66,7 +67,7 @@ def update_metrics(update: Update, norms: Sequence[float]) -> dict[str, Any]:
 def _shares(
     task: Tensor, scores: Tensor, names: Sequence[str], weights: Tensor, algorithm: Algorithm
 ) -> dict[str, Any]:
-    """How much each reward varies within a task, and its share of the variance that is trained on."""
+    """How much each reward varies within a task, and its share of the variance trained on."""
     each = [scores[task == row].var(0, unbiased=False) for row in torch.unique(task).tolist()]
     variance = torch.stack(each).mean(0)
     if isinstance(algorithm.normaliser, Standardised):

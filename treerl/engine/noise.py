@@ -1,7 +1,8 @@
-"""Counter-based noise: every draw is a function of (seed, stream, iteration, prompt, node path), and of nothing else.
+"""Counter-based noise: a draw is a function of (seed, stream, iteration, prompt, node path) alone.
 
-A key is a 64-bit hash of that path; a child's key is its parent's key mixed with the child's number. So a tree is the
-same at any batch size, row count, device or order of the prompts, and nothing has to be saved to resume.
+A key is a 64-bit hash of that path; a child's key is its parent's key mixed with the child's
+number. So a tree is the same at any batch size, row count, device or order of the prompts, and
+nothing has to be saved to resume.
 """
 
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from torch import Tensor
 Keys = NDArray[np.uint64]
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_UNIFORM = 2**33  # a child number that no node has: uniform and normal draws of a key never meet
 
 
 class Stream(IntEnum):
@@ -29,7 +31,10 @@ class Stream(IntEnum):
 
 
 def mix(keys: Keys, number: Keys | int) -> Keys:
-    """The key of child `number` of each key: the finaliser of splitmix64 over key + (number + 1) * golden ratio."""
+    """The key of child `number` of each key.
+
+    The finaliser of splitmix64 over key + (number + 1) · golden ratio.
+    """
     with np.errstate(over="ignore"):
         z = keys + (np.asarray(number, dtype=np.uint64) + np.uint64(1)) * _GOLDEN
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -39,7 +44,7 @@ def mix(keys: Keys, number: Keys | int) -> Keys:
 
 
 def key(*path: int) -> Keys:
-    """The key `[1]` of a path of non-negative integers, e.g. `key(seed, Stream.SHAPE, iteration)`."""
+    """The key `[1]` of a path of non-negative integers: `key(seed, Stream.SHAPE, iteration)`."""
     keys = np.zeros(1, dtype=np.uint64)
     for number in path:
         keys = mix(keys, number)
@@ -75,9 +80,9 @@ def normal(
 def uniform(
     keys: Keys, shape: Sequence[int], dtype: torch.dtype, device: torch.device | str = "cpu"
 ) -> Tensor:
-    """Uniform draws in [0, 1) `[M, *shape]`, row m a function of `keys[m]`; in float32 on the CPU."""
+    """Draws uniform in [0, 1) `[M, *shape]`, row m a function of `keys[m]`; likewise."""
     draws = np.empty((len(keys), *shape), dtype=np.float32)
-    for row, number in enumerate(keys.tolist()):
+    for row, number in enumerate(mix(keys, _UNIFORM).tolist()):
         _generator(number).random(out=draws[row : row + 1], dtype=np.float32)
     return torch.from_numpy(draws).to(device, dtype)
 

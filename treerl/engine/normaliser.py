@@ -112,6 +112,8 @@ def _moments(tree: Tree, score: Tensor, tolerance: float) -> _Moments:
     size = torch.bincount(task, minlength=count).clamp(min=1)
     mean = zeros.index_add(0, task, leaf) / size
     spread = zeros.index_add(0, task, (leaf - mean[task]).square()).div(size).sqrt()
+    if not bool(torch.isfinite(spread).all()):
+        raise NumericsError("advantages: scores are too large to have a finite spread")
     high = zeros.scatter_reduce(0, task, leaf, "amax", include_self=False)
     low = zeros.scatter_reduce(0, task, leaf, "amin", include_self=False)
     # where the usual (r - mean) / (std + ε) blows rounding errors up to ±1, equal is exactly 0

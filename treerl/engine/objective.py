@@ -28,14 +28,14 @@ class Edges:
 
     @cached_property
     def noise(self) -> Tensor:
-        """The standard normal draws z `[E, ...]` of the rollout, made again from the nodes' keys."""
+        """The rollout's standard normal draws z `[E, ...]`, made again from the nodes' keys."""
         return self.draws.normal(tuple(self.x.shape[1:]), torch.float32)
 
     def rollout(self, policy: Gaussian) -> Gaussian:
         """The Gaussian that took these edges: `policy`'s std round x - std · z.
 
-        Its std is a number of the kernel and does not move with the weights. The mean is exact up to
-        the rounding of the stored x.
+        Its std is a number of the kernel and does not move with the weights. The mean is exact up
+        to the rounding of the stored x.
         """
         std = policy.std.view(-1, *(1,) * (self.x.dim() - 1))
         return Gaussian(self.x.to(policy.mean.dtype) - std * self.noise.to(policy.mean), policy.std)

@@ -1,4 +1,4 @@
-"""What the engine needs of a policy: a distribution over the next state, sampled by counted noise."""
+"""What the engine needs of a policy: a distribution over next states, sampled by counted noise."""
 
 import math
 from abc import ABC, abstractmethod
@@ -62,7 +62,7 @@ class Policy(ABC):
 
     @property
     def denoised(self) -> Tensor | None:
-        """The finished sample x̂₀ `[M, ...]` that the network expects; None where it says nothing."""
+        """The finished sample x̂₀ `[M, ...]` that the network expects; None if it says nothing."""
         return None
 
 

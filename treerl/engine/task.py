@@ -3,10 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
+
+Modality = Literal["images", "videos"]
 
 
 @dataclass(frozen=True)
@@ -15,8 +17,8 @@ class Task:
 
         Task("a quiet sea", metadata={"colour": "blue"})
 
-    Backbones encode tasks, rewards see them. Equal tasks are interchangeable, so that a backbone may
-    encode each of them once.
+    Backbones encode tasks, rewards see them. Equal tasks are interchangeable, so that a backbone
+    may encode each of them once.
     """
 
     prompt: str

@@ -1,4 +1,4 @@
-"""One step of training: grow a forest, score it, propagate the scores, update the policy on its edges."""
+"""One step of training: grow a forest, score it, back up the scores, update the policy on edges."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -111,6 +111,7 @@ class Trainer:
             algorithm.previews,
         )
 
+    @torch.no_grad()
     def _score(self, env: Env, tree: Tree) -> tuple[Tree, Samples, Tensor, int]:
         """The forest without trees that a reward could not score, and the scores `[N, K]`."""
         samples = env.samples(tree.at(tree.leaves))
@@ -134,6 +135,7 @@ class Trainer:
         leaves = kept[tree.leaves].nonzero().flatten()
         return tree.without(trees), samples.take(leaves), scores[kept], len(trees)
 
+    @torch.no_grad()
     def _credit(self, env: Env, tree: Tree, scores: Tensor) -> Advantages:
         algorithm = self.algorithm
         return advantages(
@@ -157,13 +159,12 @@ class Trainer:
         generator = noise.generator(self.seed, Stream.SHUFFLE, self.iteration)
         update: Update = []
         norms = []
-        for _ in range(algorithm.ppo_epochs):
-            for batches in losses.batches(generator):
-                self.optimizer.zero_grad(set_to_none=True)
-                # once the first step is taken, the iteration is finished: half of one is nobody's
-                check = self.check_interrupt if not update else _nothing
-                update.append([(batch, self._backward(losses, batch, check)) for batch in batches])
-                norms.append(self._optimizer_step())
+        for batches in losses.batches(generator):
+            self.optimizer.zero_grad(set_to_none=True)
+            # once the first step is taken, the iteration is finished: half of one is nobody's
+            check = self.check_interrupt if not update else _nothing
+            update.append([(batch, self._backward(losses, batch, check)) for batch in batches])
+            norms.append(self._optimizer_step())
         self.optimizer.zero_grad(set_to_none=True)
         return update_metrics(update, norms)
 

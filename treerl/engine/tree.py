@@ -25,8 +25,8 @@ class Tree:
     """All trees of a rollout: N nodes; an edge is the node it leads to.
 
     Nodes 0 ... R-1 are the roots, level by level follows (level t holds the nodes after t steps), a
-    parent comes before its children, and all paths have the same length, so the last level holds the
-    leaves. One tree of two steps with two children each:
+    parent comes before its children, and all paths have the same length, so the last level holds
+    the leaves. One tree of two steps with two children each:
 
         node     0   1  2   3  4  5  6
         parent  -1   0  0   1  1  2  2

@@ -56,7 +56,7 @@ class SoftmaxMeanLogProb(Weighting):
 
 @dataclass(frozen=True)
 class SoftmaxSumLogProb(Weighting):
-    """softmax(log π / τ) of the log-density itself: one-hot in high dimension unless τ is near D."""
+    """softmax(log π / τ) of the log-density itself: one-hot in high dimension, but for τ near D."""
 
     temperature: Temperature = 1.0  # τ
 

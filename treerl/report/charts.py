@@ -1,37 +1,162 @@
-"""Draws curves over iterations as inline SVG that stretches to its box, with axis text that does not."""
+"""Chooses the curves of a run, says what each one means, and computes the paths that draw it."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from treerl.report.markup import Html, element, join, show
+from treerl.run.files import MetricsRow, Summary
 
-_HITS = 400  # more columns than this cannot be pointed at one by one
+_HITS = 400  # columns of a chart that show their number
+
+_CAPTIONS = {
+    "reward": "mean reward of the samples that were drawn to train on",
+    "rewards": "mean of this reward alone, before its weight",
+    "reward_std": "standard deviation of the reward among samples of one prompt",
+    "reward_stds": "its standard deviation among samples of one prompt",
+    "reward_shares": "its share in the variance that is trained on",
+    "advantage_abs": "mean size of the learning signal on an edge",
+    "zero_std_prompts": "prompts whose samples all scored the same: they teach nothing",
+    "clip_fraction": "share of the update that the clip held back",
+    "ratio_deviation": "replayed against sampled policy before the first step; 0 is exact",
+    "grad_norm": "largest length of the gradient, before it is clipped",
+    "loss": "the objective; it need not fall",
+    "dropped_trees": "trees that were left out as a reward could not score them",
+    "window_start": "the step from which on trees branch",
+    "sampling_forwards": "evaluations of the network to draw the samples",
+    "update_forwards": "evaluations of the network to learn from them",
+    "leaves": "finished samples",
+    "edges": "sampled steps that were learned from",
+    "seconds": "time that the iteration took",
+}
+_HELD_OUT = {
+    "reward": "mean reward of the held-out samples",
+    "measures": "a further figure of a reward",
+    "watched": "a reward that is only watched: nothing trains on it",
+    "quality": "no reward sees it: if it moves while the reward rises, look at the images",
+}
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A value per iteration, perhaps with a spread around it."""
+    """A figure over iterations."""
 
-    iterations: tuple[float, ...]
-    values: tuple[float, ...]
-    spreads: tuple[float, ...] = ()  # empty: no band
+    name: str
+    caption: str
+    points: tuple[tuple[float, float], ...]  # (iteration, value)
+    spreads: tuple[float, ...] = ()  # ± around each value; empty for none
+
+    @property
+    def constant(self) -> bool:
+        """Whether there is nothing to draw."""
+        return len({value for _, value in self.points}) < 2
+
+
+def training(rows: Sequence[MetricsRow]) -> list[Curve]:
+    """Every figure of the iterations, the known ones first; one reward alone equals the total."""
+    order = list(_CAPTIONS)
+    points: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    for row in rows:
+        for field, name, value in _figures(row.model_dump(exclude={"iteration", "heldout"})):
+            if name == "" or field not in MetricsRow.model_fields or len(row.rewards) > 1:
+                points.setdefault((field, name), []).append((row.iteration, value))
+    curves = []
+    for field, name in sorted(
+        points, key=lambda key: order.index(key[0]) if key[0] in order else 99
+    ):
+        caption = _CAPTIONS.get(field, "a figure that this run reported, in every iteration")
+        spreads = tuple(row.reward_std or 0.0 for row in rows if row.reward is not None)
+        values = tuple(points[field, name])
+        spread = spreads if field == "reward" else ()
+        curves.append(Curve(_title(field, name), caption, values, spread))
+    return curves
+
+
+def held_out(evaluations: Sequence[tuple[int, Summary]]) -> list[Curve]:
+    """Every figure of the held-out evaluations, by the iterations after which they were made."""
+    points: dict[tuple[str, str], dict[float, float]] = {}
+    for iteration, summary in evaluations:
+        for field, name, value in _figures(summary.model_dump(exclude={"samples"})):
+            points.setdefault((field, name), {})[iteration] = value
+    curves = []
+    for field in _HELD_OUT:
+        for key, values in points.items():
+            if key[0] == field:
+                name = _title(key[1] or field, "")
+                curves.append(Curve(name, _HELD_OUT[field], tuple(sorted(values.items()))))
+    return curves
+
+
+def _figures(fields: Mapping[str, object]) -> Iterator[tuple[str, str, float]]:
+    """(field, name in it or "", value) of every number."""
+    for field, value in fields.items():
+        inner = value.items() if isinstance(value, dict) else [("", value)]
+        for name, number in inner:
+            if isinstance(number, int | float):
+                yield field, str(name), number
+
+
+def _title(field: str, name: str) -> str:
+    words = field.replace("_", " ")
+    return f"{words} · {name}" if name else words
 
 
 @dataclass(frozen=True)
-class _Frame:
-    left: float
-    right: float
-    low: float
-    high: float
+class Chart:
+    """What draws a curve in a box of 100 × 100 that stretches."""
 
-    def x(self, iteration: float) -> float:
-        """The place of an iteration, 0 to 100 from left to right."""
-        return 100 * (iteration - self.left) / (self.right - self.left)
+    curve: Curve
+    line: str
+    band: str
+    trend: str  # the smoothed curve
+    end: str  # a dot at the last value
+    columns: list[tuple[float, str]]  # labels of iterations and where they stand, in percent
+    rows: list[tuple[float, str]]
+    hits: list[tuple[float, float, str]]  # left, width, what to say there
 
-    def y(self, value: float) -> float:
-        """The place of a value, 0 to 100 from top to bottom."""
-        return 100 * (self.high - value) / (self.high - self.low)
+
+def chart(curve: Curve, iterations: float = 0, large: bool = False) -> Chart:
+    """The chart of a curve with at least one point, up to the planned number of iterations."""
+    times = [time for time, _ in curve.points]
+    values = [value for _, value in curve.points]
+    spreads = curve.spreads or (0.0,) * len(values)
+    upper = [value + spread for value, spread in zip(values, spreads, strict=True)]
+    lower = [value - spread for value, spread in zip(values, spreads, strict=True)]
+    margin = (max(upper) - min(lower)) * 0.06 or abs(max(upper)) * 0.5 or 1.0
+    bottom = min(lower) - margin
+    if min(lower) >= 0:  # a chart that seems to go below zero is misread
+        bottom = max(0.0, bottom)
+    top = max(upper) + margin
+    right = max(times[-1], iterations, times[0] + 1)
+
+    def x(time: float) -> float:
+        return 100 * (time - times[0]) / (right - times[0])
+
+    def y(value: float) -> float:
+        return 100 * (top - value) / (top - bottom)
+
+    def path(heights: Sequence[float]) -> str:
+        pairs = zip(times, heights, strict=True)
+        return "M" + "L".join(f"{x(time):.2f} {y(value):.2f}" for time, value in pairs)
+
+    back = [f"{x(time):.2f} {y(value):.2f}" for time, value in zip(times, lower, strict=True)]
+    every = math.ceil(len(times) / _HITS)
+    half = 50 * every / (right - times[0])
+    hits = []
+    for number in range(0, len(times), every):
+        spread = f" ± {show(spreads[number])}" if curve.spreads else ""
+        words = f"iteration {show(times[number])}: {show(values[number])}{spread}"
+        hits.append((x(times[number]) - half, 2 * half, words))
+    marks = [mark for mark in ticks(times[0], right, 8 if large else 3) if mark == int(mark)]
+    return Chart(
+        curve=curve,
+        line=path(values),
+        band=f"{path(upper)}L{'L'.join(reversed(back))}Z" if curve.spreads else "",
+        trend=path(smooth(values)) if large and len(values) > 2 else "",
+        end=f"M{x(times[-1]):.2f} {y(values[-1]):.2f}h0",
+        columns=[(x(mark), show(mark)) for mark in marks],
+        rows=[(y(mark), show(mark)) for mark in ticks(bottom, top, 5 if large else 4)],
+        hits=hits,
+    )
 
 
 def smooth(values: Sequence[float]) -> list[float]:
@@ -43,104 +168,30 @@ def smooth(values: Sequence[float]) -> list[float]:
 
 def ticks(low: float, high: float, most: int) -> list[float]:
     """At most `most` + 1 round numbers from `low` to `high`, both inside."""
-    span = high - low
-    if span <= 0 or not math.isfinite(span):
-        return [low]
-    power = 10.0 ** math.floor(math.log10(span / most))
-    step = next(
-        power * factor for factor in (1, 2, 2.5, 5, 10, 20) if span / (power * factor) <= most
+    power = 10.0 ** math.floor(math.log10((high - low) / most))
+    fitting = (
+        power * factor for factor in (1, 2, 2.5, 5, 10, 20) if high - low <= most * power * factor
     )
-    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    step = next(fitting)
+    first = math.ceil(low / step - 1e-9)
+    last = math.floor(high / step + 1e-9)
     return [round(step * index, 12) for index in range(first, last + 1)]
 
 
-def line(curve: Curve, *, label: str, large: bool = False, total: float | None = None) -> Html:
-    """The chart of `curve`; a large one adds the smoothed trend and makes the curve itself faint."""
-    spreads = curve.spreads or (0.0,) * len(curve.values)
-    low = min(value - spread for value, spread in zip(curve.values, spreads, strict=True))
-    high = max(value + spread for value, spread in zip(curve.values, spreads, strict=True))
-    margin = (high - low) * 0.06 or abs(high) * 0.5 or 1.0
-    last = max(curve.iterations[-1], total or 0, curve.iterations[0] + 1)
-    # Nothing here goes below zero unless its values do: a chart that seems to is misread.
-    frame = _Frame(
-        curve.iterations[0],
-        last,
-        low - margin if low < 0 else max(0.0, low - margin),
-        high + margin,
-    )
-    marks = ticks(frame.low, frame.high, 5 if large else 3) if high > low else [low]
-    plot = element(
-        "svg",
-        *(_grid(frame, mark) for mark in marks),
-        *_lines(frame, curve, large),
-        viewBox="0 0 100 100",
-        preserveAspectRatio="none",
-        role="img",
-        aria_label=label,
-    )
-    body = element("div", plot, _hits(frame, curve), class_="plot")
-    return element(
-        "div", *_axes(frame, marks, large), body, class_="chart large" if large else "chart"
-    )
+def show(value: float | None) -> str:
+    """A number as people read it: grouped whole numbers, four significant digits, – for nothing."""
+    if value is None:
+        return "–"
+    if abs(value) >= 1e15:
+        text = f"{value:.3g}"
+    elif value == int(value) or abs(value) >= 1e4:
+        text = f"{value:,.0f}"
+    else:
+        text = f"{value:.4g}"
+    return text.replace("-", "−")
 
 
-def _grid(frame: _Frame, mark: float) -> Html:
-    return element("path", d=f"M0 {frame.y(mark):.2f}H100", class_="grid")
-
-
-def _lines(frame: _Frame, curve: Curve, large: bool) -> list[Html]:
-    drawn = []
-    if curve.spreads:
-        upper = [value + spread for value, spread in zip(curve.values, curve.spreads, strict=True)]
-        lower = [value - spread for value, spread in zip(curve.values, curve.spreads, strict=True)]
-        there, back = (
-            _path(frame, curve.iterations, upper),
-            _path(frame, curve.iterations[::-1], lower[::-1]),
-        )
-        drawn.append(element("path", d=f"{there}L{back[1:]}Z", class_="band"))
-    drawn.append(
-        element(
-            "path",
-            d=_path(frame, curve.iterations, curve.values),
-            class_="raw" if large else "line",
-        )
-    )
-    if large and len(curve.values) > 2:
-        drawn.append(
-            element("path", d=_path(frame, curve.iterations, smooth(curve.values)), class_="trend")
-        )
-    # A stroke of no length with round ends stays round however the drawing is stretched.
-    end = _path(frame, curve.iterations[-1:], curve.values[-1:])
-    drawn.append(element("path", d=f"{end}h0", class_="dot"))
-    return drawn
-
-
-def _path(frame: _Frame, iterations: Sequence[float], values: Sequence[float]) -> str:
-    points = (f"{frame.x(i):.2f} {frame.y(v):.2f}" for i, v in zip(iterations, values, strict=True))
-    return "M" + "L".join(points)
-
-
-def _axes(frame: _Frame, marks: Sequence[float], large: bool) -> list[Html]:
-    across = [
-        mark for mark in ticks(frame.left, frame.right, 8 if large else 3) if mark == int(mark)
-    ]
-    if frame.left not in across and (
-        not across or across[0] - frame.left > (frame.right - frame.left) / 12
-    ):
-        across = [frame.left, *across]
-    rows = [element("span", show(mark), style=f"top:{frame.y(mark):.2f}%") for mark in marks]
-    columns = [element("span", show(mark), style=f"left:{frame.x(mark):.2f}%") for mark in across]
-    return [element("div", *rows, class_="yaxis"), element("div", *columns, class_="xaxis")]
-
-
-def _hits(frame: _Frame, curve: Curve) -> Html:
-    """Columns to point at: the one under the pointer shows its numbers above the chart."""
-    every = max(1, math.ceil(len(curve.values) / _HITS))
-    half = 50 * every / (frame.right - frame.left)
-    columns = []
-    for index in range(0, len(curve.values), every):
-        spread = f" ± {show(curve.spreads[index])}" if curve.spreads else ""
-        tip = f"iteration {show(curve.iterations[index])}: {show(curve.values[index])}{spread}"
-        place = f"left:{frame.x(curve.iterations[index]) - half:.2f}%;width:{2 * half:.2f}%"
-        columns.append(element("i", data_tip=tip, style=place))
-    return element("div", join(columns), class_="hits")
+def signed(value: float) -> str:
+    """A number of two decimals with its sign; one that rounds to nothing has none."""
+    text = f"{value:+.2f}"
+    return text.replace("-", "−") if float(text) else "0.00"

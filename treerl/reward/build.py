@@ -1,76 +1,102 @@
-"""The rewards of a configuration, made before the model is loaded; whatever is missing is said at once."""
+"""The rewards that plain data names: where each runs, and what it is of."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from treerl import registry
-from treerl.config.schema import Config
-from treerl.errors import InputError
+from treerl.engine.task import Modality
+from treerl.errors import InputError, TreerlError, reason
 from treerl.reward.contract import Reward
 from treerl.reward.frames import OverFrames
+from treerl.reward.interrupt import interruptible
 from treerl.reward.remote import Remote
+from treerl.reward.rewards import OnBadReward, Rewards
 from treerl.reward.worker import Worker
 
+Spec = (
+    float | Mapping[str, Any]
+)  # a weight; or weight, executor, timeout and the reward's own fields
 
-def found(config: Config, prompts: Sequence[str]) -> dict[str, Reward]:
-    """The rewards; whatever a run lacks, of model and rewards, is said at once."""
-    missing = []
+
+@dataclass(frozen=True)
+class Scoring:
+    """What holds for all rewards that do not say otherwise."""
+
+    executor: str = "process"  # process, worker or the address of a server
+    timeout: float = 600.0  # seconds for a call in a worker or on a server
+    on_bad_reward: OnBadReward = "stop"
+    retries: int = 2
+    frames: int = 4  # of a video that a reward of images looks at
+    over_frames: str = "mean"  # or min
+
+
+def build_rewards(
+    specs: Mapping[str, Spec],
+    scoring: Scoring = Scoring(),
+    modality: Modality = "images",
+    check_interrupt: Callable[[], None] = lambda: None,
+) -> Rewards:
+    """The rewards by name, for samples of this modality; `InputError` when one cannot be had.
+
+    build_rewards({"hps": 0.8, "judge": {"weight": 0.2, "executor": "worker", "model": "m"}})
+    """
+    scorers: dict[str, Reward] = {}
+    weights = {}
     try:
-        registry.load("backbones", config.backbone.name).find(config.backbone)
-    except InputError as error:
-        missing.append(str(error))
-    try:
-        rewards = scorers(config, prompts)
-    except InputError as error:
-        missing.append(str(error))
-    if missing:
-        raise InputError("\n".join(missing))
-    return rewards
+        with interruptible(check_interrupt):
+            for name, spec in specs.items():
+                fields = dict(spec) if isinstance(spec, Mapping) else {"weight": spec}
+                weights[name] = float(fields.pop("weight", 1.0))
+                scorers[name] = _matched(name, placed(name, fields, scoring), scoring, modality)
+    except BaseException:
+        for reward in scorers.values():
+            reward.close()
+        raise
+    return Rewards(scorers, weights, scoring.on_bad_reward, scoring.retries, check_interrupt)
 
 
-def placed(name: str, options: dict[str, Any], config: Config) -> Reward:
+def placed(name: str, fields: Mapping[str, Any], scoring: Scoring) -> Reward:
     """A reward where it is to run: in this process, in one of its own, or on a server."""
-    where = str(options.pop("where", config.scoring.where))
-    if where == "process":
-        reward: Reward = registry.build_reward(name, options)
+    parameters = dict(fields)
+    executor = str(parameters.pop("executor", scoring.executor))
+    timeout = float(parameters.pop("timeout", scoring.timeout))
+    if executor == "process":
+        return made(name, parameters)
+    if executor == "worker":
+        return Worker(name, parameters, timeout)
+    if not executor.startswith(("http://", "https://")):
+        raise InputError(
+            f"rewards.{name}.executor: expected process, worker or an address such as "
+            f"http://127.0.0.1:8000, got {executor!r}"
+        )
+    if parameters:
+        names = ", ".join(sorted(parameters))
+        raise InputError(
+            f"rewards.{name}: expected no fields, as the server has set them, got {names}"
+        )
+    return Remote.connect(name, executor, timeout)
+
+
+def made(name: str, parameters: Mapping[str, Any]) -> Reward:
+    """A reward of this process; `InputError` says why there is none."""
+    try:
+        reward: Reward = registry.build("rewards", name, parameters)
+    except TreerlError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise InputError(f"rewards.{name}: cannot be made: {reason(error)}") from error
+    return reward
+
+
+def _matched(name: str, reward: Reward, scoring: Scoring, modality: Modality) -> Reward:
+    """The reward, as one that scores this modality."""
+    if reward.modality == modality:
         return reward
-    if where == "worker":
-        registry.load("rewards", name)  # a name that is none is said here, in our own words
-        return Worker(
-            name,
-            {f"{name}.{field}": value for field, value in options.items()},
-            config.scoring.deadline,
-        )
-    if not where.startswith(("http://", "https://")):
-        raise InputError(
-            f"scoring.where: expected process, worker or an address such as http://127.0.0.1:8000, got {where!r}"
-        )
-    if options:
-        fields = ", ".join(sorted(options))
-        raise InputError(
-            f"scoring.options.{name}: expected no fields, as the server has set them, got {fields}"
-        )
-    return Remote(name, where, config.scoring.deadline)
-
-
-def scorers(config: Config, prompts: Sequence[str]) -> dict[str, Reward]:
-    """The rewards, trained and watched; `InputError` when one cannot score the samples or one of the prompts."""
-    names = [*config.rewards, *config.watch]
-    own = registry.reward_options(names, config.scoring.options)
-    rewards = {name: placed(name, dict(own[name]), config) for name in names}
-    makes = registry.load("backbones", config.backbone.name).makes
-    for name, reward in rewards.items():
-        if (makes, reward.takes) == ("videos", "pictures"):
-            rewards[name] = OverFrames(
-                reward, config.scoring.frames, config.scoring.over_frames == "min"
-            )
-        elif reward.takes != makes:
-            what = f"it scores {reward.takes}, and {config.backbone.name} makes {makes}"
-            raise InputError(f"rewards.{name}: {what}; choose with --reward (treerl list rewards)")
-        try:
-            reward.refuse(prompts)
-        except InputError as error:
-            raise InputError(
-                f"rewards.{name}: {error}; choose with --reward or --prompts"
-            ) from error
-    return rewards
+    if modality == "videos":
+        return OverFrames(reward, scoring.frames, scoring.over_frames == "min")
+    reward.close()
+    raise InputError(
+        f"rewards.{name}: it scores {reward.modality}, and the backbone makes {modality}; "
+        "choose with --reward (treerl list rewards)"
+    )

@@ -1,65 +1,40 @@
-"""What a reward is: a score for each finished sample, and the checks that every score passes."""
+"""What a reward is: a score for each finished sample."""
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar
 
-import torch
 from torch import Tensor
 
-from treerl.backbone.contract import Medium
-from treerl.errors import RewardError, TreerlError
-from treerl.reward.guard import guarded
+from treerl.engine.task import Modality, Samples, Task
 
 
 class Reward(ABC):
-    """Scores finished samples; a plug-in subclasses it and is constructed without arguments."""
+    """Scores finished samples; a plug-in subclasses it, and its dataclass fields are its parameters.
 
-    takes: ClassVar[Medium] = "pictures"  # [N, 3, H, W]; "videos" are [N, F, 3, H, W]
+    class Blue(Reward):
+        def __call__(self, samples: Samples) -> Tensor:
+            return samples.images[:, 2].mean((1, 2)) - samples.images[:, :2].mean((1, 2, 3))
+    """
+
+    modality: Modality = "images"  # what it scores; an instance may set its own
 
     @abstractmethod
-    def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
-        """Score samples in [0, 1], one prompt each; returns `[N]` floats, higher is better."""
+    def __call__(self, samples: Samples) -> Tensor:
+        """Scores `[N]`, real numbers, higher is better.
 
-    def refuse(self, prompts: Sequence[str]) -> None:
-        """`InputError` naming the first of these prompts that cannot be scored; asked before anything is loaded."""
+        `samples.images` are `[N, 3, H, W]` (or videos `[N, F, 3, H, W]`) in [0, 1]; `samples.tasks`
+        are what was asked for, `samples.prompts` their texts, and samples of one task share a number
+        in `samples.group`.
+        """
+
+    def validate_tasks(self, tasks: Sequence[Task]) -> None:
+        """`InputError` naming the first task that cannot be scored; asked before a model is loaded."""
         return
 
-    def measures(self, images: Tensor, prompts: Sequence[str]) -> dict[str, Tensor]:
-        """Further figures worth watching in an evaluation, each `[N]` (none unless the reward has some)."""
+    def measures(self, samples: Samples) -> dict[str, Tensor]:
+        """Further figures of an evaluation by name, each `[N]`; NaN where there is none."""
         return {}
 
-
-def score(name: str, reward: Reward, images: Tensor, prompts: Sequence[str]) -> Tensor:
-    """The reward's scores `[N]`, all finite; `RewardError` names what broke the contract."""
-    value = checked(name, reward, images, prompts)
-    for row, number in enumerate(value.tolist()):
-        if not math.isfinite(number):
-            raise RewardError(
-                f"reward {name}: {number} for sample {row} of {len(prompts)} (prompt {prompts[row]!r})"
-            )
-    return value
-
-
-def checked(name: str, reward: Reward, images: Tensor, prompts: Sequence[str]) -> Tensor:
-    """The reward's scores `[N]` in float64 on the CPU, which may be NaN; `RewardError` for what is no such tensor."""
-    with guarded(name):
-        try:
-            value = reward(images, prompts)
-        except TreerlError:
-            raise  # it says what is wrong in its own words
-        except (Exception, SystemExit) as error:
-            raise RewardError(
-                f"reward {name}: {type(error).__name__}: {error} (prompt {prompts[0]!r})"
-            ) from error
-    wanted = (len(prompts),)
-    if not isinstance(value, Tensor):
-        raise RewardError(
-            f"reward {name}: expected a tensor of shape {wanted}, got {type(value).__name__}"
-        )
-    if tuple(value.shape) != wanted:
-        raise RewardError(f"reward {name}: expected shape {wanted}, got {tuple(value.shape)}")
-    if value.dtype == torch.bool or value.is_complex():
-        raise RewardError(f"reward {name}: expected real numbers, got {value.dtype}")
-    return value.detach().to("cpu", torch.float64)
+    def close(self) -> None:
+        """Gives back what the reward holds: processes, connections, files."""
+        return

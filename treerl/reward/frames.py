@@ -1,13 +1,12 @@
-"""A reward of pictures as a reward of videos: it looks at some frames of each."""
+"""A reward of images as a reward of videos: it looks at some frames of each."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from treerl.backbone.contract import Medium
+from treerl.engine.task import Modality, Samples, Task
 from treerl.reward.contract import Reward
 
 
@@ -19,17 +18,36 @@ class OverFrames(Reward):
     frames: int
     worst: bool = False
 
-    takes: ClassVar[Medium] = "videos"
+    modality: Modality = "videos"
 
-    def __call__(self, videos: Tensor, prompts: Sequence[str]) -> Tensor:
-        """Scores `[N]` of `[N, F, 3, H, W]`."""
-        chosen = (
-            torch.linspace(0, videos.shape[1] - 1, min(self.frames, videos.shape[1])).round().long()
-        )
-        pictures = videos[:, chosen]
-        each = [prompt for prompt in prompts for _ in chosen]
-        scores = self.reward(pictures.flatten(0, 1), each).view(len(videos), len(chosen))
-        return scores.amin(1) if self.worst else scores.mean(1)
+    def __call__(self, samples: Samples) -> Tensor:
+        return self._over(self.reward(self._frames(samples)), len(samples))
 
-    def refuse(self, prompts: Sequence[str]) -> None:
-        self.reward.refuse(prompts)
+    def measures(self, samples: Samples) -> dict[str, Tensor]:
+        figures = self.reward.measures(self._frames(samples))
+        return {name: self._over(column.double(), len(samples)) for name, column in figures.items()}
+
+    def validate_tasks(self, tasks: Sequence[Task]) -> None:
+        self.reward.validate_tasks(tasks)
+
+    def close(self) -> None:
+        self.reward.close()
+
+    def _frames(self, samples: Samples) -> Samples:
+        """Frames `[N * f, 3, H, W]` of videos `[N, F, 3, H, W]`, those of one video adjacent.
+
+        Two videos of nine frames, looked at in three: row 0 is frame 0 of the first video,
+        row 2 its frame 8, row 3 frame 0 of the second.
+        """
+        count = samples.images.shape[1]
+        chosen = torch.linspace(0, count - 1, min(self.frames, count)).round().long()
+        owner = torch.arange(len(samples)).repeat_interleave(len(chosen))
+        tasks = tuple(samples.tasks[row] for row in owner.tolist())
+        return Samples(samples.images[:, chosen].flatten(0, 1), tasks, samples.group[owner])
+
+    def _over(self, column: Tensor, count: int) -> Tensor:
+        """One number `[count]` a video, of those of its frames."""
+        if column.dtype == torch.bool or column.is_complex():
+            return column  # no scores: the checks of every call say so
+        frames = column.view(count, -1).double()
+        return frames.amin(1) if self.worst else frames.mean(1)

@@ -1,4 +1,4 @@
-"""What a reward must leave as it found it: the state that the whole process shares."""
+"""What a reward must leave as it is: the state that the whole process shares."""
 
 import os
 import random
@@ -11,42 +11,51 @@ import numpy as np
 import torch
 
 from treerl.errors import RewardError
+from treerl.reward.interrupt import check_interrupt
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
-Shared = dict[
-    str, tuple[Callable[[], Any], Callable[[Any], Any]]
-]  # how to read it, how to put it back
-
-_SHARED: Shared = {
+# what it is called: how it is read, and how it is put back
+_SHARED: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
     "the working directory": (os.getcwd, os.chdir),
     "torch's default dtype": (torch.get_default_dtype, torch.set_default_dtype),
     "torch's number of threads": (torch.get_num_threads, torch.set_num_threads),
     "torch's gradient mode": (torch.is_grad_enabled, torch.set_grad_enabled),
-    "the signal handlers": (
-        lambda: [signal.getsignal(one) for one in _SIGNALS],
-        lambda kept: [
-            signal.signal(one, handler) for one, handler in zip(_SIGNALS, kept, strict=True)
-        ],
-    ),
 }
 
 
 @contextmanager
 def guarded(name: str) -> Iterator[None]:
-    """Puts back what a reward changed; `RewardError` names it (random generators are put back silently)."""
-    kept = {what: read() for what, (read, _) in _SHARED.items()}
-    drawn = torch.random.get_rng_state(), np.random.get_state(), random.getstate()
+    """Puts back what a reward changed, and names it in a `RewardError`.
+
+    Random generators are put back silently. Signal handlers change at the user's own signal, too:
+    then `check_interrupt` says so, and nobody is blamed.
+    """
+    before = {what: read() for what, (read, _) in _SHARED.items()}
+    handlers = _handlers()
+    torch_state = torch.random.get_rng_state()
+    numpy_state = np.random.get_state()
+    python_state = random.getstate()
+    changed = []
     try:
         yield
     finally:
-        changed = [what for what, (read, _) in _SHARED.items() if read() != kept[what]]
-        for what in changed:
-            _SHARED[what][1](kept[what])
-        torch.random.set_rng_state(drawn[0])
-        np.random.set_state(drawn[1])
-        random.setstate(drawn[2])
+        torch.random.set_rng_state(torch_state)
+        np.random.set_state(numpy_state)
+        random.setstate(python_state)
+        for what, (read, put_back) in _SHARED.items():
+            if read() != before[what]:
+                put_back(before[what])
+                changed.append(what)
+        if _handlers() != handlers:
+            check_interrupt()
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+            changed.append("the signal handlers")
     if changed:
-        raise RewardError(
-            f"reward {name}: it changed {', '.join(changed)}, which every part of a run shares"
-        )
+        what = ", ".join(changed)
+        raise RewardError(f"reward {name}: it changed {what}, which every part of a run shares")
+
+
+def _handlers() -> dict[signal.Signals, Any]:
+    return {number: signal.getsignal(number) for number in _SIGNALS}

@@ -1,56 +1,85 @@
 """A reward behind HTTP: nothing is believed that is not the protocol."""
 
-import os
 from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
 
-from treerl.backbone.contract import Medium
+from treerl.engine.task import Modality, Samples, Task
 from treerl.errors import InputError, RewardError
 from treerl.reward import wire
+from treerl.reward.address import Address
+from treerl.reward.client import Client, Question, Rejected
 from treerl.reward.contract import Reward
-from treerl.reward.link import Address, Question, ask
+from treerl.reward.tokens import TOKEN, token_for
 
-TOKEN = "TREERL_REWARD_TOKEN"  # the environment variable
-_ROOM = 65_536  # bytes of a reply beside its scores
+_ROOM = 65_536  # bytes of a reply beside its numbers
+_NUMBER = 64  # bytes of a number in a reply
+_TASKS = 256  # in one question
 
 
 class Remote(Reward):
     """Asks a server of `treerl serve-reward`."""
 
-    def __init__(self, name: str, url: str, deadline: float) -> None:
-        self.named, self.deadline = f"reward {name}", deadline
-        self.address = Address.parse(self.named, url, TOKEN)
-        if self.address.path:
-            raise InputError(f"{self.named}: expected an address such as http://127.0.0.1:8000")
+    def __init__(self, client: Client, modality: Modality) -> None:
+        self.client = client
+        self.modality = modality
+
+    @classmethod
+    def connect(cls, name: str, url: str, timeout: float) -> "Remote":
+        """`InputError` when there is no such server, or it scores nothing that we know."""
+        named = f"reward {name}"
+        address = Address.parse(named, url)
+        client = Client(named, address, token_for(address, TOKEN), timeout)
         try:
-            told = self._exchange("GET", "/health", b"", _ROOM)
+            health = _exchange(client, Question("GET", "/health"))
         except RewardError as error:
             raise InputError(str(error)) from error
-        if told.get("takes") not in ("pictures", "videos"):
-            raise InputError(f"{self.named}: {self.address} does not say what it scores")
-        self.takes: Medium = told["takes"]  # type: ignore[misc]
+        modality = health.get("modality")
+        if modality not in ("images", "videos"):
+            raise InputError(f"{named}: {address} does not say what it scores")
+        return cls(client, modality)
 
-    def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
-        """Scores `[N]`; NaN where the reward's own were not finite."""
-        found = self._exchange(
-            "POST", "/score", wire.request(images, prompts), _ROOM + 64 * len(prompts)
-        )
+    def __call__(self, samples: Samples) -> Tensor:
+        """Scores `[N]`; NaN where the reward's own were no numbers."""
+        content = self._post("/score", samples.tasks, samples, _ROOM + _NUMBER * len(samples))
         try:
-            return wire.scores(found, len(prompts))
+            return wire.scores(content, len(samples))
         except wire.WireError as error:
-            raise self._strange(error) from error
+            raise self.client.strange(error) from error
 
-    def _exchange(self, method: str, path: str, body: bytes, most: int) -> dict[str, Any]:
-        headers = {"Content-Type": "application/octet-stream"}
-        if token := os.environ.get(TOKEN):
-            headers["Authorization"] = f"Bearer {token}"
-        question = Question(method, path, headers, body)
+    def measures(self, samples: Samples) -> dict[str, Tensor]:
+        limit = _ROOM + _NUMBER * wire.MEASURES * len(samples)
+        content = self._post("/measures", samples.tasks, samples, limit)
         try:
-            return wire.strict(ask(self.named, self.address, question, most, self.deadline))
+            columns = wire.measures(content, len(samples))
         except wire.WireError as error:
-            raise self._strange(error) from error
+            raise self.client.strange(error) from error
+        if any(self.client.token.redact(title) != title for title in columns):
+            raise self.client.strange("a measure is called like the token")
+        return columns
 
-    def _strange(self, error: wire.WireError) -> RewardError:
-        return RewardError(f"{self.named}: {self.address} does not answer as a reward: {error}")
+    def validate_tasks(self, tasks: Sequence[Task]) -> None:
+        for start in range(0, len(tasks), _TASKS):
+            try:
+                self._post("/validate", tasks[start : start + _TASKS], None, _ROOM)
+            except Rejected as error:
+                text = str(error).removeprefix(f"{self.client.named}: ")
+                raise InputError(text) from error
+
+    def _post(
+        self, path: str, tasks: Sequence[Any], samples: Samples | None, limit: int
+    ) -> dict[str, Any]:
+        try:
+            body = wire.question(tasks, samples)
+        except (wire.WireError, OSError) as error:
+            raise RewardError(f"{self.client.named}: cannot be sent: {error}") from error
+        return _exchange(self.client, Question("POST", path, body, limit=limit))
+
+
+def _exchange(client: Client, question: Question) -> dict[str, Any]:
+    body = client.plain(client.ask(question))
+    try:
+        return wire.strict(body)
+    except wire.WireError as error:
+        raise client.strange(error) from error

@@ -1,147 +1,130 @@
-"""Any reward behind HTTP: on this machine freely, elsewhere only with a token."""
+"""Any reward behind HTTP: on this machine freely, elsewhere only with a token, and never for a web page."""
 
+import contextlib
 import hmac
 import ipaddress
-import json
-import os
-import sys
+import socket
 import threading
-import traceback
-from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterator
+from http.server import ThreadingHTTPServer
 from typing import Any
 
-from torch import Tensor
+from treerl.errors import InputError, first_line
+from treerl.reward.contract import Reward
+from treerl.reward.handler import Handler, Refused
+from treerl.reward.tokens import TOKEN
 
-from treerl import registry
-from treerl.errors import InputError, TreerlError, first_line
-from treerl.reward import wire
-from treerl.reward.contract import Reward, checked
-from treerl.reward.remote import TOKEN
-
-_SLOW = 120.0  # seconds that a client may stay silent
+_WAITING = 64  # connections that have not asked anything yet; of more, the oldest is closed
+_QUEUE = 16  # questions at a time: one is answered, the others wait
 
 
 class Server(ThreadingHTTPServer):
     """Serves one reward, a call at a time."""
 
     daemon_threads = True
+    request_queue_size = 128
 
     def __init__(
-        self, name: str, reward: Reward, host: str, port: int, token: str | None, most: int = 2**30
+        self,
+        name: str,
+        reward: Reward,
+        host: str,
+        port: int,
+        token: str | None,
+        timeout: float = 600.0,
+        limit: int = 2**31,
+        tells: bool = False,
     ) -> None:
-        _refuse_open(host, token)
-        self.name, self.reward, self.token, self.most, self.lock = (
-            name,
-            reward,
-            token,
-            most,
-            threading.Lock(),
-        )
+        """`limit` is the bytes of a question; a private server `tells` its run how a reward failed."""
+        refuse_open(host, token)
+        self.name = name
+        self.reward = reward
+        self.token = token
+        self.patience = timeout
+        self.limit = limit
+        self.tells = tells
+        self._here = is_here(host)
+        self._waiting: dict[Any, None] = {}  # connections, the oldest first
+        self._gate = threading.Lock()
+        self._queue = threading.BoundedSemaphore(_QUEUE)
+        self._scoring = threading.Lock()
+        if ":" in host:
+            self.address_family = socket.AF_INET6
         try:
-            super().__init__((host, port), _Handler)
+            super().__init__((host, port), Handler)
         except (OSError, OverflowError) as error:
-            raise InputError(
-                f"serve-reward: {host}:{port} cannot be used: {first_line(error)}"
-            ) from error
+            message = f"serve-reward: {host}:{port} cannot be used: {first_line(error)}"
+            raise InputError(message) from error
+
+    @property
+    def port(self) -> int:
+        """The port, also where a free one was asked for."""
+        return int(self.server_address[1])
+
+    def knows(self, authorization: str) -> bool:
+        """Whether a client told the token, compared in constant time."""
+        if self.token is None:
+            return True
+        return hmac.compare_digest(authorization.encode(), f"Bearer {self.token}".encode())
+
+    def is_called(self, host: str) -> bool:
+        """Whether a `Host` is this server; elsewhere than on this machine the token says so."""
+        names = ("127.0.0.1", "localhost", "[::1]")
+        return not self._here or host.lower() in {f"{name}:{self.port}" for name in names}
+
+    @contextlib.contextmanager
+    def place(self) -> Iterator[None]:
+        """A place among the questions that are read and answered; `Refused` when all are taken."""
+        if not self._queue.acquire(blocking=False):
+            raise Refused(503, "too many questions")
+        try:
+            yield
+        finally:
+            self._queue.release()
+
+    @contextlib.contextmanager
+    def turn(self) -> Iterator[None]:
+        """The reward for oneself; `Refused` when another call does not end."""
+        if not self._scoring.acquire(timeout=self.patience):
+            raise Refused(503, "another call does not end")
+        try:
+            yield
+        finally:
+            self._scoring.release()
+
+    def heard(self, connection: Any) -> None:
+        """A connection has asked something: it is no longer closed for the sake of others."""
+        with self._gate:
+            self._waiting.pop(connection, None)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        with self._gate:
+            if len(self._waiting) >= _WAITING:
+                oldest = next(iter(self._waiting))
+                del self._waiting[oldest]
+                with contextlib.suppress(OSError):
+                    oldest.shutdown(socket.SHUT_RDWR)
+            self._waiting[request] = None
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        self.heard(request)
+        super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that goes away is no news."""
 
 
-class _Handler(BaseHTTPRequestHandler):
-    server: Server
-    timeout = _SLOW
-    server_version, sys_version = "treerl", ""
-    protocol_version = "HTTP/1.1"
-
-    def do_GET(self) -> None:
-        if not self._allowed():
-            return
-        if self.path != "/health":
-            return self._send(404, {"error": "no such path"})
-        self._send(200, {"reward": self.server.name, "takes": self.server.reward.takes})
-
-    def do_POST(self) -> None:
-        if not self._allowed():
-            return
-        if self.path != "/score":
-            return self._send(404, {"error": "no such path"})
-        length = self.headers.get("Content-Length", "")
-        if not length.isdigit():
-            return self._send(411, {"error": "a length is needed"})
-        if int(length) > self.server.most:
-            return self._send(413, {"error": f"at most {self.server.most} bytes"})
-        try:
-            images, prompts, ids = _question(self.rfile.read(int(length)))
-        except wire.WireError as error:
-            return self._send(400, {"error": str(error)})
-        try:
-            with self.server.lock:
-                found = checked(self.server.name, self.server.reward, images, prompts)
-        except TreerlError:
-            traceback.print_exc(file=sys.stderr)
-            return self._send(422, {"error": "the reward failed"})  # why is in the server's own log
-        self._send(200, wire.reply(ids, found))
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Nothing: what is asked is nobody's business."""
-
-    def _allowed(self) -> bool:
-        token = self.server.token
-        given = self.headers.get("Authorization", "")
-        if token is None or hmac.compare_digest(given.encode(), f"Bearer {token}".encode()):
-            return True
-        self._send(401, {"error": "wrong token"})
-        return False
-
-    def _send(self, status: int, content: dict[str, Any]) -> None:
-        body = json.dumps({"protocol": wire.PROTOCOL, **content}, allow_nan=False).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        if status != 200:
-            self.send_header(
-                "Connection", "close"
-            )  # what was not read of the question is no next one
-            self.close_connection = True
-        self.end_headers()
-        self.wfile.write(body)
-
-
-def serve(
-    name: str, options: dict[str, Any], host: str, port: int, say: Callable[[str], None]
-) -> None:
-    """Serve a reward until the process is ended."""
-    _refuse_open(host, os.environ.get(TOKEN))  # before weights are read
-    (reward,) = registry.build_rewards([name], options).values()
-    with Server(name, reward, host, port, os.environ.get(TOKEN)) as server:
-        say(
-            f"reward {name} on http://{host}:{server.server_address[1]} (scores {reward.takes}); end it with Ctrl-C"
-        )
-        sys.stdout.flush()
-        server.serve_forever()
-
-
-def _question(message: bytes) -> tuple[Tensor, list[str], list[str]]:
-    asked, rest = wire.unpacked(message)
-    images, found = wire.samples(rest), [asked.get(name) for name in ("prompts", "ids")]
-    lists = [
-        one for one in found if isinstance(one, list) and all(isinstance(text, str) for text in one)
-    ]
-    if len(lists) < 2 or any(len(one) != len(images) or not one for one in lists):
-        raise wire.WireError("expected one prompt and one id for each sample")
-    return images, lists[0], lists[1]
-
-
-def _refuse_open(host: str, token: str | None) -> None:
-    if not token and not _is_here(host):
+def refuse_open(host: str, token: str | None) -> None:
+    """`InputError` when others could use the server without a token."""
+    if not token and not is_here(host):
         raise InputError(
             f"serve-reward: an address other than 127.0.0.1 needs a token in the variable {TOKEN}"
         )
 
 
-def _is_here(host: str) -> bool:
+def is_here(host: str) -> bool:
+    """Whether an address is reached from this machine alone."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -1,141 +1,143 @@
-"""A reward in a process of its own, which can be killed when it hangs and started again when it dies."""
+"""A reward in a process of its own: killed when it hangs, started again when it died, gone with the run.
 
-import atexit
+The process is `treerl serve-reward` on a free port of this machine, asked as every other server is,
+with a token that it is told once. Its stdin is a pipe that nobody else holds: when the run ends,
+however it ends, the pipe closes, and the process is killed.
+"""
+
+import json
 import os
-import selectors
-import struct
+import secrets
+import select
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from torch import Tensor
 
-from treerl.backbone.contract import Medium
-from treerl.errors import InputError, RewardError
-from treerl.reward import wire
+from treerl.engine.task import Modality, Samples, Task
+from treerl.errors import InputError, RewardError, printable
+from treerl.reward.address import Address
+from treerl.reward.client import Client, NoAnswer
 from treerl.reward.contract import Reward
+from treerl.reward.interrupt import check_interrupt
+from treerl.reward.remote import Remote
+from treerl.reward.tokens import Token
 
 _STARTING = 600.0  # seconds for imports and weights, which no call has to wait for again
+_LINE = 65_536  # bytes of a worker's first line
+_LISTEN = 0.2  # seconds between two looks at whether the user wants to stop
+
+T = TypeVar("T")
 
 
 class Worker(Reward):
-    """Asks a child process; every call has a deadline, and the child dies with the run."""
+    """Asks a reward in a process of its own; `timeout` is of each call, in seconds."""
 
-    def __init__(self, name: str, options: dict[str, Any], deadline: float) -> None:
-        self.name, self.deadline = name, deadline
-        self._start = wire.packed({"protocol": wire.PROTOCOL, "name": name, "options": options})
-        self._child: subprocess.Popen[bytes] | None = None
-        atexit.register(self.close)
-        told = self._started()
-        if "error" in told:
-            raise InputError(str(told["error"]))
-        self.takes: Medium = told["takes"]  # type: ignore[misc]
+    def __init__(self, name: str, parameters: Mapping[str, Any], timeout: float) -> None:
+        self.name = name
+        self.parameters = dict(parameters)
+        self.timeout = timeout
+        self._process: subprocess.Popen[bytes] | None = None
+        self._remote = self._started()
+        self.modality: Modality = self._remote.modality
 
-    def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
-        """Scores `[N]`; NaN where the reward's own were not finite."""
-        if self._child is None:
-            self._started()
-        try:
-            header, _ = wire.unpacked(self._exchange(wire.request(images, prompts), self.deadline))
-            if "error" in header:
-                raise RewardError(str(header["error"]))
-            return wire.scores(header, len(prompts))
-        except wire.WireError as error:
-            self.close()
-            raise RewardError(
-                f"reward {self.name}: its worker does not answer as one: {error}"
-            ) from error
+    def __call__(self, samples: Samples) -> Tensor:
+        return self._asked(lambda remote: remote(samples))
 
-    def refuse(self, prompts: Sequence[str]) -> None:
-        asked = wire.packed({"protocol": wire.PROTOCOL, "refuse": list(prompts)})
-        told, _ = wire.unpacked(self._exchange(asked, self.deadline))
-        if "error" in told:
-            raise InputError(str(told["error"]))
+    def measures(self, samples: Samples) -> dict[str, Tensor]:
+        return self._asked(lambda remote: remote.measures(samples))
+
+    def validate_tasks(self, tasks: Sequence[Task]) -> None:
+        self._asked(lambda remote: remote.validate_tasks(tasks))
+
+    @property
+    def pid(self) -> int | None:
+        """The process, while there is one."""
+        return self._process.pid if self._process else None
 
     def close(self) -> None:
-        """Ends the child, whatever it is doing."""
-        child, self._child = self._child, None
-        if child is not None:
-            child.kill()
-            child.wait()
-            for pipe in (child.stdin, child.stdout):
-                if pipe is not None:
-                    pipe.close()
-
-    def _started(self) -> dict[str, Any]:
-        words = [sys.executable, "-m", "treerl.reward.child"]
-        self._child = subprocess.Popen(
-            words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
-        )
+        """Ends the process and all that it started, whatever they are doing."""
+        process = self._process
+        self._process = None
+        if process is None:
+            return
         try:
-            return wire.unpacked(self._exchange(self._start, _STARTING))[0]
-        except wire.WireError as error:
+            os.killpg(process.pid, signal.SIGKILL)
+        except (ProcessLookupError, PermissionError):
+            pass  # the group is gone
+        process.wait()
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                pipe.close()
+
+    def _asked(self, call: Callable[[Remote], T]) -> T:
+        if self._process is None:
+            self._remote = self._started()
+        try:
+            return call(self._remote)
+        except NoAnswer as error:
+            self._alive()
             self.close()
-            raise RewardError(
-                f"reward {self.name}: its worker does not answer as one: {error}"
-            ) from error
+            what = f"no answer within {self.timeout:g} s; its worker was killed"
+            raise RewardError(f"reward {self.name}: {what}") from error
 
-    def _exchange(self, message: bytes, seconds: float) -> bytes:
-        """Send a message and read one, within the deadline; the child is killed where it fails."""
-        assert (
-            self._child is not None
-            and self._child.stdin is not None
-            and self._child.stdout is not None
-        )
-        into, out = self._child.stdin.fileno(), self._child.stdout.fileno()
-        os.set_blocking(into, False)
-        os.set_blocking(out, False)
-        ends, left = (
-            time.monotonic() + seconds,
-            memoryview(struct.pack(">Q", len(message)) + message),
-        )
-        found = bytearray()
-        with selectors.DefaultSelector() as ready:
-            ready.register(into, selectors.EVENT_WRITE)
-            ready.register(out, selectors.EVENT_READ)
-            while not _whole(found):
-                if time.monotonic() >= ends:
-                    self.close()
-                    raise RewardError(
-                        f"reward {self.name}: no answer within {seconds:g} s; its worker was killed"
-                    )
-                for key, _ in ready.select(min(1.0, max(0.0, ends - time.monotonic()))):
-                    if key.fd == into:
-                        left = self._send(into, left)
-                        if not left:
-                            ready.unregister(into)
-                    elif not self._receive(out, found):
-                        self._died()
-        return bytes(found[wire.LENGTH :])
+    def _alive(self) -> None:
+        """`RewardError` when the process has died."""
+        process = self._process
+        code = process.poll() if process else None
+        if code is not None:
+            self.close()
+            raise RewardError(f"reward {self.name}: its worker died (exit code {code})")
 
-    def _send(self, into: int, left: memoryview) -> memoryview:
+    def _started(self) -> Remote:
+        token = secrets.token_urlsafe(32)
+        command = [sys.executable, "-P", "-m", "treerl", "serve-reward", self.name, "--worker"]
+        paths = [path or os.getcwd() for path in sys.path]  # it is to find what the run finds
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+            start_new_session=True,  # a Ctrl-C is for the run
+        )
         try:
-            return left[os.write(into, left[: 2**20]) :]
-        except BlockingIOError:
-            return left
+            greeting = self._greeting({"token": token, "parameters": self.parameters})
+        except BaseException:
+            self.close()
+            raise
+        address = Address("http", "127.0.0.1", int(greeting["port"]))
+        client = Client(f"reward {self.name}", address, Token(token), self.timeout, self._alive)
+        return Remote(client, greeting["modality"])
+
+    def _greeting(self, settings: dict[str, Any]) -> dict[str, Any]:
+        """What the process says when its reward is there."""
+        process = self._process
+        assert process is not None and process.stdin is not None and process.stdout is not None
+        try:
+            process.stdin.write(json.dumps(settings).encode() + b"\n")
+            process.stdin.flush()
         except BrokenPipeError:
-            self._died()
-            raise AssertionError from None
-
-    def _receive(self, out: int, found: bytearray) -> bool:
-        try:
-            part = os.read(out, 2**20)
-        except BlockingIOError:
-            return True
-        found += part
-        return bool(part)
-
-    def _died(self) -> None:
-        child = self._child
-        code = child.wait() if child is not None else None
-        self.close()
-        raise RewardError(f"reward {self.name}: its worker died (exit code {code})")
-
-
-def _whole(found: bytearray) -> bool:
-    if len(found) < wire.LENGTH:
-        return False
-    (count,) = struct.unpack(">Q", found[: wire.LENGTH])
-    return len(found) >= wire.LENGTH + int(count)
+            pass  # it has died: below it is said how
+        except (TypeError, ValueError) as error:
+            raise InputError(f"rewards.{self.name}: cannot be sent to a worker: {error}") from error
+        line = b""
+        end = time.monotonic() + _STARTING
+        while not line.endswith(b"\n"):
+            check_interrupt()
+            if time.monotonic() > end or len(line) > _LINE:
+                raise RewardError(f"reward {self.name}: its worker did not start")
+            if not select.select([process.stdout], [], [], _LISTEN)[0]:
+                continue
+            part = os.read(process.stdout.fileno(), _LINE)
+            if not part:
+                code = process.wait()
+                raise RewardError(f"reward {self.name}: its worker died (exit code {code})")
+            line += part
+        greeting: dict[str, Any] = json.loads(line)
+        if "error" in greeting:
+            raise InputError(printable(greeting["error"], 2000))
+        return greeting

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -18,9 +17,10 @@ from treerl.engine.algorithm import Algorithm
 from treerl.engine.task import Task
 from treerl.engine.trainer import Trainer
 from treerl.errors import InputError
-from treerl.reward.build import build_rewards
+from treerl.reward.build import Scoring, build_rewards
 from treerl.reward.rewards import Rewards
 from treerl.run.plan import Plan
+from treerl.run.quiet import quiet
 from treerl.run.session import Session
 from treerl.run.tasks import read_tasks
 
@@ -47,11 +47,12 @@ def assemble(
 
 def build(config: Config, check_interrupt: Callable[[], None] = lambda: None) -> Session:
     """The session that a configuration describes; whatever it lacks is said before it is loaded."""
+    quiet()
     algorithm = algorithm_of(config)
     plan = plan_of(config, algorithm)
     tasks, heldout = read_tasks(config)
     device = device_of(config)
-    rewards, watched = _rewards(config, [*tasks, *heldout], check_interrupt)
+    rewards, watched = _available(config, [*tasks, *heldout], check_interrupt)
     backbone = _backbone(config, device)
     backbone.validate_tasks([*tasks, *heldout])
     env = _env(config, backbone, algorithm)
@@ -83,6 +84,12 @@ def build(config: Config, check_interrupt: Callable[[], None] = lambda: None) ->
     )
 
 
+def make_env(config: Config) -> BackboneEnv:
+    """The environment of a configuration alone: nothing is trained, nothing is scored."""
+    quiet()
+    return _env(config, _backbone(config, device_of(config)), algorithm_of(config))
+
+
 def plan_of(config: Config, algorithm: Algorithm) -> Plan:
     """What the run of a configuration will do."""
     return Plan(
@@ -97,7 +104,7 @@ def plan_of(config: Config, algorithm: Algorithm) -> Plan:
 
 def device_of(config: Config) -> torch.device:
     """The device that the configuration names, tried; `InputError` when it cannot be used."""
-    name = str(config.backbone.params.get("device", "auto"))
+    name = str(config.backbone.get("device", "auto"))
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -112,10 +119,36 @@ def device_of(config: Config) -> torch.device:
     return device
 
 
+def _available(
+    config: Config, tasks: list[Task], check_interrupt: Callable[[], None]
+) -> tuple[Rewards, Rewards | None]:
+    """The rewards, trained and watched; whatever a run lacks, of model and rewards, is said at once."""
+    missing = []
+    family = registry.load("backbones", config.backbone.name)
+    try:
+        family.check_available(config.backbone.build())
+    except InputError as error:
+        missing.append(str(error))
+    scoring = Scoring(**dict(config.scoring))
+    built: list[Rewards] = []
+    for path, settings in (("rewards", config.rewards), ("watch", config.watch)):
+        specs = {name: setting.spec() for name, setting in settings.items()}
+        try:
+            rewards = build_rewards(specs, scoring, family.modality, check_interrupt)
+            built.append(rewards)
+            rewards.validate_tasks(tasks)
+        except InputError as error:
+            missing.append(str(error).replace("rewards.", f"{path}.", 1))
+    if missing:
+        for rewards in built:
+            rewards.close()
+        raise InputError("\n".join(missing))
+    return built[0], built[1] if config.watch else None
+
+
 def _backbone(config: Config, device: torch.device) -> Backbone:
     family = registry.load("backbones", config.backbone.name)
-    settings = registry.settings("backbones", config.backbone.name, config.backbone.params)
-    backbone: Backbone = family.load(settings, device)
+    backbone: Backbone = family.load(config.backbone.build(), device)
     return backbone
 
 
@@ -137,7 +170,7 @@ def _optimizer(config: Config, backbone: Backbone, algorithm: Algorithm) -> torc
     trainable = Trainable(
         train.trainable, train.lora_rank, train.lora_alpha, train.gradient_checkpointing
     )
-    start = config.backbone.params.get("adapter")
+    start = config.backbone.get("adapter")
     parameters = lora.attach(
         backbone,
         trainable,

@@ -5,7 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -16,13 +16,14 @@ from torch import Tensor
 
 import treerl.run.redraw
 from treerl import registry
-from treerl.backbone import lora
+from treerl.backbone import adapter
 from treerl.backbone.loading import MADE
-from treerl.backbone.pipeline import Pipelined
+from treerl.backbone.pipeline import PipelineBackbone
 from treerl.config.resolve import resolve
 from treerl.config.schema import Config
 from treerl.engine import noise
 from treerl.engine.noise import Purpose
+from treerl.engine.task import Task
 from treerl.errors import InputError, StorageError
 from treerl.run import tasks as prompts
 from treerl.run.folder import storing
@@ -58,11 +59,12 @@ def export(source: Path, target: Path) -> Exported:
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InputError(f"export: {target} exists and is not empty; name another folder")
     family = registry.load("backbones", config.backbone.name)
-    if not issubclass(family, Pipelined):
+    if not issubclass(family, PipelineBackbone):
         raise InputError(f"export: {config.backbone.name} has no diffusers pipeline to export for")
-    backbone = family.load(config.backbone.model_copy(update={"decoder": None}), device(config))
-    lora.restore(backbone, checkpoint)
-    adapted = any(map(lora.adapted, backbone.denoisers.values()))
+    settings = replace(config.backbone.settings(family.Settings), tiny_vae=None)
+    backbone = family.load(settings, device(config))
+    backbone.restore(checkpoint)
+    adapted = any(map(adapter.adapted, backbone.denoisers.values()))
     target = target.resolve()  # the other process works elsewhere
     draft = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
@@ -72,11 +74,11 @@ def export(source: Path, target: Path) -> Exported:
 
 
 def _published(
-    backbone: Pipelined, config: Config, draft: Path, target: Path, adapted: bool
+    backbone: PipelineBackbone, config: Config, draft: Path, target: Path, adapted: bool
 ) -> Exported:
     with storing(target):
         if adapted:
-            lora.save(backbone, draft)
+            backbone.save(draft)
         else:
             walked, backbone.pipeline.scheduler = (
                 backbone.pipeline.scheduler,
@@ -112,10 +114,11 @@ def _found(source: Path) -> tuple[Path, Config]:
 
 
 def _proven(
-    backbone: Pipelined, config: Config, draft: Path, adapted: bool
+    backbone: PipelineBackbone, config: Config, draft: Path, adapted: bool
 ) -> tuple[str, float, float | None]:
     """Draw here and there, and compare."""
     prompt = prompts.builtin(config.prompts.builtin)[1][0]
+    task = Task(prompt)
     steps, guidance = config.evaluate.steps or config.env.steps, config.env.guidance
     draws = noise.normal(
         noise.key(config.seed, Purpose.EVALUATION, 0),
@@ -123,9 +126,9 @@ def _proven(
         torch.float32,
         backbone.device,
     )
-    latents = backbone.initial(draws)
-    here = backbone.call([prompt], latents, steps, guidance, "pt")
-    given = backbone.arguments([prompt], latents, steps, guidance)
+    latents = backbone.initial(draws, backbone.encode([task]))
+    here = backbone.call([task], latents, steps, guidance, "pt")
+    given = backbone.arguments([task], latents, steps, guidance)
     backbone.pipeline.to("cpu")  # the other process wants the accelerator's memory
     with TemporaryDirectory() as folder:
         request = _request(backbone, config, draft, adapted) | {
@@ -143,9 +146,11 @@ def _proven(
     return prompt, difference, change
 
 
-def _request(backbone: Pipelined, config: Config, draft: Path, adapted: bool) -> dict[str, Any]:
+def _request(
+    backbone: PipelineBackbone, config: Config, draft: Path, adapted: bool
+) -> dict[str, Any]:
     settings, first = config.backbone, next(iter(backbone.denoisers))
-    names = [name for name, module in backbone.denoisers.items() if lora.adapted(module)]
+    names = [name for name, module in backbone.denoisers.items() if adapter.adapted(module)]
     model = backbone.source if adapted else str(draft)
     return {
         "pipeline": backbone.pipeline_class,
@@ -161,8 +166,10 @@ def _request(backbone: Pipelined, config: Config, draft: Path, adapted: bool) ->
             "_class_name": type(backbone.pipeline.scheduler).__name__,
             **backbone.pipeline.scheduler.config,
         },
-        "precise_vae": backbone.precise_vae,
-        "vae": [f"enable_{name}" for name in ("slicing", "tiling") if getattr(settings, name)],
+        "precise_vae": backbone.float32_vae,
+        "vae": [
+            f"enable_{name}" for name in ("slicing", "tiling") if getattr(settings, f"vae_{name}")
+        ],
         "adapters": [
             {
                 "folder": str(draft if name == first else draft / name),
@@ -193,7 +200,7 @@ def _fresh(folder: Path) -> dict[str, Tensor]:
     return load_file(folder / "drawn.safetensors")
 
 
-def _card(backbone: Pipelined, config: Config, adapted: bool) -> str:
+def _card(backbone: PipelineBackbone, config: Config, adapted: bool) -> str:
     """A model card that says how to draw with it."""
     base = backbone.source if adapted else "this folder"
     steps, guidance = config.evaluate.steps or config.env.steps, config.env.guidance

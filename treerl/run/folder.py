@@ -1,83 +1,48 @@
-"""Writes a run folder while the run goes on: manifest, metrics, pictures, one tree; files appear whole."""
+"""Makes a run folder, which one run alone gets, and writes its files while the run goes on."""
 
 import json
 import os
-import platform
-import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import torch
-from PIL import Image
+from pydantic import BaseModel
+from safetensors import SafetensorError
 from torch import Tensor
 
-from treerl.config.resolve import dump
-from treerl.config.schema import Config
+from treerl.engine.task import Task
 from treerl.engine.trainer import Step
-from treerl.errors import InputError, StorageError
+from treerl.errors import InputError, StorageError, first_line, printable
+from treerl.run import images
 from treerl.run.evaluate import Evaluation
+from treerl.run.files import (
+    Manifest,
+    MetricsRow,
+    SampleRow,
+    SamplesFile,
+    Shot,
+    TreeFile,
+    TreeNode,
+    checked,
+    plain,
+)
 
-_PACKAGES = ("treerl", "torch", "diffusers", "transformers", "peft", "numpy", "safetensors")
-_PAIRS = 24  # before/after pictures that a run keeps
-_FRAME = 120  # milliseconds
+_SAMPLES = 24  # held-out tasks whose images a run keeps
+_LEAVES = 64  # leaves of a tree whose images a run keeps
 
 
 @contextmanager
-def storing(path: Path) -> Any:
-    """Turn an operating-system error about `path` into a `StorageError`."""
+def storing(path: Path) -> Iterator[None]:
+    """Turns an error of the operating system or of safetensors about `path` into `StorageError`."""
     try:
         yield
     except OSError as error:
-        raise StorageError(f"{path}: {error.strerror or error}") from error
-
-
-def choose(config: Config) -> Path:
-    """The folder that the run will have; one that exists and is not empty is refused."""
-    if config.output is not None:
-        run = Path(config.output)
-        if run.exists() and (not run.is_dir() or any(run.iterdir())):
-            raise InputError(f"output: {run} exists and is not empty; name another folder")
-        return run
-    taken = [path.name.rpartition("-")[2] for path in Path("runs").glob(f"{config.recipe}-[0-9]*")]
-    number = max((int(one) for one in taken if one.isdigit()), default=0) + 1
-    return Path("runs") / f"{config.recipe}-{number:04d}"
-
-
-def create(run: Path, config: Config) -> None:
-    """Make the run folder."""
-    with storing(run):
-        for folder in (run, run / "samples", run / "trees", run / "checkpoints"):
-            folder.mkdir(parents=True, exist_ok=True)
-        (run / "config.yaml").write_text(dump(config), encoding="utf-8")
-
-
-def manifest(config: Config, plan: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
-    """What is known when the run starts; the run fills in the rest."""
-    return {
-        "format": 1,
-        "treerl": version("treerl"),
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-        "started": now(),
-        "ended": None,
-        "status": "running",
-        "error": None,
-        "seed": config.seed,
-        "versions": {
-            "python": platform.python_version(),
-            **{name: version(name) for name in _PACKAGES},
-        },
-        "device": str(device) if device.type == "cpu" else torch.cuda.get_device_name(device),
-        "threads": torch.get_num_threads(),
-        "plan": dict(plan),
-        "spent": {},
-        "seconds": {},
-        "alarms": [],
-        "evaluation": {"before": None, "after": None},
-    }
+        raise StorageError(printable(f"{path}: {error.strerror or error}")) from error
+    except SafetensorError as error:
+        raise StorageError(printable(f"{path}: {first_line(error)}")) from error
 
 
 def now() -> str:
@@ -85,90 +50,151 @@ def now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Publish a JSON file by one rename."""
+def create(output: Path | None, recipe: str) -> "RunFolder":
+    """Make the folder of a run, which no other run gets: `output` or the next runs/RECIPE-NNNN."""
+    if output is not None:
+        if not _claim(output):
+            text = f"output: {output} exists and is not empty; name another folder"
+            raise InputError(printable(text))
+        return RunFolder(output)
+    runs = Path("runs")
+    prefix = f"{recipe}-"
+    names = [path.name.removeprefix(prefix) for path in runs.glob("*")]
+    number = max((int(name) for name in names if name.isdecimal()), default=0) + 1
+    while not _claim(runs / f"{recipe}-{number:04d}"):
+        number += 1
+    return RunFolder(runs / f"{recipe}-{number:04d}")
+
+
+def _claim(path: Path) -> bool:
+    """Make `path` a run's folder; whether it is ours. An empty folder may be there already.
+
+    Of two runs that both see an empty folder, the one that makes `samples` has it.
+    """
     with storing(path):
-        draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        draft.write_text(json.dumps(content, indent=1, allow_nan=False), encoding="utf-8")
-        draft.replace(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.mkdir(path)
+        except FileExistsError:
+            if not path.is_dir() or any(path.iterdir()):
+                return False
+        try:
+            os.mkdir(path / "samples")
+        except FileExistsError:
+            return False
+        (path / "trees").mkdir()
+        (path / "checkpoints").mkdir()
+    return True
 
 
-def append(path: Path, row: Mapping[str, Any]) -> None:
-    """Add one line to a jsonl file."""
-    with storing(path), path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row, allow_nan=False) + "\n")
+@dataclass(frozen=True)
+class RunFolder:
+    """Writes into a run folder; a JSON file appears whole, by one rename."""
 
+    path: Path
 
-def samples(run: Path, before: Evaluation, after: Evaluation | None) -> None:
-    """The pictures of the first held-out prompts, drawn from the same noise before and after."""
-    chosen = [before.prompts.index(prompt) for prompt in dict.fromkeys(before.prompts)][:_PAIRS]
-    rows = []
-    for number, row in enumerate(chosen):
-        entry: dict[str, Any] = {"prompt": before.prompts[row]}
-        for name, one in (("before", before), ("after", after)):
-            entry[name] = f"{name}-{number:03d}.png" if one else None
-            entry[f"{name}_score"] = float(one.score[row]) if one else None
-            entry[f"{name}_right"] = (
-                float(one.measures["right"][row]) if one and "right" in one.measures else None
+    def write_config(self, text: str) -> None:
+        """The resolved configuration."""
+        self._publish("config.yaml", text)
+
+    def write_manifest(self, manifest: Manifest) -> None:
+        """Where the run comes from and how it stands."""
+        self._publish_model("manifest.json", manifest)
+
+    def append_metrics(self, row: Mapping[str, Any]) -> None:
+        """One line of metrics.jsonl; a number that is not finite becomes null."""
+        path = self.path / "metrics.jsonl"
+        valid = checked(MetricsRow, plain(row), str(path))
+        line = json.dumps(valid.model_dump(exclude_unset=True), allow_nan=False)
+        with storing(path), path.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+    def write_samples(self, before: Evaluation, after: Evaluation | None) -> None:
+        """The first sample of every held-out task, from the same noise before and after."""
+        rows: dict[int, int] = {}  # the first row of each task: groups (5, 5, 7) give {5: 0, 7: 2}
+        for row, group in enumerate(before.samples.group.tolist()):
+            rows.setdefault(group, row)
+        samples = []
+        for number, row in enumerate(list(rows.values())[:_SAMPLES]):
+            prompt = _prompt(before.samples.tasks[row])
+            sample = SampleRow(
+                prompt=prompt, before=self._shot(before, row, f"before-{number:03d}.png")
             )
-            if one:
-                picture(run / "samples" / f"{name}-{number:03d}.png", one.images[row])
-        rows.append(entry)
-    write_json(run / "samples" / "samples.json", {"samples": rows})
+            if after is not None:
+                sample.after = self._shot(after, row, f"after-{number:03d}.png")
+            samples.append(sample)
+        self._publish_model("samples/samples.json", SamplesFile(samples=samples))
 
+    def write_tree(self, name: Literal["first", "last"], step: Step, weights: Tensor) -> None:
+        """The trees of the iteration's first task, with the images of their leaves."""
+        tree = step.tree
+        total = (step.scores @ weights.to(step.scores)).tolist()  # [N], NaN at inner nodes
+        nodes = (tree.task == 0).nonzero().flatten().tolist()
+        place = {node: number for number, node in enumerate(nodes)}
+        self._make_folder(f"trees/{name}")
+        names: dict[int, str | None] = {}  # the image of each leaf
+        for row, leaf in enumerate(tree.leaves.tolist()):
+            if leaf in place and len(names) < _LEAVES:
+                path = f"trees/{name}/leaf-{len(names):03d}.png"
+                names[leaf] = self._draw(path, step.samples.images, row)
+        rows = []
+        for node in nodes:
+            stochastic = bool(tree.stochastic[node])
+            rows.append(
+                TreeNode(
+                    id=place[node],
+                    parent=place.get(int(tree.parent[node]), TreeFile.ROOT),
+                    step=int(tree.step[node]),
+                    stochastic=stochastic,
+                    advantage=float(step.advantages.advantage[node]) if stochastic else None,
+                    value=float(step.advantages.values[node]),
+                    score=total[node] if int(tree.step[node]) == tree.steps else None,
+                    image=names.get(node),
+                )
+            )
+        prompt = _prompt(step.tasks[0])
+        file = TreeFile(iteration=step.iteration + 1, prompt=prompt, steps=tree.steps, nodes=rows)
+        self._publish_model(f"trees/{name}.json", file)
 
-def tree(run: Path, iteration: int, step: Step, images: Tensor, total: Tensor) -> None:
-    """The trees of the first prompt, with pictures `[L, 3, H, W]` and total rewards `[L]` of its leaves."""
-    grown, gained = step.tree, step.advantages
-    mine = (grown.prompt == 0).nonzero().flatten().tolist()
-    place = {node: number for number, node in enumerate(mine)}
-    leaf = {
-        node: number
-        for number, node in enumerate(grown.leaves[grown.prompt[grown.leaves] == 0].tolist())
-    }
-    nodes = []
-    for node in mine:
-        sampled = bool(grown.stochastic[node])
-        nodes.append(
-            {
-                "id": place[node],
-                "parent": place.get(int(grown.parent[node]), -1),
-                "step": int(grown.step[node]),
-                "stochastic": sampled,
-                "advantage": float(gained.advantage[node]) if sampled else None,
-                "value": float(gained.value[node]),
-                "score": float(total[leaf[node]]) if node in leaf else None,
-                "picture": f"leaf-{leaf[node]:03d}.png" if node in leaf else None,
-            }
+    def _shot(self, evaluation: Evaluation, row: int, name: str) -> Shot:
+        right = evaluation.measures.get("right")
+        return Shot(
+            image=self._draw(f"samples/{name}", evaluation.samples.images, row),
+            score=float(evaluation.total[row]),
+            right=None if right is None else float(right[row]),
         )
-    for number, image in enumerate(images):
-        picture(run / "trees" / f"leaf-{number:03d}.png", image)
-    window = sorted({int(grown.step[node]) - 1 for node in mine if grown.stochastic[node]})
-    about = {
-        "iteration": iteration,
-        "prompt": step.prompts[0],
-        "steps": len(grown.sizes) - 1,
-        "window": window,
-    }
-    write_json(run / "trees" / "tree.json", {**about, "nodes": nodes})
+
+    def _draw(self, name: str, samples: Tensor, row: int) -> str | None:
+        """The file name of the image of a sample; None where samples are no images."""
+        if not images.are_images(samples):
+            return None
+        path = self.path / name
+        with storing(path):
+            images.save(path, samples[row])
+        return path.name
+
+    def _make_folder(self, name: str) -> None:
+        path = self.path / name
+        with storing(path):
+            path.mkdir(exist_ok=True)
+
+    def _publish_model(self, name: str, model: BaseModel) -> None:
+        content = model.model_dump(by_alias=True)
+        valid = checked(type(model), plain(content), str(self.path / name))
+        text = json.dumps(valid.model_dump(by_alias=True), indent=1, allow_nan=False)
+        self._publish(name, text + "\n")
+
+    def _publish(self, name: str, text: str) -> None:
+        path = self.path / name
+        draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        with storing(path):
+            try:
+                draft.write_text(text, encoding="utf-8")
+                draft.replace(path)
+            except BaseException:
+                draft.unlink(missing_ok=True)
+                raise
 
 
-def picture(path: Path, image: Tensor) -> None:
-    """One picture `[3, H, W]` in [0, 1] as PNG; a video `[F, 3, H, W]` as an animated one, which browsers play."""
-    with storing(path):
-        frames = image if image.dim() == 4 else image[None]
-        pixels = (
-            (frames.clamp(0, 1) * 255)
-            .round()
-            .to(torch.uint8)
-            .permute(0, 2, 3, 1)
-            .contiguous()
-            .numpy()
-        )
-        first, *rest = [Image.fromarray(frame) for frame in pixels]
-        if not rest:
-            first.save(path)
-            return
-        # the last frame rests for a moment, so that one sees where the video begins again
-        lasting = [_FRAME] * len(rest) + [6 * _FRAME]
-        first.save(path, save_all=True, append_images=rest, duration=lasting, loop=0)
+def _prompt(task: Any) -> str:
+    return task.prompt if isinstance(task, Task) else str(task)

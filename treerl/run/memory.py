@@ -1,12 +1,10 @@
-"""How much memory a run keeps, from its configuration and the model's files or published architecture."""
+"""How much memory a run keeps, from its configuration and what the backbone says of its model."""
 
-import json
-from importlib.resources import files
 from math import prod
-from pathlib import Path
 from typing import Any
 
 from treerl import registry
+from treerl.backbone.contract import Footprint
 from treerl.config.schema import Config
 from treerl.run.plan import Plan
 
@@ -14,75 +12,21 @@ _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 def memory(config: Config, plan: Plan) -> dict[str, Any]:
-    """Bytes of the stored latents of an iteration and of the model; None for what is not known before loading.
+    """Bytes of an iteration's stored latents and of the model; None where loading must tell.
 
-    Of a model that is not on this machine, the published architecture of its family is asked. Activations of the update
-    depend on the device and are not estimated.
+    Activations of the update depend on the device and are not estimated.
     """
-    folder = _folder(config)
-    latent, weights = (
-        _published(config) if folder is None else (_latent(folder, config), _files(folder))
-    )
-    nodes = max(_stored(shape.children, shape.stochastic) for shape in plan.starts().values())
-    stored = nodes * config.tree.roots * config.train.prompts
+    family = registry.load("backbones", config.backbone.name)
+    footprint: Footprint = family.footprint(config.backbone.build())
+    trees = config.tree.trees_per_prompt * config.train.prompts_per_iteration
+    stored = trees * max(spec.stored for spec in plan.support)
+    shape = footprint.latent_shape
+    latent = None if shape is None else prod(shape) * _BYTES[config.env.latent_dtype]
+    doubled = footprint.rows_per_latent if config.env.guidance > 1 else 1
     return {
         "stored_latents": stored,
-        "latent_shape": latent,
-        "latent_bytes": stored * prod(latent) * _BYTES[config.env.storage] if latent else None,
-        "model_bytes": weights,
-        "rows_per_forward": config.train.rows
-        * (2 if config.env.guidance > 1 and not _embedded(config) else 1),
+        "latent_shape": None if shape is None else list(shape),
+        "latent_bytes": None if latent is None else stored * latent,
+        "model_bytes": footprint.model_bytes,
+        "rows_per_forward": config.train.micro_batch_size * doubled,
     }
-
-
-def _stored(children: tuple[int, ...], stochastic: tuple[bool, ...]) -> int:
-    """Latents kept of one tree: both ends of every sampled edge, and the leaves."""
-    live, kept = 1, 0
-    for step, (count, sampled) in enumerate(zip(children, stochastic, strict=True)):
-        kept += live if sampled or (step and stochastic[step - 1]) else 0
-        live *= count
-    return kept + live
-
-
-def _folder(config: Config) -> Path | None:
-    if config.backbone.model == "tiny":
-        return Path(str(files("treerl") / "tiny" / config.backbone.name))
-    folder = Path(config.backbone.model)
-    return folder if folder.is_dir() else None
-
-
-def _files(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
-
-
-def _published(config: Config) -> tuple[list[int] | None, int | None]:
-    """The shape of a latent and the bytes of all weights of the family's architecture, built without memory."""
-    import torch  # slow, and only needed here
-
-    from treerl.backbone.pipeline import Pipelined
-
-    family = registry.load("backbones", config.backbone.name)
-    if not issubclass(family, Pipelined):
-        return None, None
-    size = config.backbone.model if config.backbone.model == "miniature" else "random"
-    told = config.backbone.model_copy(update={"model": size, "offload": False, "decoder": None})
-    backbone = family.load(told, torch.device("meta"))
-    weights = [
-        parameter for module in backbone.modules.values() for parameter in module.parameters()
-    ]
-    return list(backbone.shape), sum(one.numel() * one.element_size() for one in weights)
-
-
-def _embedded(config: Config) -> bool:
-    """Whether guidance is an input of the network, so that it doubles nothing."""
-    return bool(getattr(registry.load("backbones", config.backbone.name), "embedded", False))
-
-
-def _latent(folder: Path, config: Config) -> list[int] | None:
-    description = folder / "transformer" / "config.json"
-    if not description.is_file():
-        return None
-    about = json.loads(description.read_text(encoding="utf-8"))
-    if "sample_size" not in about or config.backbone.height is not None:
-        return None
-    return [about["in_channels"], about["sample_size"], about["sample_size"]]

@@ -4,16 +4,18 @@ import hashlib
 import shutil
 from pathlib import Path
 
+from treerl import registry
 from treerl.config.schema import Config, plugin_names
-from treerl.run.folder import PluginFile, storing
+from treerl.run.files import PluginFile
+from treerl.run.folder import storing
 
 
 def keep(config: Config, folder: Path) -> list[PluginFile]:
     """Copy every plug-in file that the configuration names into `folder/plugins`."""
     kept = []
     for name in plugin_names(config):
-        path = Path(name.rpartition(":")[0])
-        if path.suffix != ".py":
+        path = registry.source_file(name)
+        if path is None:
             continue
         content = path.read_bytes()
         checksum = hashlib.sha256(content).hexdigest()

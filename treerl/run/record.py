@@ -1,10 +1,10 @@
-"""Keeps a run in its folder while it goes on: figures, samples, trees, checkpoints, and the page."""
+"""Keeps a run in its folder while it goes on: figures, samples, trees and checkpoints."""
 
 import platform
 import sys
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -13,7 +13,8 @@ from treerl.engine.trainer import Step
 from treerl.errors import Stopped
 from treerl.run import checkpoints
 from treerl.run.evaluate import Evaluation
-from treerl.run.folder import Manifest, RunFolder, now
+from treerl.run.files import Manifest, Status
+from treerl.run.folder import RunFolder, now
 from treerl.run.run import Listener, Run
 
 _PACKAGES = ("treerl", "torch", "diffusers", "transformers", "peft", "numpy", "safetensors")
@@ -69,7 +70,7 @@ class Recorder(Listener):
             checkpoints.save(run.session.backbone, folder, run.iterations)
             self._saved = run.iterations
 
-    def _draw_tree(self, run: Run, name: str, step: Step) -> None:
+    def _draw_tree(self, run: Run, name: Literal["first", "last"], step: Step) -> None:
         """The trees of the iteration's first task, with the images of their leaves."""
         leaves = step.tree.task[step.tree.leaves] == 0
         if bool(leaves.any()):  # else its trees were dropped
@@ -108,7 +109,7 @@ def manifest_of(config: Config, plan: dict[str, Any], device: torch.device) -> M
     )
 
 
-def _status(error: BaseException | None) -> str:
+def _status(error: BaseException | None) -> Status:
     if error is None:
         return "done"
     return "interrupted" if isinstance(error, Stopped | KeyboardInterrupt) else "failed"

@@ -36,7 +36,7 @@ def alarms(before: dict[str, Tensor], after: dict[str, Tensor], gain: Tensor) ->
 def _z(change: Tensor) -> float:
     """Mean over standard error; infinite for a change that is the same everywhere."""
     mean = float(change.double().mean())
-    error = float(change.double().std()) / len(change) ** 0.5
+    error = float(change.double().std()) / math.sqrt(len(change))
     if error > 0:
         return mean / error
     return math.copysign(math.inf, mean) if mean else 0.0

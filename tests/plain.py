@@ -1,0 +1,121 @@
+"""The least that each contract asks for: rewards, draws, roots and edges for the tests."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from treerl.engine import noise
+from treerl.engine.env import Env
+from treerl.engine.grow import Roots, make_roots
+from treerl.engine.objective import Edges
+from treerl.engine.policy import Draws, Gaussian, KeyedDraws
+from treerl.engine.task import Samples
+from treerl.engine.trainer import Scorer
+from treerl.engine.tree import Tree
+
+
+@dataclass(frozen=True)
+class PlainRewards(Scorer):
+    """Functions of samples with weights: the least that a trainer accepts as rewards."""
+
+    functions: Mapping[str, Callable[[Samples], Tensor]]
+    weight: tuple[float, ...] = (1.0,)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self.functions)
+
+    @property
+    def weights(self) -> Tensor:
+        return torch.tensor(self.weight, dtype=torch.float64)
+
+    def __call__(self, samples: Samples) -> Tensor:
+        columns = [function(samples).double() for function in self.functions.values()]
+        return torch.stack(columns, 1)
+
+
+def total(samples: Samples) -> Tensor:
+    """The reward x, summed over dimensions."""
+    return samples.images.double().flatten(1).sum(1)
+
+
+def leaf_totals(tree: Tree) -> Tensor:
+    """The same of a tree's leaves `[L]`."""
+    return tree.at(tree.leaves).x.double().flatten(1).sum(1)
+
+
+SUM = PlainRewards({"sum": total})
+
+
+@dataclass(frozen=True)
+class Prescribed(Draws):
+    """The numbers that a test chose in place of random draws."""
+
+    numbers: Tensor  # [M, *shape]
+
+    def normal(self, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
+        return self.numbers.to(dtype)
+
+    def uniform(self, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
+        return self.numbers.to(dtype)
+
+
+def log_density(x: Tensor, mean: Tensor, std: Tensor | float) -> Tensor:
+    """log N(x; mean, std²) of each dimension, by torch; `std` is a number or one for each row."""
+    wide = std.view(-1, *(1,) * (x.dim() - 1)) if isinstance(std, Tensor) else std
+    density: Tensor = torch.distributions.Normal(mean, wide).log_prob(x)  # type: ignore[no-untyped-call]
+    return density
+
+
+def roots(tasks: int, trees: int = 1, seed: int = 0, shared_noise: bool = False) -> Roots:
+    """Roots with keys as the trainer makes them."""
+    return make_roots([noise.key(seed, row) for row in range(tasks)], trees, shared_noise)
+
+
+def many(count: int) -> Roots:
+    """`count` tasks of one tree each, made without a loop; their keys are all different."""
+    keys = np.arange(count, dtype=np.uint64)
+    return Roots(torch.arange(count), keys, keys)
+
+
+def edges(tree: Tree, nodes: Tensor, advantage: Tensor, reference: Gaussian | None = None) -> Edges:
+    """What the objective reads about the edges into `nodes`."""
+    step = tree.step[nodes] - 1
+    return Edges(
+        x=tree.at(nodes).x,
+        log_prob=tree.log_prob[nodes],
+        advantage=advantage[nodes],
+        step=step,
+        sigma=1 - step / tree.steps,
+        task=tree.task[nodes],
+        draws=KeyedDraws(tree.key[nodes].numpy().view(np.uint64)),
+        reference=reference,
+    )
+
+
+def plain_edges(
+    x: Tensor, log_prob: Tensor, advantage: Tensor, reference: Gaussian | None = None
+) -> Edges:
+    """Edges `[E]` of no tree, all from step 0."""
+    count = len(x)
+    zeros = torch.zeros(count, dtype=torch.int64)
+    draws = KeyedDraws(noise.children(noise.key(0), count))
+    return Edges(x, log_prob, advantage, zeros, torch.ones(count), zeros, draws, reference)
+
+
+def replay(env: Env, tree: Tree, nodes: Tensor) -> Gaussian:
+    """The policy at the parents of `nodes`, one row for each of them."""
+    policy = env.policy(tree.at(tree.parent[nodes]), stochastic=True)
+    assert isinstance(policy, Gaussian)
+    return policy
+
+
+def path(tree: Tree, node: int) -> list[int]:
+    """The nodes from the root to `node`."""
+    nodes = [node]
+    while int(tree.parent[nodes[-1]]) != Tree.NO_PARENT:
+        nodes.append(int(tree.parent[nodes[-1]]))
+    return nodes[::-1]

@@ -1,0 +1,268 @@
+"""Whom a reward server serves, what it refuses, and what cannot stop it."""
+
+import http.client
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from misbehaving import FILE, GOOD, Misbehaving
+from safetensors.torch import save
+from torch import Tensor
+
+from treerl.engine.task import Samples, Task
+from treerl.errors import InputError
+from treerl.reward import wire
+from treerl.reward.contract import Reward
+from treerl.reward.remote import Remote
+from treerl.reward.server import Server
+from treerl.reward.tokens import TOKEN
+
+IMAGES = torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+SAMPLES = Samples.of(IMAGES, ["fine", "b"])
+FINE = wire.question(SAMPLES.tasks, SAMPLES)
+
+
+@contextmanager
+def served(
+    reward: Reward | None = None, token: str | None = None, limit: int = 2**20, timeout: float = 5.0
+) -> Iterator[Server]:
+    with Server("m", reward or Misbehaving(), "127.0.0.1", 0, token, timeout, limit) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+def ask(
+    server: Server, body: bytes, path: str = "/score", **headers: str
+) -> tuple[int, dict[str, Any]]:
+    link = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+    try:
+        link.request("POST", path, body, headers)
+        with link.getresponse() as response:
+            return response.status, json.loads(response.read())
+    finally:
+        link.close()
+
+
+def test_another_address_than_this_machines_needs_a_token(capsys: Any) -> None:
+    for host in ("0.0.0.0", "192.0.2.1", "::", "example.org"):
+        with pytest.raises(InputError, match=f"needs a token in the variable {TOKEN}"):
+            Server("m", Misbehaving(), host, 0, None)
+    Server("m", Misbehaving(), "0.0.0.0", 0, "secret").server_close()
+
+
+def test_a_token_is_asked_for_and_its_line_break_does_not_count(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with served(token="planted-secret") as server:
+        assert ask(server, FINE)[0] == 401
+        for wrong in ("Bearer wrong", "Bearer planted-secre", "planted-secret", "\xff"):
+            assert ask(server, FINE, Authorization=wrong)[0] == 401
+        assert ask(server, FINE, Authorization="Bearer planted-secret")[0] == 200
+        url = f"http://127.0.0.1:{server.port}"
+        monkeypatch.setenv(TOKEN, "planted-secret\r\n")
+        words = rf"refused \(401\); {TOKEN} was not sent, as {TOKEN}_HOST does not name 127.0.0.1"
+        with pytest.raises(InputError, match=words):
+            Remote.connect("m", url, 5.0)
+        monkeypatch.setenv(f"{TOKEN}_HOST", f"127.0.0.1:{server.port}")
+        assert Remote.connect("m", url, 5.0)(SAMPLES).tolist() == [GOOD] * 2
+        monkeypatch.setenv(TOKEN, "other-secret")
+        with pytest.raises(InputError, match=r"refused \(401\)$") as caught:
+            Remote.connect("m", url, 5.0)
+        assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Host": "evil.example"},
+        {"Host": "evil.example:{port}"},
+        {"Host": "127.0.0.1:1"},
+        {"Host": "127.0.0.1"},
+        {"Origin": "http://evil.example"},
+        {"Origin": "null"},
+        {"Origin": "http://127.0.0.1:{port}"},
+    ],
+)
+def test_a_web_page_cannot_use_a_server(headers: dict[str, str]) -> None:
+    with served() as server:
+        filled = {name: value.format(port=server.port) for name, value in headers.items()}
+        assert ask(server, FINE, **filled)[0] == 403
+        assert ask(server, FINE, Host=f"localhost:{server.port}")[0] == 200
+
+
+def header(**changes: object) -> bytes:
+    row = {"prompt": "fine", "negative": None, "media": {}, "metadata": {}, "size": None}
+    metadata = {"protocol": "2", "tasks": json.dumps([row | changes])}
+    tensors = {"images": IMAGES[:1].contiguous(), "group": torch.zeros(1, dtype=torch.int64)}
+    return save(tensors, metadata)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"junk",
+        b"",
+        b"\x80\x04\x95\x00.",
+        b"\xff" * 64,
+        FINE[: len(FINE) // 2],
+        save({}, {"protocol": "2", "tasks": "[]"}),
+        save({"images": IMAGES}, {"protocol": "1", "tasks": "[]"}),
+        save({"images": IMAGES}, {"protocol": "2", "tasks": "[" * 100_000}),
+        save({"images": IMAGES.double()}, {"protocol": "2", "tasks": "[]"}),
+        wire.question(["fine"], SAMPLES),
+        header(prompt=1),
+        header(negative=[]),
+        header(media={"image": ["media.0", ".png"]}),
+        header(media={"image": ["images", ".png"]}),
+        header(size=["x", "y"]),
+        header(metadata=3),
+    ],
+)
+def test_what_is_no_question_is_refused(body: bytes) -> None:
+    with served() as server:
+        assert ask(server, body)[0] == 400
+        assert ask(server, FINE)[0] == 200
+
+
+def test_files_are_written_nowhere_but_into_the_servers_own_folder() -> None:
+    seen: list[Path] = []
+
+    class Noting(Reward):
+        def __call__(self, samples: Samples) -> Tensor:
+            seen.extend(samples.tasks[0].media.values())
+            assert seen[-1].read_bytes() == b"abc"
+            return torch.zeros(len(samples))
+
+    metadata = {"protocol": "2"}
+    tensors = {
+        "images": IMAGES[:1].contiguous(),
+        "group": torch.zeros(1, dtype=torch.int64),
+        "media.0": torch.tensor(list(b"abc"), dtype=torch.uint8),
+    }
+    row = {"prompt": "a", "negative": None, "metadata": {}, "size": None}
+    with served(Noting()) as server:
+        for suffix in (".png", "/../../x", ".a/b", "../../" * 9 + "tmp/x"):
+            media = {"media": {"image": ["media.0", suffix]}}
+            tasks = json.dumps([row | media])
+            assert ask(server, save(tensors, metadata | {"tasks": tasks}))[0] == 200
+    assert {path.name for path in seen} == {"0.png", "0"}
+    assert not any(path.parent.exists() for path in seen)  # and nothing is left behind
+
+
+def test_sizes_paths_and_methods_are_refused_and_nothing_inside_is_told(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with served() as server:
+        assert ask(server, b"x" * (2**20 + 1))[0] == 413
+        assert ask(server, FINE, "/nothing")[0] == 404
+        assert ask(server, FINE, "/score/../health")[0] == 404
+        link = socket.create_connection(("127.0.0.1", server.port))
+        link.sendall(f"POST /score HTTP/1.1\r\nHost: localhost:{server.port}\r\n\r\n".encode())
+        assert b" 411 " in link.recv(4096)
+        link.close()
+        raises = Samples.of(IMAGES, ["raises", "b"])
+        answer = ask(server, wire.question(raises.tasks, raises))
+        assert answer == (422, {"protocol": 2, "error": "the reward failed"})
+    log = capsys.readouterr().err  # the server's own log says why
+    assert "treerl: reward m: ValueError: no such thing\\x1b[31m" in log and "\x1b" not in log
+
+
+def test_idle_and_dripping_connections_do_not_stop_a_server() -> None:
+    with served() as server:
+        idle = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(300)]
+        for link in idle[::2]:
+            try:
+                link.sendall(b"POST /score HTTP/1.1\r\nHost: ")
+            except OSError:
+                continue
+        began = time.monotonic()
+        assert ask(server, FINE)[0] == 200
+        assert time.monotonic() - began < 5
+        for link in idle:
+            link.close()
+
+
+def test_a_call_that_hangs_holds_nobody_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("treerl.reward.handler._LINGER", 0.1)
+    hangs = Samples.of(IMAGES, ["hangs", "b"])
+    with served(timeout=0.5) as server:
+        message = wire.question(hangs.tasks, hangs)
+        threads = [
+            threading.Thread(target=lambda: ask_quietly(server, message), daemon=True)
+            for _ in range(40)
+        ]
+        for thread in threads:
+            thread.start()
+        began = time.monotonic()
+        assert ask(server, FINE)[0] == 503
+        assert time.monotonic() - began < 5
+
+
+def ask_quietly(server: Server, message: bytes) -> None:
+    try:
+        ask(server, message)
+    except OSError:
+        return
+
+
+def test_the_command_serves_a_reward_that_it_can_kill(tmp_path: Path) -> None:
+    name = f"{shutil.copy(FILE, tmp_path)}:Misbehaving"
+    words = ["serve-reward", name, "--port", "0", "--allow-plugins", "--set", "scoring.deadline=1"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "treerl", *words], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert "(scores images)" in line
+        remote = Remote.connect("m", line.split(" on ")[1].split()[0], 20.0)
+        for behaviour in ("fine", "hangs", "fine"):
+            samples = Samples.of(IMAGES, [behaviour, "b"])
+            if behaviour == "fine":
+                assert remote(samples).tolist() == [GOOD] * 2
+            else:
+                with pytest.raises(Exception, match="the reward failed"):
+                    remote(samples)
+    finally:
+        process.terminate()
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+    end = time.monotonic() + 10
+    while running(name):
+        assert time.monotonic() < end, "the worker outlived its server"
+        time.sleep(0.1)
+
+
+def running(words: str) -> list[str]:
+    """Processes whose command line holds these words."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if words.encode() in (folder / "cmdline").read_bytes():
+                found.append(folder.name)
+        except OSError:
+            continue
+    return found
+
+
+def test_a_task_survives_the_way_to_a_server(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"abc")
+    task = Task("ä\n", "no", {"image": tmp_path / "a.png"}, {"n": [1, {"x": None}]}, (8, 16))
+    tasks, tensors = wire.tasks_of(wire.question([task, "text"]), tmp_path)
+    assert tensors.keys() == {"media.0"} and tasks[1] == Task("text")
+    assert tasks[0].media["image"].read_bytes() == b"abc"
+    assert tasks[0].media["image"].name == "0.png"
+    assert (tasks[0].prompt, tasks[0].negative, tasks[0].size) == ("ä\n", "no", (8, 16))
+    assert tasks[0].metadata == task.metadata

@@ -1,0 +1,145 @@
+"""The networks of a model folder, loaded strictly: every tensor from its file, and no other."""
+
+import importlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import nn
+
+from treerl.backbone.files import boundary, read_json, refuse_pointer, refuse_tensors
+from treerl.errors import InputError, first_line, printable
+
+LIBRARIES = ("diffusers", "transformers")
+_TIMESTEPS = 100_000  # of a scheduler's training; models have 1,000
+_LARGEST = 16_384  # pixels or latent cells a side that a model may say it is made for
+_REPEATED = re.compile(r"(num|n)_(.*_)?(layers|blocks)|depth|layers_per_block", re.ASCII)
+# buffers that older files still hold, and heads that a text encoder does not use
+_HARMLESS = re.compile(r"(.*\.)?(position_ids|inv_freq)|lm_head\..*", re.ASCII)
+
+
+def classes(index: dict[str, Any], what: str) -> dict[str, type]:
+    """The class of each component that a model index names; absent ones are left out."""
+    kinds: dict[str, type] = {}
+    for name, value in index.items():
+        if name.startswith("_") or not isinstance(value, list) or value == [None, None]:
+            continue
+        library, kind = (*value, None, None)[:2]
+        if library == "stable_diffusion":  # how old folders spell a safety checker, never loaded
+            continue
+        shown = printable(name, 60)
+        if library not in LIBRARIES:
+            source = printable(library if value else value, 60)
+            raise InputError(
+                f"{what}: its {shown} is code of its own ({source}), which treerl never runs"
+            )
+        module = importlib.import_module(library)
+        loaded = getattr(module, kind, None) if isinstance(kind, str) else None
+        if not isinstance(loaded, type):
+            raise InputError(
+                f"{what}: its {shown} is a {printable(kind, 60)!r}, which {library} "
+                f"{module.__version__} does not have"
+            )
+        kinds[name] = loaded
+    return kinds
+
+
+def check_folder(folder: Path, kinds: dict[str, type], what: str) -> None:
+    """`InputError` for what can be seen before anything is built."""
+    for name, kind in kinds.items():
+        place = folder / name
+        about = f"{what}: {printable(name, 60)}"
+        if not place.is_dir():
+            raise InputError(f"{about}: there is no such folder")
+        if issubclass(kind, nn.Module):
+            check_network(place, about)
+        elif (place / "scheduler_config.json").is_file():
+            _check_scheduler(place / "scheduler_config.json", about)
+
+
+def load_network(kind: Any, folder: Path, what: str, variant: str | None, **options: Any) -> Any:
+    """A network from a folder; `InputError` names the tensors that do not fit."""
+    if _of_transformers(kind):
+        options["ignore_mismatched_sizes"] = True  # so that it tells their names
+    with boundary(what):
+        network, info = kind.from_pretrained(
+            folder,
+            variant=variant_of(folder, variant),
+            use_safetensors=True,
+            output_loading_info=True,
+            **options,
+        )
+    foreign = [name for name in info["unexpected_keys"] if not _HARMLESS.fullmatch(name)]
+    shapes = [key if isinstance(key, str) else key[0] for key in info["mismatched_keys"]]
+    refuse_tensors(what, sorted(info["missing_keys"]), sorted(foreign), sorted(shapes))
+    return network
+
+
+def on_meta(kind: Any, folder: Path, dtype: torch.dtype) -> nn.Module:
+    """A network with the shapes that its configuration says, and no memory."""
+    with torch.device("meta"):
+        if _of_transformers(kind):
+            network: nn.Module = kind(kind.config_class.from_pretrained(folder))
+        else:
+            network = kind.from_config(kind.load_config(folder))
+    return network.to(dtype)
+
+
+def variant_of(folder: Path, variant: str | None) -> str | None:
+    """The variant where this component has files of it; some components of a model have none."""
+    if variant is None or any(folder.glob(f"*.{variant}*.safetensors")):
+        return variant
+    return None
+
+
+def _of_transformers(kind: type) -> bool:
+    return kind.__module__.startswith("transformers.")
+
+
+def check_network(place: Path, what: str) -> None:
+    """`InputError` for a network's folder without weights, or whose configuration is absurd."""
+    config = read_json(place / "config.json", what)
+    files = sorted(place.glob("*.safetensors"))
+    if not files:
+        raise InputError(f"{what}: it has no safetensors file")
+    tensors = 0
+    for path in files:
+        refuse_pointer(path, what)
+        try:
+            with safe_open(path, framework="pt") as file:
+                tensors += len(file.keys())
+        except (OSError, SafetensorError) as error:
+            raise InputError(f"{what}: {printable(path.name)}: {first_line(error)}") from error
+    for key, number in _integers(config):
+        if _REPEATED.fullmatch(key) and number > tensors:  # a layer has a tensor at least
+            raise InputError(
+                f"{what}: config.json says {printable(key, 60)} = {number:.3g}, and its files hold "
+                f"{tensors} tensors"
+            )
+        if key.endswith("sample_size") and number > _LARGEST:
+            raise InputError(
+                f"{what}: {printable(key, 60)}: expected at most {_LARGEST}, got {number:.3g}"
+            )
+
+
+def _check_scheduler(path: Path, what: str) -> None:
+    steps = read_json(path, what).get("num_train_timesteps", 1)
+    if type(steps) is not int or not 1 <= steps <= _TIMESTEPS:
+        raise InputError(
+            f"{what}: num_train_timesteps: expected an integer from 1 to {_TIMESTEPS}, "
+            f"got {printable(steps, 40)}"
+        )
+
+
+def _integers(config: dict[str, Any]) -> Iterator[tuple[str, int]]:
+    """The integers of a configuration by key, those in lists under the list's key."""
+    for key, value in config.items():
+        if isinstance(value, dict):
+            yield from _integers(value)
+            continue
+        for number in value if isinstance(value, list) else [value]:
+            if type(number) is int:
+                yield key, number

@@ -1,0 +1,37 @@
+"""The parameters of a backbone: what a run file says under `backbone`."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Le, MultipleOf
+
+Dtype = Literal["float32", "bfloat16", "float16"]
+Size = Annotated[int, Ge(8), Le(16384), MultipleOf(8)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneSettings:
+    """What every backbone has; a plug-in's own `Settings` extends it."""
+
+    device: str = "auto"  # auto, cpu, cuda, cuda:N or mps
+    adapter: str | None = None  # the folder of a trained checkpoint to start from
+
+
+@dataclass(frozen=True, kw_only=True)
+class PipelineSettings(BackboneSettings):
+    """The parameters of a family of diffusers pipelines."""
+
+    model: str = "tiny"  # a hub id, a local folder, tiny, random or miniature
+    revision: str | None = None  # branch, tag or commit of a hub id
+    variant: str | None = None  # of the weight files, such as fp16
+    dtype: Dtype = "float32"
+    height: Size | None = None  # pixels; null is the model's own
+    width: Size | None = None
+    frames: Annotated[int, Ge(1), Le(4096)] | None = None  # of a video
+    max_sequence_length: Annotated[int, Ge(1), Le(65536)] | None = None
+    negative_prompt: str | None = None  # of guidance; null is the family's own
+    cfg_grad: bool = False  # gradient through the unconditional half of guidance too
+    tiny_vae: str | None = None  # an AutoencoderTiny (folder or hub id) to decode with
+    vae_slicing: bool = False  # decode one sample at a time
+    vae_tiling: bool = False  # decode in tiles, and videos in runs of frames
+    offload_text_encoders: bool = True  # they wait on the CPU

@@ -1,0 +1,55 @@
+"""What `treerl plan` prints: the plan of a configuration, and the memory that it needs."""
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from treerl.config.algorithm import algorithm_of
+from treerl.config.schema import Config
+from treerl.run.assemble import plan_of
+from treerl.run.memory import memory
+from treerl.run.tasks import read_tasks
+
+
+def table(config: Config) -> dict[str, Any]:
+    """Everything that is known before a model is loaded; refuses what a run would refuse."""
+    read_tasks(config)
+    plan = plan_of(config, algorithm_of(config))
+    return {**plan.table(), "memory": memory(config, plan)}
+
+
+def print_table(figures: dict[str, Any]) -> None:
+    """The figures as a table."""
+    console = Console()
+    per_prompt = dict(figures["per_prompt"])
+    starts = per_prompt.pop("by_start")
+    columns = {
+        "per prompt": per_prompt,
+        "per iteration": figures["per_iteration"],
+        "run": figures["run"],
+    }
+    title = f"{figures['recipe']}: expected work"
+    shown = Table(title=title, title_justify="left")
+    shown.add_column("")
+    for name in columns:
+        shown.add_column(name, justify="right")
+    names = dict.fromkeys(name for column in columns.values() for name in column)
+    for name in names:
+        cells = [_figure(column.get(name)) for column in columns.values()]
+        shown.add_row(name.replace("_", " "), *cells)
+    console.print(shown)
+    if len({row["sampling_forwards"] for row in starts}) > 1:
+        for row in starts:
+            forwards = row["sampling_forwards"]
+            print(f"window from step {row['start']}: {forwards:,} sampling forwards a prompt")
+    for name, value in figures["memory"].items():
+        print(f"{name.replace('_', ' ')}: {_figure(value)}")
+
+
+def _figure(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:,.1f}" if isinstance(value, float) else str(value)

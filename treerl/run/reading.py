@@ -1,0 +1,91 @@
+"""Reads a run folder, whoever wrote it: nothing in it is trusted before it was checked."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel
+
+from treerl.errors import StorageError, printable
+from treerl.run.files import Manifest, MetricsRow, SampleRow, SamplesFile, TreeFile, checked
+from treerl.run.folder import storing
+
+_BYTES = 1 << 28  # of a file; a larger one is no run's
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What a run folder holds."""
+
+    path: Path
+    config_text: str
+    config: Mapping[str, Any]
+    manifest: Manifest
+    rows: tuple[MetricsRow, ...]
+    samples: tuple[SampleRow, ...]
+    trees: Mapping[str, TreeFile]  # "first" and "last", as far as there are any
+
+
+def read(path: Path) -> RunRecord:
+    """What the folder holds; `StorageError` names the file, line and field at fault."""
+    manifest = _read_model(Manifest, path / "manifest.json")
+    if manifest is None:
+        raise StorageError(printable(f"{path}: expected a run folder, got no manifest.json in it"))
+    samples = _read_model(SamplesFile, path / "samples" / "samples.json")
+    trees = {}
+    for name in ("first", "last"):
+        tree = _read_model(TreeFile, path / "trees" / f"{name}.json")
+        if tree is not None:
+            trees[name] = tree
+    text = (_read_bytes(path / "config.yaml") or b"").decode("utf-8", "replace")
+    return RunRecord(
+        path=path,
+        config_text=text,
+        config=_read_yaml(path / "config.yaml", text),
+        manifest=manifest,
+        rows=tuple(_read_metrics(path / "metrics.jsonl")),
+        samples=tuple(samples.samples) if samples else (),
+        trees=trees,
+    )
+
+
+def _read_metrics(path: Path) -> list[MetricsRow]:
+    """The rows; a last line without an end is one that the run is still writing."""
+    *lines, _ = (_read_bytes(path) or b"").split(b"\n")
+    rows: list[MetricsRow] = []
+    for number, line in enumerate(lines, 1):
+        row = checked(MetricsRow, line, f"{path}:{number}")
+        if rows and row.iteration <= rows[-1].iteration:
+            text = f"iteration {row.iteration} comes after {rows[-1].iteration}"
+            raise StorageError(printable(f"{path}:{number}: {text}"))
+        rows.append(row)
+    return rows
+
+
+def _read_yaml(path: Path, text: str) -> Mapping[str, Any]:
+    try:
+        value = yaml.safe_load(text) or {}
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        problem = " ".join(str(error).split())
+        raise StorageError(printable(f"{path}: not YAML: {problem}")) from error
+    if not isinstance(value, dict):
+        raise StorageError(printable(f"{path}: expected settings, got {type(value).__name__}"))
+    return value
+
+
+def _read_model(model: type[_Model], path: Path) -> _Model | None:
+    content = _read_bytes(path)
+    return None if content is None else checked(model, content, str(path))
+
+
+def _read_bytes(path: Path) -> bytes | None:
+    """The content of a plain file; None where there is nothing."""
+    with storing(path):
+        if not path.exists():
+            return None
+        if not path.is_file() or path.stat().st_size > _BYTES:
+            raise StorageError(printable(f"{path}: expected a file of at most {_BYTES:,} bytes"))
+        return path.read_bytes()
