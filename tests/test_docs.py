@@ -1,6 +1,5 @@
 """The documentation's links, settings, Python and public names are those of the library."""
 
-import dataclasses
 import inspect
 import re
 import subprocess
@@ -9,7 +8,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from pages import PAGES, ROOT, blocks, files
+from pages import OPENINGS, PAGES, ROOT, blocks, files
 from pydantic import BaseModel
 
 import treerl
@@ -53,17 +52,13 @@ def plain_settings(model: type[BaseModel], prefix: str = "") -> set[str]:
 @cache
 def parameters(kind: str) -> set[str]:
     """The parameters of all announced plug-ins of a kind."""
-    names: set[str] = set()
-    for name in registry.announced(kind):
-        fields = registry.parameters(kind, name)
-        if fields is not None:
-            names |= {field.name for field in dataclasses.fields(fields)}
-    return names
+    each = [registry.fields(kind, name) for name in registry.announced(kind)]
+    return {field.name for fields in each for field in fields}
 
 
-def exists(path: str, page: Path) -> bool:
-    """Whether a setting exists, or is a parameter of a class that the page itself shows."""
-    shown = "\n".join(blocks(page, "python"))
+def exists(path: str) -> bool:
+    """Whether a setting exists, or is a parameter of a class on one of the extension pages."""
+    shown = "\n".join(code for opening in OPENINGS for code in blocks(opening, "python"))
     for setting, kind in PLUGIN_SETTINGS.items():
         if path in (setting, f"{setting}.name"):
             return True
@@ -81,23 +76,24 @@ def named_settings(page: Path) -> set[str]:
     text = page.read_text(encoding="utf-8")
     in_commands = re.findall(r"--set ([a-z_]+(?:\.[a-z_-]+)*)=", text)
     in_prose = re.findall(rf"`((?:{PROSE_SECTIONS})\.[a-z_.]+)(?:=[^`]*)?`", text)
-    return {*in_commands, *in_prose}
+    named = {*in_commands, *in_prose}
+    return {path for path in named if not path.endswith((".json", ".txt"))}  # files of data
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_the_settings_that_a_page_names_exist(page: Path) -> None:
     if page.name == "CHANGELOG.md":  # it tells of settings that are gone
         return
-    unknown = sorted(path for path in named_settings(page) if not exists(path, page))
+    unknown = sorted(path for path in named_settings(page) if not exists(path))
     assert not unknown
 
 
 def test_the_settings_test_would_notice() -> None:
     page = ROOT / "docs" / "extending" / "weighting.md"
     assert "advantage.weighting.power" in named_settings(page)
-    assert exists("advantage.weighting.power", page)
-    assert not exists("advantage.weighting.powr", page)
-    assert not exists("train.updates", page)
+    assert exists("advantage.weighting.power")
+    assert not exists("advantage.weighting.powr")
+    assert not exists("train.updates")
 
 
 def test_the_page_names_every_public_name_and_no_other() -> None:
@@ -118,7 +114,7 @@ def test_a_public_name_says_how_it_is_used(name: str) -> None:
     if inspect.isclass(value) and issubclass(value, Exception):
         return
     # shapes and code in the docstring, or beside the fields and methods
-    assert re.search(r"`|\[[A-Z]|treerl\.", text + inspect.getsource(value))
+    assert re.search(rf"`|\[[A-Z]|treerl\.|{name}\(", text + inspect.getsource(value))
 
 
 def test_the_python_page_runs_from_top_to_bottom(tmp_path: Path) -> None:
