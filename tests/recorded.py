@@ -13,7 +13,7 @@ from treerl.engine.branching import Fixed
 from treerl.engine.task import Samples, Task
 from treerl.engine.trainer import Step, Trainer
 from treerl.engine.tree import State
-from treerl.recipes import recipes
+from treerl.engine.recipes import recipes
 from treerl.reward.call import Scorer
 from treerl.reward.contract import Reward
 from treerl.reward.rewards import Rewards

@@ -150,7 +150,7 @@ def list_(
     as_json: Json = False,
 ) -> None:
     """List the plug-ins and recipes that are installed."""
-    from treerl.recipes import recipes
+    from treerl.engine.recipes import recipes
 
     known: dict[str, dict[str, str]] = {
         "recipes": {name: algorithm.source for name, algorithm in recipes.items()}

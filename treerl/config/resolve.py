@@ -19,7 +19,7 @@ from treerl.config.schema import DEFAULTS, Config
 from treerl.config.setting import shorten, to_float
 from treerl.config.yamlfile import Item
 from treerl.errors import InputError
-from treerl.recipes import recipes
+from treerl.engine.recipes import recipes
 from treerl.registry import announced
 
 Layer = list[tuple[str, Item]]  # dotted paths and what to write there, in order

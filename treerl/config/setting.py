@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
-from treerl.recipes import recipes
+from treerl.engine.recipes import recipes
 from treerl.registry import nearest
 
 # Decimal only: no hexadecimal, no digit groups, no "nan"; YAML 1.1 readers deliver 1e-4 as this kind of text.
