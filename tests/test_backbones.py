@@ -17,7 +17,7 @@ from treerl.backbone.contract import Backbone
 from treerl.backbone.pipeline import PipelineBackbone
 from treerl.backbone.settings import PipelineSettings
 from treerl.check import CHECKED
-from treerl.config import yamlfile
+from treerl.config import yaml as yamlfile
 from treerl.config.resolve import resolve
 from treerl.config.schema import Config
 from treerl.engine import trainer

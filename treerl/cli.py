@@ -120,7 +120,7 @@ def serve_reward(
     announce(config)
     setting = config.rewards[name]
     timeout = setting.timeout or config.scoring.timeout
-    serve(name, setting.plugin.params, host, port, print, timeout)
+    serve(name, setting.params, host, port, print, timeout)
 
 
 @app.command()
