@@ -173,11 +173,12 @@ def list_(
 def announce(config: "Config") -> None:
     """Say which files of the user's own will be run, with their checksums."""
     from treerl.config.schema import plugin_names
+    from treerl.config.textfile import read_bytes
 
     for name in plugin_names(config):
         path = registry.source_file(name)
         if path is not None:
-            checksum = hashlib.sha256(path.read_bytes()).hexdigest()
+            checksum = hashlib.sha256(read_bytes(path, 2**24)).hexdigest()
             where = printable(str(path.resolve()))
             print(f"plug-in {printable(name)}: {where} sha256:{checksum}", file=sys.stderr)
 
