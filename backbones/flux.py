@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from treerl.backbone import comfyui
 from treerl.backbone.contract import Condition
 from treerl.backbone.pipeline import PipelineBackbone
 from treerl.engine.schedule import Flow
@@ -51,19 +52,28 @@ class Flux(PipelineBackbone):
         strength = None
         if transformer.config.guidance_embeds:
             strength = torch.full((len(x),), guidance, device=x.device)
+        tokens, places = self.tokens(x, condition)
         velocity: Tensor = transformer(
-            hidden_states=x,
+            hidden_states=tokens,
             timestep=time,
             guidance=strength,
             pooled_projections=condition["pooled"],
             encoder_hidden_states=text,
             txt_ids=torch.zeros(text.shape[1], 3, device=x.device, dtype=x.dtype),
-            img_ids=self.pipeline._prepare_latent_image_ids(
-                len(x), self._rows, self._columns, x.device, x.dtype
-            ),
+            img_ids=places,
             return_dict=False,
         )[0]
-        return velocity
+        return velocity[:, : x.shape[1]]
+
+    def tokens(self, x: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
+        """What the network reads `[M, L, 64]`, the latent first, and where each token is `[L, 3]`.
+
+        A family that edits images appends theirs.
+        """
+        places: Tensor = self.pipeline._prepare_latent_image_ids(
+            len(x), self._rows, self._columns, x.device, x.dtype
+        )
+        return x, places
 
     def vae_decode(self, x: Tensor) -> Tensor:
         return super().vae_decode(self._unpacked(x))
@@ -74,6 +84,9 @@ class Flux(PipelineBackbone):
             x, self.height, self.width, self.pipeline.vae_scale_factor
         )
         return latents
+
+    def comfyui_layers(self, layers: comfyui.Layers) -> comfyui.Layers | None:
+        return comfyui.prefixed(layers, "transformer.")
 
     @property
     def _rows(self) -> int:

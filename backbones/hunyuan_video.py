@@ -1,14 +1,33 @@
 """HunyuanVideo (rectified flow video): Llama reads the prompt in a template; embedded guidance."""
 
+import re
 from collections.abc import Mapping
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from treerl.backbone import comfyui
 from treerl.backbone.contract import Condition
 from treerl.backbone.pipeline import PipelineBackbone
 from treerl.engine.schedule import Flow
+
+QKV = ("to_q", "to_k", "to_v")
+ADDED = ("add_q_proj", "add_k_proj", "add_v_proj")
+DOUBLE = r"transformer_blocks\.(\d+)"
+SINGLE = r"single_transformer_blocks\.(\d+)"
+REFINER = r"context_embedder\.token_refiner\.refiner_blocks\.(\d+)"
+REFINED = r"txt_in.individual_token_refiner.blocks.\1.self_attn"
+# blocks here, the layers of their attention, and the one layer that ComfyUI has for these
+COMFYUI = (
+    (DOUBLE, QKV, r"double_blocks.\1.img_attn.qkv"),
+    (DOUBLE, ("to_out.0",), r"double_blocks.\1.img_attn.proj"),
+    (DOUBLE, ADDED, r"double_blocks.\1.txt_attn.qkv"),
+    (DOUBLE, ("to_add_out",), r"double_blocks.\1.txt_attn.proj"),
+    (SINGLE, QKV, r"single_blocks.\1.linear1"),
+    (REFINER, QKV, REFINED + ".qkv"),
+    (REFINER, ("to_out.0",), REFINED + ".proj"),
+)
 
 
 class HunyuanVideo(PipelineBackbone):
@@ -61,3 +80,20 @@ class HunyuanVideo(PipelineBackbone):
             return_dict=False,
         )[0]
         return velocity
+
+    def comfyui_layers(self, layers: comfyui.Layers) -> comfyui.Layers | None:
+        left = dict(layers)
+        mlp: int = self.pipeline.transformer.single_transformer_blocks[0].proj_mlp.out_features
+        named: dict[str, comfyui.Pair] = {}
+        for block in dict.fromkeys(re.sub(r"\.attn\..*", "", name) for name in layers):
+            for pattern, parts, layer in COMFYUI:
+                match = re.fullmatch(pattern, block)
+                sources = [f"{block}.attn.{part}" for part in parts]
+                if match is None or not all(source in left for source in sources):
+                    continue
+                pairs = [left.pop(source) for source in sources]
+                # a single block computes q, k, v and its MLP by one matrix
+                rest = mlp if layer.endswith("linear1") else 0
+                fused = comfyui.fused(pairs, rest) if len(pairs) > 1 else pairs[0]
+                named["diffusion_model." + match.expand(layer)] = fused
+        return None if left else named

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from treerl.backbone import comfyui
 from treerl.backbone.contract import Condition
 from treerl.backbone.pipeline import PipelineBackbone
 from treerl.engine.schedule import Flow
@@ -52,7 +53,7 @@ class LTX(PipelineBackbone):
     def schedule(self, steps: int) -> Flow:
         even = np.linspace(1.0, 1 / steps, steps)
         return self.flow(
-            self.scheduler_with_timesteps(steps, sigmas=even, mu=self.mu(self.shape[0]))
+            self.scheduler_with_timesteps(steps, sigmas=even, mu=self.mu(math.prod(self._latent)))
         )
 
     def network(self, x: Tensor, time: Tensor, condition: Condition, guidance: float) -> Tensor:
@@ -84,6 +85,9 @@ class LTX(PipelineBackbone):
             level = torch.zeros(len(x), device=x.device, dtype=x.dtype)
         videos: Tensor = vae.decode(latents, level, return_dict=False)[0]
         return videos
+
+    def comfyui_layers(self, layers: comfyui.Layers) -> comfyui.Layers | None:
+        return comfyui.prefixed(layers, "diffusion_model.")
 
     @property
     def _latent(self) -> tuple[int, int, int]:

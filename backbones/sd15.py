@@ -7,6 +7,7 @@ import torch
 from diffusers import DDIMScheduler
 from torch import Tensor
 
+from treerl.backbone import comfyui
 from treerl.backbone.contract import Condition
 from treerl.backbone.pipeline import PipelineBackbone
 from treerl.engine.schedule import Diffusion
@@ -95,3 +96,6 @@ class SD15(PipelineBackbone):
     def added(self, x: Tensor, condition: Condition) -> dict[str, Any] | None:
         """What the U-Net is told beside the text; `x` says how many rows and which dtype."""
         return None
+
+    def comfyui_layers(self, layers: comfyui.Layers) -> comfyui.Layers | None:
+        return comfyui.underscored(layers)

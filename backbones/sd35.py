@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from treerl.backbone import comfyui
 from treerl.backbone.contract import Condition
 from treerl.backbone.pipeline import PipelineBackbone
 from treerl.engine.schedule import Flow
@@ -56,3 +57,6 @@ class SD35(PipelineBackbone):
             return_dict=False,
         )[0]
         return velocity
+
+    def comfyui_layers(self, layers: comfyui.Layers) -> comfyui.Layers | None:
+        return comfyui.prefixed(layers, "transformer.")

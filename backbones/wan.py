@@ -8,10 +8,22 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
 from torch import Tensor
 
+from treerl.backbone import comfyui
 from treerl.backbone.contract import Condition
 from treerl.backbone.pipeline import PipelineBackbone
 from treerl.engine.schedule import Flow
 from treerl.errors import InputError
+
+# the layers of a block in the names of the published checkpoints, which ComfyUI keeps
+COMFYUI = {
+    r"(blocks\.\d+)\.attn1\.to_([qkv])": r"\1.self_attn.\2",
+    r"(blocks\.\d+)\.attn1\.to_out\.0": r"\1.self_attn.o",
+    r"(blocks\.\d+)\.attn2\.to_([qkv])": r"\1.cross_attn.\2",
+    r"(blocks\.\d+)\.attn2\.to_out\.0": r"\1.cross_attn.o",
+    r"(blocks\.\d+)\.attn2\.add_([kv])_proj": r"\1.cross_attn.\2_img",
+    r"(blocks\.\d+)\.ffn\.net\.0\.proj": r"\1.ffn.0",
+    r"(blocks\.\d+)\.ffn\.net\.2": r"\1.ffn.2",
+}
 
 
 class Wan(PipelineBackbone):
@@ -91,6 +103,9 @@ class Wan(PipelineBackbone):
     def vae_decode(self, x: Tensor) -> Tensor:
         videos: Tensor = self.pipeline.vae.decode(self.denormalised(x), return_dict=False)[0]
         return videos
+
+    def comfyui_layers(self, layers: comfyui.Layers) -> comfyui.Layers | None:
+        return comfyui.renamed(layers, COMFYUI, "diffusion_model.")
 
     @property
     def _config(self) -> Any:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from treerl.backbone import comfyui
 from treerl.backbone.contract import Condition
 from treerl.backbone.pipeline import PipelineBackbone
 from treerl.engine.schedule import Flow
@@ -70,3 +71,6 @@ class ZImage(PipelineBackbone):
     ) -> dict[str, Any]:
         arguments = super().arguments(tasks, latents, steps, guidance)
         return arguments | {"guidance_scale": max(guidance - 1, 0.0)}
+
+    def comfyui_layers(self, layers: comfyui.Layers) -> comfyui.Layers | None:
+        return comfyui.prefixed(layers, "transformer.")

@@ -1,1 +1,1 @@
-"""The built-in rewards, one file each; announced in pyproject.toml, reached through treerl.registry."""
+"""The built-in rewards, one file each; announced in pyproject.toml, reached by the registry."""

@@ -1,4 +1,4 @@
-"""Questions about images to a model behind an OpenAI-compatible endpoint (vLLM, SGLang, Ollama, a service)."""
+"""Questions about images to a model behind an OpenAI-compatible endpoint."""
 
 import base64
 import io
@@ -39,9 +39,8 @@ class Chat(Reward):
     def __post_init__(self) -> None:
         for name in ("url", "model"):
             if not getattr(self, name):
-                raise InputError(
-                    f"rewards.{self.title}.{name}: expected one, as {self.title} asks a model; got none"
-                )
+                why = f"expected one, as {self.title} asks a model; got none"
+                raise InputError(f"rewards.{self.title}.{name}: {why}")
         self._client()
 
     def replies(self, images: Tensor, questions: Sequence[str], tokens: int) -> list[str]:

@@ -1,4 +1,4 @@
-"""What learned rewards share: where weights come from, where they run, images as the published code sees them."""
+"""What learned rewards share: weights, devices, and images as the published code sees them."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -100,7 +100,7 @@ class Learned(Reward):
         return _weights.pretrained(cls, source, named, self.revision, instead)
 
     def weights(self, repository: str, name: str) -> dict[str, Tensor]:
-        """The tensors of the published file, or of the file (or the folder with it) that `model` names."""
+        """The tensors of the published file, or of that which `model` names, or its folder."""
         named = f"reward {self.title}: its weights"
         if self.model is None:
             instead = f"give the file (rewards.{self.title}.model)"

@@ -34,7 +34,7 @@ _PLACE = re.compile(r"(visual\.)?transformer\.resblocks\.(\d+)\.(.+)\.?(weight|b
 
 
 def remapped(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The same tensors under transformers' names; the joint projection of an attention becomes three."""
+    """The tensors under transformers' names; the joint projection of an attention becomes three."""
     found: dict[str, Tensor] = {}
     for name, tensor in state.items():
         if name in _REST:

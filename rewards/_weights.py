@@ -1,4 +1,4 @@
-"""Files of learned rewards: read as data, and every tensor that a network wants must be in its file."""
+"""Files of learned rewards: read as data; every tensor that a network wants must be there."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +17,7 @@ _POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 def tensors(path: Path, named: str) -> dict[str, Tensor]:
-    """What a .safetensors file holds, or a .pt file of tensors alone; nothing else is ever unpickled."""
+    """What a .safetensors file holds, or a .pt file of tensors; nothing else is unpickled."""
     refuse_pointer(path, named)
     try:
         if path.suffix == ".safetensors":
@@ -53,7 +53,7 @@ def fill(make: Callable[[], N], state: dict[str, Tensor], named: str) -> N:
 
 
 def pretrained(cls: Any, source: str, named: str, revision: str | None, instead: str) -> Any:
-    """A transformers model or tokenizer from a folder or a hub id, all of its tensors from its file."""
+    """A transformers model or tokenizer of a folder or a hub id, all tensors from its file."""
     folder = Path(source)
     if folder.is_dir():
         for path in [*folder.glob("*.safetensors"), *folder.glob("*.bin")]:

@@ -1,4 +1,4 @@
-"""The LAION aesthetic score: what people rate an image, whatever its prompt, from its CLIP embedding."""
+"""The LAION aesthetic score: what people rate an image, from its CLIP embedding alone."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +17,10 @@ TOWER = "openai/clip-vit-large-patch14"
 
 @dataclass
 class Aesthetic(Learned):
-    """About 1 to 10; no look at the prompt. `model` is the head's file, `tower` the CLIP ViT-L/14 that it sits on."""
+    """About 1 to 10; no look at the prompt.
+
+    `model` is the head's file, `tower` the CLIP ViT-L/14 that it sits on.
+    """
 
     title: ClassVar[str] = "aesthetic"
     tower: str = TOWER

@@ -1,4 +1,4 @@
-"""The reward of small files: how well an image compresses, which needs no weights and no prompts."""
+"""The reward of small files: how well an image compresses; it needs no weights, no prompts."""
 
 import io
 

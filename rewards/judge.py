@@ -13,8 +13,9 @@ from treerl.errors import RewardError, printable
 from ._chat import Chat  # noqa: TID251
 
 QUESTION = (
-    'How well does this image show "{prompt}"? Mind every object, number, colour and place that it names, and the '
-    "quality of the image. Answer with one number from 0 (not at all) to 10 (perfectly) and nothing else."
+    'How well does this image show "{prompt}"? Mind every object, number, colour and place that '
+    "it names, and the quality of the image. Answer with one number from 0 (not at all) to 10 "
+    "(perfectly) and nothing else."
 )
 _NUMBER = re.compile(r"[0-9]{1,2}(\.[0-9]{1,9})?")
 

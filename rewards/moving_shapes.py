@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from treerl.engine.task import Modality, Samples, Task
+from treerl.engine.task import Samples, Task
 from treerl.reward.contract import Reward
 from treerl.toy.moving import DIRECTIONS, TRAVEL, Caption
 from treerl.toy.shapes import COLOURS, SHAPES
@@ -34,7 +34,7 @@ class Motion:
 class MovingShapes(Reward):
     """In [0, 1]: how well the frames match colour and shape, times how well the path matches the direction."""
 
-    modality: Modality = "videos"
+    modality = "videos"
 
     def __call__(self, samples: Samples) -> Tensor:
         """Scores `[N]` of `[N, F, 3, H, W]`: near 1 for what the caption says, near 0 for one wrong attribute."""

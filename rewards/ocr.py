@@ -1,4 +1,4 @@
-"""Text in images: how much of the prompt's quoted words a vision-language model reads in the image."""
+"""Text in images: how much of the prompt's quoted words a vision-language model reads there."""
 
 import re
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""PickScore (arXiv 2305.01569): a CLIP ViT-H/14 tuned on which of two images people chose for a prompt."""
+"""PickScore (arXiv 2305.01569): a CLIP ViT-H/14 tuned on which of two images people chose."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -39,7 +39,7 @@ class Points(Backbone):
     class Settings(BackboneSettings):
         """The size of the network."""
 
-        width: int = 8
+        hidden: int = 8
 
     def __init__(self, width: int, device: torch.device) -> None:
         torch.manual_seed(width)
@@ -47,8 +47,8 @@ class Points(Backbone):
         self._device = device
 
     @classmethod
-    def load(cls, settings: "Points.Settings", device: torch.device) -> "Points":  # type: ignore[override]
-        return cls(settings.width, device)
+    def load(cls, settings: "Points.Settings", device: torch.device) -> "Points":
+        return cls(settings.hidden, device)
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from treerl.check.world import World
@@ -17,7 +18,7 @@ from treerl.reward.call import Scorer
 from treerl.reward.contract import Reward
 from treerl.reward.rewards import Rewards
 from treerl.run.evaluate import Evaluation, evaluate
-from treerl.run.files import Manifest
+from treerl.run.files import Manifest, Status
 from treerl.run.folder import RunFolder
 
 CONFIG = """\
@@ -102,7 +103,7 @@ def record(
     folder: RunFolder,
     iterations: int = 4,
     every: int = 2,
-    status: Literal["done", "running", "interrupted", "failed"] = "done",
+    status: Status = "done",
     env: World | None = None,
     samples_per_task: int = 2,
 ) -> Recorded:
@@ -152,3 +153,10 @@ def record(
 
 def _sum(samples: Samples) -> Tensor:
     return samples.images.double().sum(1)
+
+
+def pixels(path: Path) -> Tensor:
+    """The levels `[3, H, W]` of an image file."""
+    with Image.open(path) as image:
+        values = torch.tensor(list(image.tobytes()), dtype=torch.float32)
+        return values.reshape(image.height, image.width, 3).permute(2, 0, 1)

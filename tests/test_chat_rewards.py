@@ -62,6 +62,10 @@ def reward(name: str, url: str, **fields: Any) -> Any:
     return treerl.load("rewards", name)(url=url, model="m", answer_timeout=3.0, **fields)
 
 
+def always(said: object) -> Callable[[str, Image.Image], Any]:
+    return lambda text, image: said
+
+
 def sample(prompt: str) -> Samples:
     return Samples.of(IMAGES[:1], [prompt])
 
@@ -123,9 +127,13 @@ def test_a_key_goes_to_the_service_or_to_the_host_that_was_named_for_it(
 
 def test_a_key_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "planted-key")
-    replies = ["planted-key", b"x" * 75 + b"planted-key", b'{"choices": "planted-key"}']
+    replies: list[object] = [
+        "planted-key",
+        b"x" * 75 + b"planted-key",
+        b'{"choices": "planted-key"}',
+    ]
     for said in replies:
-        with model(lambda text, image, said=said: said) as url:
+        with model(always(said)) as url:
             monkeypatch.setenv("OPENAI_API_KEY_HOST", url.removesuffix("/v1"))
             with pytest.raises(RewardError, match=r"^reward judge: ") as caught:
                 reward("judge", url)(sample("a"))
@@ -153,7 +161,7 @@ def test_a_key_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_reply_of_a_million_letters_is_refused_at_once(reply: str) -> None:
     number = sys.modules[type(reward("judge", "http://127.0.0.1:1/v1")).__module__].number
     began = time.perf_counter()
-    with pytest.raises(RewardError, match="^reward judge: expected a number from 0 to 10"):
+    with pytest.raises(RewardError, match=r"^reward judge: expected a number from 0 to 10"):
         number(reply)
     assert time.perf_counter() - began < 1
     with (

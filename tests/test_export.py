@@ -1,83 +1,130 @@
-"""What is exported is what diffusers loads: a fresh process without treerl draws the same picture."""
+"""What is exported is what others load: a fresh process without treerl draws the same."""
 
+import hashlib
+import json
+import resource
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from PIL import Image
+from plain import Points
 from safetensors.torch import load_file, save_file
 from test_backbones import CPU, FAMILIES, config, family
 
-from treerl.backbone import adapter, lora, random_weights as architecture
+from treerl.backbone import adapter, comfyui, exporting, lora, random_weights
 from treerl.backbone.pipeline import PipelineBackbone
 from treerl.backbone.settings import PipelineSettings
 from treerl.config.resolve import dump
+from treerl.config.schema import Config
+from treerl.engine.task import Task
 from treerl.errors import InputError, StorageError
+from treerl.run import proof
 from treerl.run.export import export
+
+SMALL = ["evaluate.steps=2", "env.guidance=3", "backbone.dtype=float32"]
 
 
 def trained(name: str, folder: Path, *sets: str) -> Path:
     """A run folder as a run leaves it, whose LoRA (or weights) moved."""
     model = folder / "model"
-    architecture.build(family(name), "miniature", CPU, torch.float32).save_pretrained(model)
-    chosen = config(
-        name,
-        f"backbone.model={model}",
-        "evaluate.steps=2",
-        "env.guidance=3",
-        "backbone.dtype=float32",
-        *sets,
-    )
-    backbone = family(name).load(chosen.backbone.settings(PipelineSettings), CPU)
+    random_weights.build(family(name), "miniature", CPU, torch.float32).save_pretrained(model)
+    chosen = config(name, f"backbone.model={model}", *SMALL, *sets)
+    settings = chosen.backbone.settings(PipelineSettings)
+    return saved(family(name).load(settings, CPU), chosen, folder / "run")
+
+
+def saved(backbone: Any, chosen: Config, run: Path) -> Path:
+    """The run folder of a backbone that is trained a little."""
     train = chosen.train
     trainable = lora.Trainable(train.weights, train.rank, train.alpha)
     with torch.no_grad():
         for number, parameter in enumerate(lora.attach(backbone, trainable, None, seed=0)):
             draw = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(number))
             parameter.add_(draw, alpha=0.1)
-    run = folder / "run"
     backbone.save(run / "checkpoints" / "last")
     (run / "config.yaml").write_text(dump(chosen), encoding="utf-8")
     return run
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_a_fresh_process_draws_the_same_picture_from_an_exported_lora(
+def test_a_fresh_process_draws_the_same_image_from_an_exported_lora(
     name: str, tmp_path: Path
 ) -> None:
-    found = export(trained(name, tmp_path), tmp_path / "out")
-    assert found.kind == "LoRA" and found.difference <= 1e-4
-    assert found.change is not None and found.change > 1e-4
-    assert (tmp_path / "out" / adapter.FILE).is_file() and "load_lora_weights" in (
-        tmp_path / "out" / "README.md"
-    ).read_text()
+    done = export(trained(name, tmp_path), tmp_path / "out")
+    assert done.kind == "LoRA" and done.difference <= 1e-4
+    assert done.change is not None and done.change > 1e-4
+    assert (tmp_path / "out" / adapter.FILE).is_file()
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "load_lora_weights" in card
+    assert (tmp_path / "out" / comfyui.FILE).is_file() == done.comfyui
+    assert ("not provided" in card) != done.comfyui
 
 
-def test_a_fresh_process_draws_the_same_picture_from_exported_weights(tmp_path: Path) -> None:
-    found = export(trained("sd35", tmp_path, "train.weights=full"), tmp_path / "out")
-    assert found.kind == "weights" and found.difference <= 1e-4 and found.change is None
+def test_a_fresh_process_draws_the_same_image_from_exported_weights(tmp_path: Path) -> None:
+    done = export(trained("sd35", tmp_path, "train.weights=full"), tmp_path / "out")
+    assert done.kind == "weights" and done.difference <= 1e-4 and done.change is None
     assert (tmp_path / "out" / "model_index.json").is_file()
+
+
+def test_a_lora_that_no_pipeline_loads_is_merged_into_the_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # as with PixArt, Latte and fourteen more classes of diffusers
+    monkeypatch.setattr(exporting, "LoraBaseMixin", Points)
+    run = trained("sd35", tmp_path)
+    base = load_file(tmp_path / "model" / "transformer" / "diffusion_pytorch_model.safetensors")
+    done = export(run, tmp_path / "out")
+    assert done.kind == "weights" and done.difference <= 1e-4
+    merged = load_file(tmp_path / "out" / "transformer" / "diffusion_pytorch_model.safetensors")
+    assert set(merged) == set(base)
+    assert any(not torch.equal(merged[name], base[name]) for name in base)
+
+
+def test_the_image_is_of_a_prompt_of_the_run(tmp_path: Path) -> None:
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("an owl at night\n", encoding="utf-8")
+    done = export(trained("sd35", tmp_path, f"prompts.train={prompts}"), tmp_path / "out")
+    assert done.prompt == "an owl at night"
 
 
 def test_an_export_that_diffusers_does_not_see_is_refused_and_nothing_is_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = trained("sd35", tmp_path)
+    write = exporting.write
 
-    def spoilt(backbone: object, folder: Path) -> None:
-        folder.mkdir()
-        tensors = load_file(run / "checkpoints" / "last" / adapter.FILE)
-        save_file(
-            {name: torch.zeros_like(tensor) for name, tensor in tensors.items()},
-            folder / adapter.FILE,
-        )
+    def spoilt(backbone: PipelineBackbone, folder: Path) -> None:
+        write(backbone, folder)
+        path = folder / adapter.FILE
+        save_file({name: tensor * 0 for name, tensor in load_file(path).items()}, path)
 
-    monkeypatch.setattr(PipelineBackbone, "save", spoilt)
+    monkeypatch.setattr(exporting, "write", spoilt)
     with pytest.raises(
         StorageError,
-        match=r"^export: diffusers draws another picture than treerl: pixels differ by ",
+        match=r"^export: diffusers draws another image than treerl: pixels differ by ",
     ):
         export(run, tmp_path / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "run"]
+
+
+def test_an_image_among_the_arguments_travels_as_a_file(tmp_path: Path) -> None:
+    images: dict[str, Image.Image] = {}
+    image = Image.new("RGB", (2, 2))
+    plain = proof._plain({"image": [image], "count": 3}, "arguments", images)
+    assert plain == {"image": [{"image file": "image-0.png"}], "count": 3}
+    assert images == {"image-0.png": image}
+    assert json.dumps(plain)
+
+
+@pytest.mark.parametrize("value", [torch.zeros(2), float("nan"), object(), b"bytes"])
+def test_an_argument_that_cannot_travel_is_named(value: Any) -> None:
+    with pytest.raises(InputError, match=r"^export: arguments: extra\.size: expected "):
+        proof._plain({"size": value}, "extra", {})
 
 
 def test_what_cannot_be_exported_is_refused(tmp_path: Path) -> None:
@@ -93,9 +140,74 @@ def test_what_cannot_be_exported_is_refused(tmp_path: Path) -> None:
         export(run, tmp_path / "full")
     text = (run / "config.yaml").read_text(encoding="utf-8")
     (run / "config.yaml").write_text(
-        text.replace(f"model: {tmp_path / 'model'}", "model: random"), encoding="utf-8"
+        text.replace(f"model: {tmp_path / 'model'}", "model: miniature"), encoding="utf-8"
     )
-    with pytest.raises(
-        InputError, match=r"^export: .* was trained on random weights, which are nobody's model"
-    ):
+    with pytest.raises(InputError, match=r"^export: the run was trained on random weights"):
         export(run, tmp_path / "out")
+
+
+@pytest.fixture
+def plugin(tmp_path: Path) -> Path:
+    """A run of a plain backbone from a user's own file, which is gone afterwards."""
+    original = tmp_path / "mine.py"
+    shutil.copy(Path(__file__).parent / "plain.py", original)
+    name = f"{original}:Points"
+    chosen = config("sd35", "train.rank=2")
+    backbone = chosen.backbone.model_copy(update={"name": name, "model": "tiny"})
+    chosen = chosen.model_copy(update={"backbone": backbone})
+    run = saved(Points.load(Points.Settings(), CPU), chosen, tmp_path / "run")
+    copy = run / "plugins" / "mine.py"
+    copy.parent.mkdir()
+    shutil.move(original, copy)
+    digest = hashlib.sha256(copy.read_bytes()).hexdigest()
+    entry = {"name": name, "path": str(original), "sha256": digest, "copy": "plugins/mine.py"}
+    (run / "manifest.json").write_text(json.dumps({"plugins": [entry]}), encoding="utf-8")
+    return run
+
+
+def test_a_plug_in_needs_leave_and_its_copy_is_what_runs(plugin: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="add --allow-plugins"):
+        export(plugin, tmp_path / "out")
+    done = export(plugin, tmp_path / "out", allow_plugins=True)
+    assert done.kind == "LoRA" and done.difference == 0
+    described = json.loads((tmp_path / "out" / "describe.json").read_text(encoding="utf-8"))
+    assert described["title"] == "Points"
+
+
+def test_a_copy_that_was_changed_is_not_run(plugin: Path, tmp_path: Path) -> None:
+    copy = plugin / "plugins" / "mine.py"
+    copy.write_text("raise SystemExit('this must not run')\n", encoding="utf-8")
+    with pytest.raises(InputError, match="is not the plug-in that the run used: expected sha256"):
+        export(plugin, tmp_path / "out", allow_plugins=True)
+
+
+@pytest.mark.parametrize("text", ['{"plugins": []}', "{}", "[]", "junk", "[" * 100_000])
+def test_a_manifest_without_the_copy_is_refused(plugin: Path, tmp_path: Path, text: str) -> None:
+    (plugin / "manifest.json").write_text(text, encoding="utf-8")
+    with pytest.raises(InputError, match=r"^export: "):
+        export(plugin, tmp_path / "out", allow_plugins=True)
+
+
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """No file can grow beyond some kilobytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("weights", ["lora", "full"])
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path, weights: str) -> None:
+    run = trained("sd35", tmp_path, f"train.weights={weights}")
+    checkpoint = run / "checkpoints" / "last"
+    backbone = family("sd35").load(PipelineSettings(model=str(tmp_path / "model")), CPU)
+    backbone.restore(checkpoint)
+    with full_disk(), pytest.raises(StorageError) as error:
+        backbone.save(tmp_path / "again")
+    assert "\n" not in str(error.value)
+    with full_disk(), pytest.raises(StorageError):
+        export(run, tmp_path / "out", prompts=[Task("a cat")])
+    assert not (tmp_path / "out").exists() and not list(tmp_path.glob(".out*"))

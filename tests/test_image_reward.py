@@ -34,12 +34,14 @@ def blip(folder: Path) -> tuple[BlipVisionModel, BlipTextModel, dict[str, Tensor
     (folder / "config.json").write_text("{}")
     torch.manual_seed(0)
     seeing = BlipVisionConfig(
-        hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=1, image_size=224, patch_size=32,
+        hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=1,
+        image_size=224, patch_size=32,
         layer_norm_eps=1e-6, initializer_range=0.2,
     )  # fmt: skip
     reading = BlipTextConfig(
-        vocab_size=len(words) + 2, hidden_size=64, encoder_hidden_size=64, intermediate_size=96, num_hidden_layers=2,
-        num_attention_heads=1, max_position_embeddings=64, layer_norm_eps=1e-12, initializer_range=0.2,
+        vocab_size=len(words) + 2, hidden_size=64, encoder_hidden_size=64, intermediate_size=96,
+        num_hidden_layers=2, num_attention_heads=1, max_position_embeddings=64,
+        layer_norm_eps=1e-12, initializer_range=0.2,
     )  # fmt: skip
     vision, text = (
         BlipVisionModel(seeing).eval(),

@@ -1,4 +1,4 @@
-"""A model folder of which something is wrong ends in one line, quickly, and is never half loaded."""
+"""A model folder of which something is wrong ends in one line, quickly, never half loaded."""
 
 import json
 import shutil

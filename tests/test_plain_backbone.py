@@ -19,7 +19,7 @@ MODES: list[Mode] = ["lora", "full"]
 
 
 def points(width: int = 8) -> Points:
-    return Points.load(Points.Settings(width=width), CPU)
+    return Points.load(Points.Settings(hidden=width), CPU)
 
 
 def prediction(backbone: Points) -> Tensor:

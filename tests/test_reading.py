@@ -9,7 +9,7 @@ import pytest
 from recorded import manifest
 
 from treerl.errors import StorageError
-from treerl.run.folder import create
+from treerl.run.folder import RunFolder, create
 from treerl.run.reading import read
 
 
@@ -19,6 +19,11 @@ def run(tmp_path: Path) -> Path:
     folder = create(tmp_path / "run", "treegrpo")
     folder.write_manifest(manifest())
     return folder.path
+
+
+def test_text_that_no_encoding_has_is_spelled_out(run: Path) -> None:
+    RunFolder(run).write_manifest(manifest().model_copy(update={"command": ["\udc80"]}))
+    assert read(run).manifest.command == ["\\udc80"]
 
 
 def test_the_line_that_is_being_written_is_left_out(run: Path) -> None:

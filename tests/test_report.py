@@ -1,313 +1,210 @@
-"""A run's page: whole or broken off, it shows the numbers it was given and never anything it was not."""
+"""A run's page: it shows what the run wrote, whole or broken off, and outside text stays text."""
 
-import base64
 import html
 import json
-import math
-import random
 import re
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
-from PIL import Image, ImageDraw
+from recorded import Recorded, manifest, record
 
 from treerl.errors import StorageError
-from treerl.report import charts, markup, report
+from treerl.report import charts, page
+from treerl.run.files import SampleRow, SamplesFile, Shot, Status, TreeFile
+from treerl.run.folder import create
+from treerl.run.reading import read
 
-COLOURS = {"red": "#d7352b", "green": "#2e9e4f", "blue": "#2f62d0", "yellow": "#e8c22b"}
-SHAPES = ("circle", "square", "triangle")
-PLAN = {
-    "iterations": 60, "sampling_forwards": 85152, "update_forwards": 6240, "leaves": 12960, "edges": 18720,
-    "decodes": 12960, "reward_calls": 12960, "optimizer_steps": 120,
-}  # fmt: skip
+ATTACK = "\"'><script>alert(1)</script><img src=http://x onerror=a()>\u202e{{ 7 * 191 }}</style>"
 
 
-def draw(path: Path, colour: str, shape: str, side: str, size: int = 32) -> None:
-    image = Image.new("RGB", (size, size), "#e9e6dc")
-    pen, middle = ImageDraw.Draw(image), size // 2
-    left, top, width = (2 if side == "left" else middle - 1), size // 4, middle - 2
-    corners = {"square": 4, "triangle": 3, "circle": 24}[shape]
-    pen.regular_polygon(
-        (left + width / 2, top + width / 2, width / 2), corners, fill=COLOURS[colour]
-    )
-    image.save(path)
-
-
-def make_tree(folder: Path) -> None:
-    """A root that splits in two."""
-    folder.mkdir(parents=True)
-    nodes: list[dict[str, Any]] = [
-        {"id": 0, "parent": -1, "step": 0, "stochastic": False, "value": 0.5}
-    ]
-    for leaf, score in ((1, 0.25), (2, 0.75)):
-        picture = {
-            "picture": f"leaf-{leaf}.png",
-            "score": score,
-            "value": score,
-            "advantage": 4 * score - 2,
-        }
-        nodes.append({"id": leaf, "parent": 0, "step": 1, "stochastic": True, **picture})
-        draw(folder / f"leaf-{leaf}.png", "red", "circle", "left")
-    tree = {
-        "iteration": 60,
-        "prompt": "a red circle on the left",
-        "steps": 1,
-        "window": [0],
-        "nodes": nodes,
-    }
-    (folder / "tree.json").write_text(json.dumps(tree))
-
-
-def make_samples(folder: Path, count: int, after: bool) -> None:
-    folder.mkdir(parents=True)
-    rows, luck = [], random.Random(3)
-    for index in range(count):
-        colour, shape, side = (
-            tuple(COLOURS)[index % 4],
-            SHAPES[index // 4 % 3],
-            ("left", "right")[index // 2 % 2],
-        )
-        before, later = luck.random() < 0.6, luck.random() < 0.95
-        row: dict[str, Any] = {
-            "prompt": f"a {colour} {shape} on the {side}",
-            "after": None,
-            "after_score": None,
-        }
-        row |= {
-            "before": f"before-{index:03}.png",
-            "before_right": float(before),
-            "after_right": None,
-        }
-        row["before_score"] = round(
-            0.75 + 0.2 * luck.random() if before else 0.2 + 0.3 * luck.random(), 3
-        )
-        wrong = luck.choice([name for name in COLOURS if name != colour])
-        draw(folder / row["before"], colour if before else wrong, shape, side)
-        if after:
-            row |= {"after": f"after-{index:03}.png", "after_right": float(later)}
-            row["after_score"] = round(0.85 + 0.14 * luck.random() if later else 0.3, 3)
-            draw(folder / row["after"], colour, shape if later else "square", side)
-        rows.append(row)
-    (folder / "samples.json").write_text(json.dumps({"samples": rows}))
-
-
-def make_metrics(iterations: int) -> list[dict[str, Any]]:
-    luck = random.Random(1)
-    return [
-        {
-            "iteration": i, "reward": round(0.9 - 0.3 * math.exp(-i / 20) + luck.gauss(0, 0.025), 4),
-            "reward_spread": round(0.1 + 0.12 * math.exp(-i / 25) + luck.gauss(0, 0.01), 4), "start": i % 4,
-            "forwards": 1408, "update_forwards": 104, "clip_fraction": round(abs(luck.gauss(0.03, 0.02)), 4),
-            "ratio_deviation": 0.0, "grad_norm": round(0.3 + abs(luck.gauss(0.2, 0.1)), 4), "zero_groups": i // 25,
-            "advantage_abs": round(0.7 + luck.gauss(0, 0.04), 4), "loss": round(luck.gauss(0, 0.01), 5),
-            "seconds": round(1.6 + abs(luck.gauss(0, 0.05)), 3), "rewards": {"shapes": 0.61},
-        }
-        for i in range(1, iterations + 1)
-    ]  # fmt: skip
-
-
-def make(
-    run: Path, *, iterations: int = 60, after: bool = True, samples: int = 8, tree: bool = True
-) -> Path:
-    """A run folder as the trainer leaves it; fewer than 60 iterations make an interrupted one."""
-    run.mkdir(parents=True, exist_ok=True)
-    config = {
-        "recipe": "treegrpo",
-        "seed": 0,
-        "backbone": {"name": "sd35", "model": "tiny"},
-        "rewards": {"shapes": 1.0},
-    }
-    (run / "config.yaml").write_text(
-        yaml.safe_dump(config | {"env": {"steps": 10}, "tree": {"branch": 3, "depth": 3}})
-    )
-    measures = {"right": 0.62, "colour": 0.81, "shape": 0.9, "place": 0.86}
-    quality = {"contrast": 0.412, "roughness": 0.073, "diversity": 0.288, "saturation": 0.534}
-    first = {"reward": 0.61, "measures": measures, "quality": quality, "samples": 64}
-    last = {"reward": 0.93, "measures": measures | {"right": 0.95, "colour": 0.99}, "samples": 64}
-    last["quality"] = quality | {"contrast": 0.431, "diversity": 0.262}
-    done = iterations == 60
-    spent = {key: value * iterations // 60 for key, value in PLAN.items()} | {
-        "seconds": 1.637 * iterations
-    }
-    manifest = {
-        "format": 1, "treerl": "0.1.0", "command": ["treerl", "run"], "started": "2026-11-20T21:00:00Z", "seed": 0,
-        "ended": "2026-11-20T21:01:52Z" if done else None, "status": "done" if done else "interrupted", "error": None,
-        "versions": {"python": "3.11.7", "torch": "2.13.0", "diffusers": "0.42.1"}, "device": "cpu", "threads": 1,
-        "trainable_parameters": 117000, "plan": PLAN, "spent": spent,
-        "seconds": {"load": 2.1, "evaluate": 11.4, "train": spent["seconds"]},
-        "evaluation": {"before": first, "after": last if after else None},
-    }  # fmt: skip
-    (run / "manifest.json").write_text(json.dumps(manifest))
-    (run / "metrics.jsonl").write_text(
-        "".join(json.dumps(row) + "\n" for row in make_metrics(iterations))
-    )
-    make_samples(run / "samples", samples, after)
-    if tree:
-        make_tree(run / "trees")
-    return run
-
-
-def edit(path: Path, **changes: object) -> None:
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Recorded:
+    return record(create(tmp_path_factory.mktemp("runs") / "run", "treegrpo"))
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Path:
-    return make(tmp_path / "run", samples=4, tree=False)
+def run(tmp_path: Path) -> Recorded:
+    """A run that this test may change."""
+    return record(create(tmp_path / "run", "treegrpo"), iterations=2, every=1)
 
 
-def written(run: Path) -> str:
-    path = report.write(run)
-    assert path == run / "report.html" and [p.name for p in run.glob(".report*")] == []
-    return path.read_text(encoding="utf-8")
+def _text(rendered: str) -> str:
+    """What somebody reads."""
+    body = rendered.split("</style>", 1)[1]
+    return html.unescape(re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", body)))
 
 
-def test_shows_the_numbers_it_was_given(run: Path) -> None:
-    page = written(run)
-    text = re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", page.split("</style>")[1]))
-    assert "sd35 (tiny) · TreeGRPO · reward shapes" in text
-    assert "Held-out captions drawn right: 62 % → 95 %" in text and "60 of 60" in text
-    for value in PLAN.values():
-        assert f" {value:,} {value:,} " in text
-    for row in json.loads((run / "samples/samples.json").read_text())["samples"]:
-        assert (
-            f"{row['before_score']:.2f}" in text
-            and f"{row['after_score']:.2f}" in text
-            and row["prompt"] in text
-        )
-    for row in make_metrics(60):
-        assert (
-            f"iteration {row['iteration']}: {row['reward']:.4g} ± {row['reward_spread']:.4g}"
-            in page
-        )
-    assert "contrast 0.412 0.431 +0.019" in text and "torch 2.13.0" in text and "treerl run" in text
-    assert "not complete" not in text and "could not be read" not in text
+def test_the_page_appears_whole_beside_the_files(written: Recorded) -> None:
+    path = page.write(written.path)
+    assert path == written.path / "report.html"
+    assert path.read_text(encoding="utf-8") == page.render(read(written.path))
+    assert not list(written.path.glob(".*"))
 
 
-def test_hostile_text_stays_text_and_nothing_is_loaded(run: Path) -> None:
-    attack = "\"'><script>alert(1)</script><img src=http://x onerror=a()>\u202e\0\ud800</style>"
-    make_tree(run / "trees")
-    edit(run / "trees/tree.json", prompt=attack)
-    edit(run / "samples/samples.json", samples=[{"prompt": attack, "before": "before-000.png"}])
-    edit(
-        run / "manifest.json",
-        error=attack,
-        device=attack,
-        status=attack,
-        command=[attack],
-        versions={attack: attack},
-    )
-    (run / "config.yaml").write_text(json.dumps({"recipe": attack, "rewards": {attack: 1}}))
-    (run / "metrics.jsonl").write_text(json.dumps({"iteration": 1, "reward": 0.5, attack: 1.0}))
-    page = written(run)
-    assert "&lt;script&gt;" in page and "\0" not in page
-    tags = re.findall(r'<(\w+)((?: [\w-]+="[^"<>]*")*)>', page.split("</style>")[1])
-    assert len(tags) == page.split("</style>")[1].count("<") - page.split("</style>")[1].count("</")
-    assert not {tag for tag, _ in tags} & {
-        "script",
-        "iframe",
-        "object",
-        "embed",
-        "form",
-        "base",
-        "link",
-        "style",
-    }
+def test_it_shows_what_the_run_wrote(written: Recorded) -> None:
+    rendered = page.render(read(written.path))
+    text = _text(rendered)
+    assert "world (tiny) · treegrpo (arXiv 2512.08153) · reward blue + 0.25 × dark done" in text
+    for row in written.rows:
+        point = f"iteration {row['iteration']}: {row['reward']:.4g} ± {row['reward_std']:.4g}"
+        assert point.replace("-", "−") in text
+    assert "treerl run --seed 3" in text
+    assert "torch 2.13.0" in text
+    assert "name: world" in text
+    assert "not complete" not in text
+    assert "2 train, 3 heldout" in text
+
+
+def test_held_out_curves_run_from_before_training_to_after_it(written: Recorded) -> None:
+    text = _text(page.render(read(written.path)))
+    assert written.after is not None
+    ends = [(0, written.before.summary()), (4, written.after.summary())]
+    between = [(2, written.rows[1]["heldout"])]
+    for iteration, summary in (*ends, *between):
+        quality = dict(summary["quality"])
+        assert quality.pop("saturation") == 0  # a constant, so a sentence and no chart
+        for figures in ({"reward": summary["reward"]}, summary["watched"], quality):
+            for value in figures.values():
+                assert f"iteration {iteration}: {value:.4g}".replace("-", "−") in text
+    start = ends[0][1]["reward"]
+    assert f"Held-out reward: {charts.show(start)} →" in text
+
+
+def test_every_chart_has_a_caption_and_constants_are_sentences(written: Recorded) -> None:
+    rendered = page.render(read(written.path))
+    heads = re.findall(r"<header><h3>(.*?)</h3>.*?</header>\s*<p>(.*?)</p>", rendered, re.DOTALL)
+    names = [name for name, _ in heads]
+    assert {"reward", "contrast", "grad norm", "rewards · blue"} <= set(names)
+    assert all(len(caption) > 20 for _, caption in heads)
+    assert rendered.count('class="chart"') == len(heads)
+    assert "leaves" not in names
+    assert "leaves 16" in _text(rendered)
+
+
+def test_a_figure_of_ones_own_is_a_chart_with_a_caption(run: Recorded) -> None:
+    for iteration in (3, 4):
+        row = {"iteration": iteration, "entropy_of_mine": 0.5 * iteration, "mine": {"<b>": -1.0}}
+        run.folder.append_metrics(row)
+    rendered = page.render(read(run.path))
+    assert re.search(r"<h3>entropy of mine</h3>\s*<b>1.5 → 2</b></header>\s*<p>a figure", rendered)
+    assert "mine · &lt;b&gt; −1" in rendered
+
+
+def test_the_first_tree_stands_beside_the_last(written: Recorded) -> None:
+    rendered = page.render(read(written.path))
+    text = _text(rendered)
+    assert text.index("Iteration 1 (first)") < text.index("Iteration 4 (last)")
+    assert "What to look at" in text
+    for step in (written.first, written.last):
+        assert step is not None
+        leaves = step.tree.leaves[step.tree.task[step.tree.leaves] == 0]
+        scores = step.scores[leaves, 0] + 0.25 * step.scores[leaves, 1]
+        spread = f"{scores.mean():.4g} ± {scores.std(unbiased=False):.4g}"
+        assert f"{spread} in iteration {step.iteration + 1}".replace("-", "−") in text
+
+
+def test_text_from_outside_stays_text_and_nothing_is_loaded(run: Recorded) -> None:
+    content = run.manifest
+    content.error = content.device = content.started = ATTACK
+    content.command = content.alarms = [ATTACK]
+    content.versions = {ATTACK: ATTACK}
+    content.plan = {ATTACK: 1}
+    run.folder.write_manifest(content)
+    run.folder.append_metrics({"iteration": 7, "reward": 1.0, ATTACK: 1.0})
+    run.folder.append_metrics({"iteration": 8, "reward": 2.0, ATTACK: 2.0})
+    shot = Shot(image=None, score=1)
+    samples = SamplesFile(samples=[SampleRow(prompt=ATTACK, before=shot)])
+    (run.path / "samples" / "samples.json").write_text(samples.model_dump_json())
+    tree = TreeFile.model_validate_json((run.path / "trees" / "last.json").read_bytes())
+    tree.prompt = ATTACK
+    (run.path / "trees" / "last.json").write_text(tree.model_dump_json())
+    settings = {"recipe": ATTACK, "rewards": {ATTACK: 1}, "backbone": ATTACK}
+    run.folder.write_config(json.dumps(settings))
+    rendered = page.render(read(run.path))
+    body = rendered.split("</style>", 1)[1]
+    assert body.count("&lt;script&gt;") >= 9
+    assert "\u202e" not in body
+    assert "1337" not in body
+    tags = re.findall(r'<(\w+)((?:\s[\w:-]+="[^"<>]*")*)\s*/?>', body)
+    assert len(tags) == body.count("<") - body.count("</")  # so no tag is of another form
+    assert not {name for name, _ in tags} & {"script", "iframe", "object", "embed", "form", "base"}
     for _, attributes in tags:
-        names = dict(re.findall(r' ([\w-]+)="([^"]*)"', attributes))
-        assert not [name for name in names if name.startswith("on")]
-        assert all(names[name].startswith("data:") for name in ("src", "href") if name in names)
-    assert "url(" not in page and "@import" not in page
-    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-    assert f'http-equiv="Content-Security-Policy" content="{policy}"' in html.unescape(page)
+        pairs = re.findall(r'([\w:-]+)="([^"]*)"', attributes)
+        assert not [name for name, _ in pairs if name.startswith("on")]
+        assert all(value.startswith("data:") for name, value in pairs if name in ("src", "href"))
+    assert "url(" not in rendered and "@import" not in rendered
+    assert "default-src 'none'; img-src data:; style-src 'unsafe-inline'" in rendered
 
 
-@pytest.mark.parametrize("iterations", [0, 1, 3])
-def test_interrupted_run_says_so(tmp_path: Path, iterations: int) -> None:
-    page = written(
-        make(tmp_path / "run", iterations=iterations, after=False, samples=2, tree=False)
-    )
-    assert f"The run is not complete (interrupted): {iterations} of 60 iterations are here." in page
-    assert (
-        "no held-out evaluation after training" in page
-        and "No tree was recorded" in page
-        and "→" not in page
-    )
-    assert ("No iteration was finished" in page) == (iterations == 0)
+@pytest.mark.parametrize("iterations", [0, 1])
+@pytest.mark.parametrize("status", ["running", "interrupted", "failed"])
+def test_a_run_that_is_broken_off_says_so(tmp_path: Path, status: Status, iterations: int) -> None:
+    run = record(create(tmp_path / "run", "treegrpo"), iterations, status=status)
+    run.manifest.error = "rewards: no answer" if status == "failed" else None
+    run.manifest.plan["iterations"] = 60
+    run.folder.write_manifest(run.manifest)
+    text = _text(page.render(read(run.path)))
+    word = "still running, or killed" if status == "running" else status
+    assert f"The run is not complete ({word}): {iterations} of 60 iterations are here." in text
+    assert ("It ended with: rewards: no answer" in text) == (status == "failed")
+    assert "Nothing was evaluated after training" in text
+    assert "Nothing was drawn after training" in text
+    assert ("No iteration was finished" in text) == (iterations == 0)
+    assert ("No tree was kept" in text) == (iterations == 0)
 
 
-@pytest.mark.parametrize(
-    "evaluation", [None, {"before": None, "after": None}, {"before": {"reward": 0.5}, "after": {}}]
-)
-def test_hardly_anything_is_enough(tmp_path: Path, evaluation: object) -> None:
-    (tmp_path / "manifest.json").write_text(
-        json.dumps({"evaluation": evaluation, "status": "running"})
-    )
-    assert "still running, or killed" in written(tmp_path)
+def test_a_manifest_alone_is_enough(tmp_path: Path) -> None:
+    folder = create(tmp_path / "run", "treegrpo")
+    folder.write_manifest(manifest())
+    assert "run" in _text(page.render(read(folder.path)))
 
 
-def test_torn_rows_are_left_out_and_rows_written_twice_count_once(run: Path) -> None:
-    lines = [
-        json.dumps({"iteration": i, "reward": r})
-        for i, r in ((1, 0.1), (2, 0.25), (2, 0.75), (3, math.nan))
-    ]
-    (run / "metrics.jsonl").write_bytes(
-        "\n".join([*lines, '{"iteration": 4, "rew\xff']).encode("latin-1")
-    )
-    page = written(run)
-    assert "1 line of metrics.jsonl could not be read" in page
-    assert (
-        "iteration 2: 0.75" in page
-        and "0.25" not in page.split("</style>")[1].split("One tree")[0].split("hits")[1]
-    )
+def test_a_folder_that_is_no_runs_has_no_page(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match=r"expected a run folder, got no manifest\.json"):
+        page.write(tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(
-    "name", ["../leaf.png", "/etc/passwd", "a/b.png", "..", "", "a\0.png", "x" * 101, 7, "link.png"]
-)
-def test_names_that_lead_elsewhere_are_refused(run: Path, name: object) -> None:
-    (run.parent / "leaf.png").write_bytes((run / "samples/before-000.png").read_bytes())
-    (run / "samples/link.png").symlink_to(run.parent / "leaf.png")
-    edit(run / "samples/samples.json", samples=[{"prompt": "x", "before": name}])
-    with pytest.raises(StorageError):
-        report.write(run)
-    assert not (run / "report.html").exists()
+def test_alarms_are_shown_first_and_in_full(run: Recorded) -> None:
+    run.manifest.alarms = [f"iteration {number}: something is wrong" for number in range(1, 12)]
+    run.folder.write_manifest(run.manifest)
+    text = _text(page.render(read(run.path)))
+    for alarm in run.manifest.alarms:
+        assert alarm in text
+    assert text.index(run.manifest.alarms[0]) < text.index("The same prompts")
+    assert "3 more alarms" in text
 
 
-def test_every_picture_is_embedded_and_a_missing_one_is_named(run: Path) -> None:
-    make_tree(run / "trees")
-    page = written(run)
-    embedded = [
-        base64.b64decode(data)
-        for data in re.findall(r"data:image/png;base64,([A-Za-z0-9+/=]+)", page)
-    ]
-    assert (
-        sorted(embedded) == sorted(path.read_bytes() for path in run.glob("*/*.png"))
-        and len(embedded) == 10
-    )
-    (run / "samples/before-001.png").unlink()
-    (run / "samples/after-002.png").write_bytes(b"\x89PNG torn")
-    assert written(run).count("file missing or torn") == 2
+def test_the_plan_came_true_only_if_all_of_it_did(run: Recorded) -> None:
+    text = _text(page.render(read(run.path)))
+    assert "The plan came true to the last call." in text
+    assert "edges 112.5 112.5" in text
+    run.manifest.spent["leaves"] = 63
+    run.folder.write_manifest(run.manifest)
+    text = _text(page.render(read(run.path)))
+    assert "The plan came true" not in text
+    assert "leaves 64 63" in text
 
 
-def test_figures_never_flatter() -> None:
-    assert [markup.percent(share) for share in (0, 0.004, 0.62, 0.9961, 1)] == [
-        "0 %",
-        "0.4 %",
-        "62 %",
-        "99.6 %",
-        "100 %",
-    ]
-    assert [markup.show(x) for x in (0.9999, 1234567, -2, None, math.nan)] == [
-        "0.9999",
-        "1,234,567",
-        "−2",
-        "–",
-        "nan",
-    ]
-    assert (
-        charts.ticks(0, 1, 5) == [0, 0.2, 0.4, 0.6, 0.8, 1]
-        and charts.smooth([2.0] * 9) == [2.0] * 9
-    )
+def _row(before: tuple[float, float | None], after: tuple[float, float | None]) -> SampleRow:
+    first = Shot(image=None, score=before[0], right=before[1])
+    second = Shot(image=None, score=after[0], right=after[1])
+    return SampleRow(prompt="", before=first, after=second)
+
+
+def test_what_became_right_and_wrong_is_counted_and_what_stayed_is_not() -> None:
+    stayed = [_row((0.5, 1.0), (0.9, 1.0)), _row((0.5, 0.0), (0.1, 0.0))]
+    turned = [*stayed, _row((0, 0.0), (1, 1.0)), _row((0, 0.0), (1, 1.0)), _row((1, 1.0), (0, 0.0))]
+    assert page.change(turned) == "Of these 5 prompts, 2 became right and 1 became wrong."
+    assert page.change(stayed) == "Of these 2 prompts, 1 score higher than before and 1 lower."
+    same = [_row((0.5, None), (0.5, None)), _row((0.5, None), (0.6, None))]
+    assert page.change(same) == "Of these 2 prompts, 1 score higher than before and 0 lower."
+
+
+def test_the_samples_that_changed_most_come_first(run: Recorded) -> None:
+    rows = [_row((0, 1.0), (0.1, 1.0)), _row((0, 0.0), (0.9, 0.0)), _row((0.4, 1.0), (0.3, 0.0))]
+    prompts = ("little", "much", "turned")
+    named = [row.model_copy(update={"prompt": p}) for row, p in zip(rows, prompts, strict=True)]
+    text = _text(page.render(replace(read(run.path), samples=tuple(named), trees={})))
+    assert text.index("“ turned ”") < text.index("“ much ”") < text.index("“ little ”")

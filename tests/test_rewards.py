@@ -1,4 +1,4 @@
-"""The value that owns all rewards: names, weights, checks, retries, dropped trees, measures and the user's stop."""
+"""The value that owns all rewards: names, weights, checks, retries, measures, the user's stop."""
 
 import os
 import signal
@@ -157,7 +157,7 @@ def test_a_stop_of_the_users_is_not_the_fault_of_the_reward() -> None:
 def test_a_reward_that_takes_the_handlers_away_is_blamed_and_they_are_put_back() -> None:
     with watched() as stop:
         rewards = Rewards({"m": Resetting()}, check_interrupt=stop.poll)
-        with pytest.raises(RewardError, match="^reward m: it changed the signal handlers"):
+        with pytest.raises(RewardError, match=r"^reward m: it changed the signal handlers"):
             rewards(SAMPLES)
         assert signal.getsignal(signal.SIGTERM) == stop.arrived
 
@@ -168,7 +168,7 @@ def test_an_interrupt_of_its_own_is_blamed_and_that_of_the_user_outside_a_run_is
 
     with pytest.raises(KeyboardInterrupt):
         Rewards({"m": interrupts})(SAMPLES)
-    with watched() as stop, pytest.raises(RewardError, match="^reward m: KeyboardInterrupt"):
+    with watched() as stop, pytest.raises(RewardError, match=r"^reward m: KeyboardInterrupt"):
         Rewards({"m": interrupts}, check_interrupt=stop.poll)(SAMPLES)
 
 
@@ -205,6 +205,29 @@ def test_the_worker_of_a_reward_ends_when_a_later_reward_cannot_be_had(tmp_path:
         build_rewards({f"{tmp_path}/mine.py:Noting": 1.0, "nothing": 1.0}, Scoring("worker"))
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
+def test_errors_in_a_rewards_own_words_are_one_printable_line() -> None:
+    def says(samples: Samples) -> Tensor:
+        raise RewardError("first\nsecond \x1b[31m")
+
+    with pytest.raises(RewardError, match=r"^first second \\x1b\[31m$"):
+        Rewards({"m": says})(SAMPLES)
+
+
+def test_a_working_directory_that_is_deleted_is_no_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+
+    def deletes(samples: Samples) -> Tensor:
+        (tmp_path / "gone").rmdir()
+        return red(samples)
+
+    with pytest.raises(RewardError, match=r"^reward m: it changed the working directory"):
+        Rewards({"m": deletes})(SAMPLES)
+    assert Rewards({"m": red})(SAMPLES).shape == (3, 1)
 
 
 def test_text_from_outside_stays_on_one_printable_line() -> None:

@@ -34,8 +34,10 @@ class Condition:
     """Encoded tasks: tensors whose first dimension is the task, so that branching repeats rows.
 
     What guidance needs of the negative prompt stands beside it, under the same name after
-    `negative_`: with `text` and `negative_text`, both `[P, L, D]`, `for_cfg()["text"]` is
-    `[2 P, L, D]`. A name without a negative twin is left out of `for_cfg`.
+    `negative_`. Of `text`, `negative_text` and `image`, each `[P, ...]`, `for_cfg` makes
+
+        text   [2 P, ...]   the rows of negative_text, then those of text
+        image  [2 P, ...]   the rows of image twice, for it has no negative
     """
 
     tensors: Mapping[str, Tensor]  # each [P, ...]
@@ -52,8 +54,8 @@ class Condition:
         """Negative and positive rows `[2 P]`, the negative ones first, for one batched forward."""
         both = {}
         for name, tensor in self.tensors.items():
-            negative = self.tensors.get(_NEGATIVE + name)
-            if negative is not None:
+            if not name.startswith(_NEGATIVE):
+                negative = self.tensors.get(_NEGATIVE + name, tensor)
                 both[name] = torch.cat([negative, tensor])
         return Condition(both)
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal, Self
 import torch
 from torch import Tensor
 
-from treerl.backbone import loading, sizes, weights
+from treerl.backbone import comfyui, exporting, loading, sizes, weights
 from treerl.backbone.contract import Condition, Footprint, require_text
 from treerl.backbone.files import boundary
 from treerl.backbone.parts import PipelineParts
@@ -92,7 +92,7 @@ class PipelineBackbone(PipelineParts):
         return self.encode_prompts([task.prompt for task in tasks])
 
     def uncond(self, tasks: Sequence[Task]) -> Mapping[str, Tensor]:
-        """What guidance leads away from, `[P, ...]` under names of `cond`.
+        """What guidance leads away from, `[P, ...]`, under those names of `cond` that differ.
 
         It may depend on a task's negative prompt and media alone.
         """
@@ -199,6 +199,16 @@ class PipelineBackbone(PipelineParts):
 
     def save(self, folder: Path) -> None:
         weights.save(self.denoisers, folder, loading.save_pretrained)
+
+    def check_exportable(self) -> None:
+        exporting.check(self)
+
+    def export(self, folder: Path) -> None:
+        exporting.write(self, folder)
+
+    def comfyui_layers(self, layers: comfyui.Layers) -> comfyui.Layers | None:
+        """The layers of a LoRA, by name in the denoiser, under ComfyUI's names; None: unknown."""
+        return None
 
     def describe(self) -> dict[str, Any]:
         size = {"height": self.height, "width": self.width, "frames": self.frames}

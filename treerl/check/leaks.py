@@ -1,4 +1,4 @@
-"""Memory and files that a reward keeps from call to call: a slope over many calls, not one reading."""
+"""Memory and files that a reward keeps from call to call: a slope, not one reading."""
 
 import ctypes
 import gc

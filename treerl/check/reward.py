@@ -117,7 +117,7 @@ def leaks(subject: Subject) -> tuple[bool, str]:
     if leaks is None:
         return True, "not measured: too slow for enough calls, or the system does not say"
     text = ", ".join(f"{leak.median:.2f} {leak.what} a call" for leak in leaks)
-    return not leaks, text or "nothing is kept"
+    return not leaks, text or "nothing is kept in this process"
 
 
 CHECKS = (contract, order, alone, deterministic, leaves_samples, measures, quick, leaks)

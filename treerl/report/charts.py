@@ -195,3 +195,8 @@ def signed(value: float) -> str:
     """A number of two decimals with its sign; one that rounds to nothing has none."""
     text = f"{value:+.2f}"
     return text.replace("-", "−") if float(text) else "0.00"
+
+
+def decimal(value: float | None) -> str:
+    """A number of two decimals, – for nothing."""
+    return "–" if value is None else signed(value).removeprefix("+")

@@ -12,11 +12,16 @@ from markupsafe import Markup
 
 from treerl.recipes import recipes
 from treerl.report import charts, treeview
-from treerl.report.charts import Curve, show, signed
+from treerl.report.charts import Curve, decimal, show
 from treerl.report.embed import Embedder
 from treerl.run.files import Manifest, SampleRow, Summary, TreeFile
 from treerl.run.folder import storing
 from treerl.run.reading import RunRecord, read
+
+# controls, marks that turn the direction of writing, and halves of letters; a line may end
+_HIDDEN = [*range(10), *range(11, 32), *range(127, 160), *range(0x202A, 0x202F)]
+_HIDDEN += [*range(0x2066, 0x206A), *range(0xD800, 0xE000)]
+_SPELLED = {code: ascii(chr(code))[1:-1] for code in _HIDDEN}
 
 
 def write(folder: Path) -> Path:
@@ -84,21 +89,12 @@ def _environment() -> jinja2.Environment:
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=lambda value: visible(value) if type(value) is str else value,
+        finalize=lambda value: value.translate(_SPELLED) if type(value) is str else value,
     )
     style, _, _ = loader.get_source(environment, "style.css")
     environment.globals |= {"style": Markup(style), "width": treeview.WIDTH}
-    environment.filters |= {"show": show, "signed": signed}
+    environment.filters |= {"show": show, "decimal": decimal}
     return environment
-
-
-def visible(text: str) -> str:
-    """Text in which control characters, and those that turn the direction of writing, are spelled."""
-    letters = []
-    for letter in text:
-        harmless = letter.isprintable() or letter in " \n"
-        letters.append(letter if harmless else letter.encode("unicode_escape").decode())
-    return "".join(letters)
 
 
 def title(record: RunRecord) -> str:

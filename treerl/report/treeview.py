@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from treerl.report.charts import show, signed
+from treerl.report.charts import decimal, show, signed
 from treerl.report.embed import Embedded, Embedder
 from treerl.run.files import TreeFile, TreeNode
 
@@ -74,6 +74,8 @@ class Drawing:
 
 
 class _Layout:
+    """Where the nodes of a file stand."""
+
     def __init__(self, tree: TreeFile) -> None:
         self.tree = tree
         self.children: list[list[TreeNode]] = [[] for _ in tree.nodes]
@@ -146,7 +148,7 @@ def lay_out(tree: TreeFile, images: Embedder) -> Drawing:
                 drawing.chains.append(layout.path(parent, _end(layout, node)))
         if len(children) > 1 or node.parent == TreeFile.ROOT:
             words = f"after {node.step} steps\nvalue {show(node.value)}"
-            value = "" if node.value is None or len(children) < 2 else _decimal(node.value)
+            value = "" if node.value is None or len(children) < 2 else decimal(node.value)
             x = layout.xs[node.step]
             drawing.branches.append(Branch(x, layout.ys[node.id], value, words))
         if not children:
@@ -178,7 +180,9 @@ def _end(layout: _Layout, node: TreeNode) -> TreeNode:
 
 def _edge(layout: _Layout, node: TreeNode, parent: TreeNode, scale: float) -> Edge:
     advantage = node.advantage or 0.0
-    sign = "positive" if advantage > 0 else "negative" if advantage < 0 else "zero"
+    sign = "zero"
+    if advantage != 0:
+        sign = "positive" if advantage > 0 else "negative"
     chain = len(layout.children[parent.id]) == 1 and parent.stochastic
     repeated = chain and parent.advantage == node.advantage  # along a chain, once is enough
     x = layout.xs[node.step] - (22 if len(layout.children[node.id]) > 1 else 7)
@@ -199,8 +203,3 @@ def _leaf(node: TreeNode, layout: _Layout, scores: list[float], images: Embedder
     image = images.embed(node.image, 160)
     words = f"reward {show(node.score)}"
     return Leaf(layout.ys[node.id], image, node.score, bar, bar == 1, words)
-
-
-def _decimal(value: float) -> str:
-    text = f"{value:.2f}"
-    return text.replace("-", "−") if float(text) else "0.00"

@@ -1,4 +1,4 @@
-"""One call of a reward: nothing that it does goes unnoticed, and nothing that it returns is believed."""
+"""One call of a reward: what it does is noticed, and nothing that it returns is believed."""
 
 import math
 import signal
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from treerl.engine.task import Samples
-from treerl.errors import RewardError, TreerlError, printable, reason
+from treerl.errors import RewardError, Stopped, TreerlError, printable, reason
 from treerl.reward.contract import Reward
 from treerl.reward.guard import guarded
 
@@ -85,8 +85,10 @@ def _called(name: str, work: Callable[[], T], where: str) -> T:
     with guarded(name):
         try:
             return work()
-        except TreerlError:
-            raise  # it says what is wrong in its own words
+        except TreerlError as error:  # it says what is wrong in its own words
+            if isinstance(error, Stopped) or str(error).isprintable():
+                raise
+            raise type(error)(printable(error, 2000)) from error
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt) and _interrupts():
                 raise  # the user's own Ctrl-C

@@ -9,26 +9,26 @@ from treerl.engine.task import Modality, Samples, Task
 
 
 class Reward(ABC):
-    """Scores finished samples; a plug-in subclasses it, and its dataclass fields are its parameters.
+    """Scores finished samples; plug-ins subclass it, and their fields are their parameters.
 
     class Blue(Reward):
         def __call__(self, samples: Samples) -> Tensor:
             return samples.images[:, 2].mean((1, 2)) - samples.images[:, :2].mean((1, 2, 3))
     """
 
-    modality: Modality = "images"  # what it scores; an instance may set its own
+    modality: Modality = "images"  # what it scores; write `modality = "videos"` for videos
 
     @abstractmethod
     def __call__(self, samples: Samples) -> Tensor:
         """Scores `[N]`, real numbers, higher is better.
 
-        `samples.images` are `[N, 3, H, W]` (or videos `[N, F, 3, H, W]`) in [0, 1]; `samples.tasks`
-        are what was asked for, `samples.prompts` their texts, and samples of one task share a number
-        in `samples.group`.
+        `samples.images` are `[N, 3, H, W]` (or videos `[N, F, 3, H, W]`) in [0, 1];
+        `samples.tasks` are what was asked for, `samples.prompts` their texts, and samples of one
+        task share a number in `samples.group`.
         """
 
     def validate_tasks(self, tasks: Sequence[Task]) -> None:
-        """`InputError` naming the first task that cannot be scored; asked before a model is loaded."""
+        """`InputError` names the first task that cannot be scored; no model is loaded yet."""
         return
 
     def measures(self, samples: Samples) -> dict[str, Tensor]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from treerl.engine.task import Modality, Samples, Task
+from treerl.engine.task import Samples, Task
 from treerl.reward.contract import Reward
 
 
@@ -18,7 +18,7 @@ class OverFrames(Reward):
     frames: int
     worst: bool = False
 
-    modality: Modality = "videos"
+    modality = "videos"
 
     def __call__(self, samples: Samples) -> Tensor:
         return self._over(self.reward(self._frames(samples)), len(samples))

@@ -15,9 +15,23 @@ from treerl.reward.interrupt import check_interrupt
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
+
+def _folder() -> str | None:
+    """The working directory; None where it has been deleted."""
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        return None
+
+
+def _enter(folder: str | None) -> None:
+    if folder is not None and os.path.isdir(folder):
+        os.chdir(folder)
+
+
 # what it is called: how it is read, and how it is put back
 _SHARED: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
-    "the working directory": (os.getcwd, os.chdir),
+    "the working directory": (_folder, _enter),
     "torch's default dtype": (torch.get_default_dtype, torch.set_default_dtype),
     "torch's number of threads": (torch.get_num_threads, torch.set_num_threads),
     "torch's gradient mode": (torch.is_grad_enabled, torch.set_grad_enabled),

@@ -1,4 +1,4 @@
-"""All rewards of a run as one value: their names, weights, checks, retries and what a failure means."""
+"""All rewards of a run as one value: names, weights, checks, retries, what a failure means."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Any reward behind HTTP: on this machine freely, elsewhere only with a token, and never for a web page."""
+"""Any reward behind HTTP: here freely, elsewhere only with a token, and never for a web page."""
 
 import contextlib
 import hmac
@@ -15,7 +15,7 @@ from treerl.reward.handler import Handler, Refused
 from treerl.reward.tokens import TOKEN
 
 _WAITING = 64  # connections that have not asked anything yet; of more, the oldest is closed
-_QUEUE = 16  # questions at a time: one is answered, the others wait
+_QUEUE = 32  # questions at a time: one is answered, the others wait
 
 
 class Server(ThreadingHTTPServer):
@@ -35,7 +35,7 @@ class Server(ThreadingHTTPServer):
         limit: int = 2**31,
         tells: bool = False,
     ) -> None:
-        """`limit` is the bytes of a question; a private server `tells` its run how a reward failed."""
+        """`limit` is the bytes of a question; a run's own server `tells` how the reward failed."""
         refuse_open(host, token)
         self.name = name
         self.reward = reward

@@ -23,7 +23,7 @@ def serve(
     say: Callable[[str], None],
     timeout: float = 600.0,
 ) -> None:
-    """Serve a reward until the process is ended; the reward lives in a worker, which may be killed."""
+    """Serve a reward, which lives in a worker that may be killed, until the process is ended."""
     token = read(TOKEN)
     refuse_open(host, token)  # before weights are read
     with (
@@ -37,7 +37,7 @@ def serve(
 
 
 def work(name: str) -> None:
-    """The process of a `Worker`: what it is told comes in one line on stdin, its place goes to stdout."""
+    """The process of a `Worker`: told its token in a line on stdin, tells its port on stdout."""
     greetings = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what a reward prints goes to stderr
     line = _line()
@@ -73,7 +73,7 @@ def _greet(greetings: Any, content: dict[str, Any]) -> None:
 
 
 def _die_with_parent() -> None:
-    """Leave a process behind that kills this one when stdin closes, whatever this one is doing then.
+    """Leave a process behind that kills this one when stdin closes, whatever it is doing then.
 
     A thread could not: a reward that hangs in C may never let it run.
     """

@@ -1,4 +1,4 @@
-"""Tokens from the environment: each goes to the host that the user named for it, and nowhere else."""
+"""Tokens from the environment: each goes to the host that was named for it, and nowhere else."""
 
 import os
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ TOKEN = "TREERL_REWARD_TOKEN"  # the environment variable of reward servers
 
 
 def read(variable: str) -> str | None:
-    """The token in a variable, without the line break that files end in; None where there is none."""
+    """The token in a variable, without the line break that files end in; None without one."""
     value = os.environ.get(variable, "").strip()
     if any(not "!" <= letter <= "~" for letter in value):
         raise InputError(f"{variable}: expected a token of ASCII letters, digits and marks alone")
@@ -36,7 +36,7 @@ class Token:
 
 
 def token_for(address: Address, variable: str, otherwise: Sequence[str] = ()) -> Token:
-    """The token of `variable` if `variable_HOST` names this address: `host:port`, or with its scheme.
+    """The token of `variable` if `variable_HOST` names this address, with or without its scheme.
 
     `otherwise` are the addresses that it goes to when the user names none.
     """

@@ -1,9 +1,9 @@
 """What goes between a run and a reward elsewhere: questions as safetensors, answers as JSON.
 
-A question holds the tensors `images` `[N, ...]`, `group` `[N]` and `media.0`, `media.1`, ... (the bytes
-of the tasks' files), and in its metadata the protocol and the tasks. An answer is a JSON object with
-`protocol` and, by route, `ids` and `scores` (null for a score that is no number), `measures`, or
-`error`. Nothing is ever unpickled.
+A question holds the tensors `images` `[N, ...]`, `group` `[N]` and `media.0`, `media.1`, ... (the
+bytes of the tasks' files), and in its metadata the protocol and the tasks. An answer is a JSON
+object with `protocol` and, by route, `ids` and `scores` (null for a score that is no number),
+`measures`, or `error`. Nothing is ever unpickled.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""A reward in a process of its own: killed when it hangs, started again when it died, gone with the run.
+"""A reward in a process of its own: killed when it hangs, started again, gone with the run.
 
 The process is `treerl serve-reward` on a free port of this machine, asked as every other server is,
 with a token that it is told once. Its stdin is a pipe that nobody else holds: when the run ends,

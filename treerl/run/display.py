@@ -70,8 +70,8 @@ class Display(Listener):
         for name, value in summary["watched"].items():
             figures[f"{name} (watched)"] = value
         figures |= summary["quality"]
-        text = "  ".join(f"{name} {value:.3f}" for name, value in figures.items())
-        self.say(f"held-out {when}: {text}  ({summary['samples']} samples)")
+        text = " · ".join(f"{name} {value:.3f}" for name, value in figures.items())
+        self.say(f"held-out {when}: {text} · {summary['samples']} samples")
 
     def stepped(self, run: Run, step: Step, row: dict[str, Any]) -> None:
         reward = float(row["reward"])
@@ -79,7 +79,7 @@ class Display(Listener):
         self._trend = reward if math.isnan(before) else 0.9 * before + 0.1 * reward
         forwards = run.spent.sampling_forwards + run.spent.update_forwards
         arrow = _arrow(before, self._trend)
-        figures = f"reward {reward:.3f}  trend {self._trend:.3f} {arrow}  {forwards:,.0f} forwards"
+        figures = f"reward {reward:.3f} · trend {self._trend:.3f} {arrow} · {forwards:,.0f} forwards"
         number = int(row["iteration"])
         iterations = run.session.config.train.iterations
         if self._console.is_terminal:
@@ -88,7 +88,7 @@ class Display(Listener):
         every = max(1, -(-iterations // _LINES))
         if number % every == 0 or number in (1, iterations):
             left = run.seconds["train"] / run.iterations * (iterations - number)
-            self.say(f"iteration {number:>4}/{iterations}  {figures}  {left:.0f} s left")
+            self.say(f"iteration {number:>4}/{iterations} · {figures} · {left:.0f} s left")
 
     def alarmed(self, run: Run, text: str) -> None:
         self.say(f"ALARM {text}")

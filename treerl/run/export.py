@@ -1,216 +1,209 @@
-"""Turns a checkpoint into what diffusers loads by itself, and proves it: a fresh process draws the same picture."""
+"""Turns a checkpoint into what others load by themselves, and proves it by loading it again."""
 
+import hashlib
 import json
 import os
 import shutil
-import subprocess
-import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-import torch
-from safetensors.torch import load_file, save_file
-from torch import Tensor
-
-import treerl.run.redraw
 from treerl import registry
-from treerl.backbone import adapter
-from treerl.backbone.loading import MADE
+from treerl.backbone import adapter, comfyui, exporting
+from treerl.backbone.contract import Backbone
 from treerl.backbone.pipeline import PipelineBackbone
 from treerl.config.resolve import resolve
 from treerl.config.schema import Config
-from treerl.engine import noise
-from treerl.engine.noise import Purpose
 from treerl.engine.task import Task
-from treerl.errors import InputError, StorageError
-from treerl.run import tasks as prompts
+from treerl.errors import InputError, StorageError, first_line, printable
+from treerl.run import proof, tasks
 from treerl.run.folder import storing
 from treerl.run.run import device
-
-_TOLERANCE = 1e-3  # of a pixel in [0, 1]: a quarter of the step of an eight-bit picture
-_PATIENCE = 3600.0  # seconds for the fresh process: a large model is read again
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written, and how the fresh process saw it."""
+    """What was written, and how what loaded it saw it."""
 
     folder: Path
     kind: str  # "LoRA" or "weights"
     prompt: str
-    difference: float  # largest, of pixels in [0, 1], between this process and the fresh one
-    change: float | None  # mean, of pixels, that the LoRA makes; None for full weights
+    difference: float  # largest, of pixels in [0, 1] or of weights, to what was loaded again
+    change: float | None  # mean, of pixels, that the LoRA makes; None where none was exported
+    comfyui: bool  # whether there is a file for ComfyUI too
 
 
-def export(source: Path, target: Path) -> Exported:
-    """Write the checkpoint of a run, or the checkpoint folder of one, to `target` in diffusers' own format.
+@dataclass(frozen=True)
+class _Checkpoint:
+    """A checkpoint, and the run that it is of."""
 
-    A LoRA becomes what `load_lora_weights` reads, full weights become a folder for `from_pretrained`. A fresh process
-    that imports diffusers and nothing of ours loads it and draws one held-out prompt; `StorageError` when the picture
-    is not the same.
+    folder: Path
+    run: Path
+    config: Config
+
+
+def export(
+    source: Path, target: Path, allow_plugins: bool = False, prompts: Sequence[Task] | None = None
+) -> Exported:
+    """Write the checkpoint of a run, or the checkpoint folder of one, to `target`.
+
+    A LoRA of a pipeline becomes what `load_lora_weights` of diffusers and ComfyUI read, full
+    weights become a folder for `from_pretrained`, and those of a plain model a file with a
+    description. What was written is loaded again and compared; `StorageError` when it is another
+    model. `prompts` are drawn for it, the run's held-out ones when None.
     """
-    checkpoint, config = _found(source)
-    if config.backbone.model in MADE:
-        raise InputError(
-            f"export: {source} was trained on random weights, which are nobody's model"
-        )
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InputError(f"export: {target} exists and is not empty; name another folder")
+    checkpoint = _checkpoint(source, allow_plugins)
+    config = checkpoint.config
     family = registry.load("backbones", config.backbone.name)
-    if not issubclass(family, PipelineBackbone):
-        raise InputError(f"export: {config.backbone.name} has no diffusers pipeline to export for")
-    settings = replace(config.backbone.settings(family.Settings), tiny_vae=None)
-    backbone = family.load(settings, device(config))
-    backbone.restore(checkpoint)
-    adapted = any(map(adapter.adapted, backbone.denoisers.values()))
+    settings = config.backbone.settings(family.Settings)
+    if issubclass(family, PipelineBackbone):
+        settings = replace(settings, tiny_vae=None)  # others decode with the model's own
+    backbone: Backbone = family.load(settings, device(config))
+    backbone.check_exportable()
+    backbone.restore(checkpoint.folder)
+    task = Task.of((prompts or tasks.chosen(config)[1])[0])
     target = target.resolve()  # the other process works elsewhere
     draft = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        return _published(backbone, config, draft, target, adapted)
+        if isinstance(backbone, PipelineBackbone):
+            exported = _pipeline(backbone, config, task, draft)
+        else:
+            exported = _plain(backbone, task, draft, family.load(settings, device(config)))
+        with storing(target):
+            if target.exists():
+                target.rmdir()
+            draft.rename(target)
+        return replace(exported, folder=target)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def _published(
-    backbone: PipelineBackbone, config: Config, draft: Path, target: Path, adapted: bool
-) -> Exported:
-    with storing(target):
-        if adapted:
-            backbone.save(draft)
-        else:
-            walked, backbone.pipeline.scheduler = (
-                backbone.pipeline.scheduler,
-                backbone.shipped_scheduler,
-            )
-            backbone.pipeline.save_pretrained(draft)
-            backbone.pipeline.scheduler = walked
-        (draft / "README.md").write_text(_card(backbone, config, adapted), encoding="utf-8")
-    prompt, difference, change = _proven(backbone, config, draft, adapted)
-    with storing(target):
-        if target.exists():
-            target.rmdir()
-        draft.rename(target)
-    return Exported(target, "LoRA" if adapted else "weights", prompt, difference, change)
+def _pipeline(backbone: PipelineBackbone, config: Config, task: Task, draft: Path) -> Exported:
+    steps = config.evaluate.steps or config.env.steps
+    drawing = proof.Drawing(task, steps, config.env.guidance, config.seed)
+    request = proof.request(backbone, drawing)  # asked before anything is written
+    kind = "LoRA" if exporting.as_lora(backbone) else "weights"
+    with storing(draft):
+        backbone.export(draft)
+        (draft / "README.md").write_text(_card(backbone, config, draft), encoding="utf-8")
+    difference, change = proof.compare(backbone, drawing, request, draft)
+    named = (draft / comfyui.FILE).is_file()
+    return Exported(draft, kind, task.prompt, difference, change, named)
 
 
-def _found(source: Path) -> tuple[Path, Config]:
-    """The checkpoint folder and the configuration of its run."""
-    run = next(
-        (one for one in (source, *source.resolve().parents[:2]) if (one / "config.yaml").is_file()),
-        None,
-    )
-    if run is None:
+def _plain(backbone: Backbone, task: Task, draft: Path, again: Backbone) -> Exported:
+    with storing(draft):
+        backbone.export(draft)
+    again.restore(draft)
+    difference = 0.0
+    lora = False
+    for name, module in backbone.denoisers.items():
+        lora = lora or adapter.adapted(module)
+        loaded = again.denoisers[name].state_dict()
+        for key, tensor in module.state_dict().items():
+            apart = (loaded[key].double() - tensor.double()).abs()
+            difference = max(difference, float(apart.max()) if apart.numel() else 0.0)
+    if difference > 0:
+        raise StorageError(
+            f"export: what was loaded again is another model: weights differ by {difference:.2g}"
+        )
+    return Exported(draft, "LoRA" if lora else "weights", task.prompt, difference, None, False)
+
+
+def _checkpoint(source: Path, allow_plugins: bool) -> _Checkpoint:
+    """The checkpoint folder and the configuration of its run, whose plug-in is the run's copy."""
+    folders = [source, *source.resolve().parents[:2]]
+    runs = [folder for folder in folders if (folder / "config.yaml").is_file()]
+    if not runs:
         raise InputError(
             f"export: expected a run folder, or a checkpoint in one, got {source} (no config.yaml)"
         )
-    checkpoint = source / "checkpoints" / "last" if run == source else source
-    if not checkpoint.is_dir():
+    run = runs[0]
+    folder = source / "checkpoints" / "last" if run == source else source
+    if not folder.is_dir():
         raise InputError(
             f"export: {source} has no checkpoint: its run ended before the first iteration"
         )
-    return checkpoint, resolve(run / "config.yaml", {}, [], allow_plugins=True)
+    config = resolve(run / "config.yaml", {}, [], allow_plugins=True)
+    name = config.backbone.name
+    if registry.is_file(name):
+        if not allow_plugins:
+            raise InputError(
+                f"export: backbone {name!r} is a plug-in from outside the registry; add "
+                "--allow-plugins to the command line to run its code"
+            )
+        flags = {"backbone.name": _copy_of(name, run)}
+        config = resolve(run / "config.yaml", flags, [], allow_plugins=True)
+    return _Checkpoint(folder, run, config)
 
 
-def _proven(
-    backbone: PipelineBackbone, config: Config, draft: Path, adapted: bool
-) -> tuple[str, float, float | None]:
-    """Draw here and there, and compare."""
-    prompt = prompts.builtin(config.prompts.builtin)[1][0]
-    task = Task(prompt)
-    steps, guidance = config.evaluate.steps or config.env.steps, config.env.guidance
-    draws = noise.normal(
-        noise.key(config.seed, Purpose.EVALUATION, 0),
-        backbone.shape,
-        torch.float32,
-        backbone.device,
-    )
-    latents = backbone.initial(draws, backbone.encode([task]))
-    here = backbone.call([task], latents, steps, guidance, "pt")
-    given = backbone.arguments([task], latents, steps, guidance)
-    backbone.pipeline.to("cpu")  # the other process wants the accelerator's memory
-    with TemporaryDirectory() as folder:
-        request = _request(backbone, config, draft, adapted) | {
-            "arguments": {name: value for name, value in given.items() if name != "latents"}
-        }
-        (Path(folder) / "request.json").write_text(json.dumps(request), encoding="utf-8")
-        save_file({"latents": latents.cpu().contiguous()}, Path(folder) / "latents.safetensors")
-        drawn = _fresh(Path(folder))
-    difference = float((drawn["after"] - here).abs().max())
-    if not difference <= _TOLERANCE:
-        raise StorageError(
-            f"export: diffusers draws another picture than treerl: pixels differ by {difference:.2g}"
+def _copy_of(name: str, run: Path) -> str:
+    """The plug-in as the run ran it: its copy in the run folder, whose checksum must be right."""
+    source, _, attribute = name.rpartition(":")
+    if not source.endswith(".py"):
+        return name  # a module of an installed package
+    entry = next((plugin for plugin in _plugins(run) if plugin.get("name") == name), None)
+    if entry is None or not isinstance(entry.get("copy"), str):
+        raise InputError(f"export: the manifest of {run} has no copy of the plug-in {name}")
+    copy = run / entry["copy"]
+    if not copy.resolve().is_relative_to(run.resolve()) or not copy.is_file():
+        raise InputError(f"export: {run} has no file {printable(entry['copy'], 80)}")
+    digest = hashlib.sha256(copy.read_bytes()).hexdigest()
+    if digest != entry.get("sha256"):
+        raise InputError(
+            f"export: {copy} is not the plug-in that the run used: expected sha256 "
+            f"{printable(entry.get('sha256'), 64)}, got {digest}"
         )
-    change = float((drawn["after"] - drawn["before"]).abs().mean()) if adapted else None
-    return prompt, difference, change
+    return f"{copy}:{attribute}"
 
 
-def _request(
-    backbone: PipelineBackbone, config: Config, draft: Path, adapted: bool
-) -> dict[str, Any]:
-    settings, first = config.backbone, next(iter(backbone.denoisers))
-    names = [name for name, module in backbone.denoisers.items() if adapter.adapted(module)]
-    model = backbone.source if adapted else str(draft)
-    return {
-        "pipeline": backbone.pipeline_class,
-        "model": str(model),
-        "revision": settings.revision if adapted else None,
-        "variant": settings.variant if adapted else None,
-        "dtype": settings.dtype,
-        "device": str(backbone.device),
-        "absent": [
-            name for name, component in backbone.pipeline.components.items() if component is None
-        ],
-        "scheduler": {
-            "_class_name": type(backbone.pipeline.scheduler).__name__,
-            **backbone.pipeline.scheduler.config,
-        },
-        "precise_vae": backbone.float32_vae,
-        "vae": [
-            f"enable_{name}" for name in ("slicing", "tiling") if getattr(settings, f"vae_{name}")
-        ],
-        "adapters": [
-            {
-                "folder": str(draft if name == first else draft / name),
-                "into": {} if name == first else {f"load_into_{name}": True},
-            }
-            for name in names
-        ],
-    }
-
-
-def _fresh(folder: Path) -> dict[str, Tensor]:
-    script = Path(treerl.run.redraw.__file__)
+def _plugins(run: Path) -> list[dict[str, Any]]:
     try:
-        done = subprocess.run(
-            [sys.executable, str(script), str(folder)],
-            capture_output=True,
-            text=True,
-            timeout=_PATIENCE,
-            cwd=folder,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise StorageError(
-            f"export: the fresh process did not answer within {_PATIENCE:.0f} s"
-        ) from error
-    if done.returncode != 0:
-        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise StorageError(f"export: diffusers cannot load what was written: {reason}")
-    return load_file(folder / "drawn.safetensors")
+        manifest = json.loads((run / "manifest.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"export: {run / 'manifest.json'}: {first_line(error)}") from error
+    plugins = manifest.get("plugins", []) if isinstance(manifest, dict) else []
+    return [plugin for plugin in plugins if isinstance(plugin, dict)]
 
 
-def _card(backbone: PipelineBackbone, config: Config, adapted: bool) -> str:
+def _card(backbone: PipelineBackbone, config: Config, draft: Path) -> str:
     """A model card that says how to draw with it."""
-    base = backbone.source if adapted else "this folder"
-    steps, guidance = config.evaluate.steps or config.env.steps, config.env.guidance
-    load = f'pipeline = {backbone.pipeline_class}.from_pretrained("{base if adapted else "."}")\n'
-    if adapted:
-        load += 'pipeline.load_lora_weights(".", weight_name="pytorch_lora_weights.safetensors")\n'
+    lora = exporting.as_lora(backbone)
+    base = backbone.source if lora else "this folder"
+    steps = config.evaluate.steps or config.env.steps
     rewards = ", ".join(f"{name} (weight {weight:g})" for name, weight in config.rewards.items())
-    return (
-        f"# {backbone.title}, trained with treerl\n\n"
-        f"{'A LoRA for' if adapted else 'Weights of'} {base}, trained by `{config.recipe}` from the reward {rewards}.\n"
-        f"Drawn and scored with {steps} steps and guidance {guidance:g}, the network in {config.backbone.dtype}.\n\n"
-        f"```python\nfrom diffusers import {backbone.pipeline_class}\n\n{load}```\n"
-    )
+    source = base if lora else "."
+    code = [
+        f"from diffusers import {backbone.pipeline_class}",
+        "",
+        f'pipeline = {backbone.pipeline_class}.from_pretrained("{source}")',
+    ]
+    if lora:
+        code.append(f'pipeline.load_lora_weights(".", weight_name="{adapter.FILE}")')
+    text = [
+        f"# {backbone.title}, trained with treerl",
+        "",
+        f"{'A LoRA for' if lora else 'Weights of'} {base}, trained by `{config.recipe}` from the "
+        f"reward {rewards}.",
+        f"Drawn and scored with {steps} steps and guidance {config.env.guidance:g}, the network "
+        f"in {backbone.settings.dtype}.",
+    ]
+    used = backbone.pipeline.scheduler
+    if used is not backbone.shipped_scheduler:
+        text.append(
+            f"The noise levels were stepped by {type(used).__name__} ({_order(used)}); the model "
+            f"comes with {type(backbone.shipped_scheduler).__name__}."
+        )
+    if (draft / comfyui.FILE).is_file():
+        text.append(f"`{comfyui.FILE}` is the same LoRA in the names that ComfyUI knows.")
+    elif lora:
+        text.append("A file in the names of ComfyUI is not provided for this family.")
+    return "\n".join([*text, "", "```python", *code, "```", ""])
+
+
+def _order(scheduler: Any) -> str:
+    order = scheduler.config.get("solver_order")
+    return "one step at a time" if order is None else f"of order {order}"

@@ -1,6 +1,7 @@
 """Draws with diffusers alone what an export holds: run in a process of its own, by `treerl export`.
 
-python redraw.py REQUEST     # a folder with request.json and latents.safetensors; writes drawn.safetensors into it
+python redraw.py FOLDER     # reads request.json, latents.safetensors and images, and writes
+                            # drawn.safetensors
 """
 
 import copy
@@ -11,42 +12,56 @@ from typing import Any
 
 import diffusers
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
+
+IMAGE = "image file"  # an argument {IMAGE: name} is the image in that file
 
 
 def main(folder: Path) -> None:
-    asked = json.loads((folder / "request.json").read_text(encoding="utf-8"))
-    pipeline = getattr(diffusers, asked["pipeline"]).from_pretrained(
-        asked["model"],
-        revision=asked["revision"],
-        variant=asked["variant"],
-        dtype=getattr(torch, asked["dtype"]),
-        **dict.fromkeys(asked["absent"]),
+    request = json.loads((folder / "request.json").read_text(encoding="utf-8"))
+    pipeline = getattr(diffusers, request["pipeline"]).from_pretrained(
+        request["model"],
+        revision=request["revision"],
+        variant=request["variant"],
+        dtype=getattr(torch, request["dtype"]),
+        **dict.fromkeys(request["absent"]),
     )
-    pipeline.scheduler = getattr(diffusers, asked["scheduler"]["_class_name"]).from_config(
-        asked["scheduler"]
-    )
-    if asked["precise_vae"]:
+    scheduler = request["scheduler"]
+    pipeline.scheduler = getattr(diffusers, scheduler["_class_name"]).from_config(scheduler)
+    if request["float32_vae"]:
         pipeline.vae.float()
-    for name in asked["vae"]:
+    for name in request["vae"]:
         getattr(pipeline.vae, name)()
     pipeline.set_progress_bar_config(disable=True)
-    pipeline.to(asked["device"])
-    drawn = {"before": _draw(pipeline, folder, asked)} if asked["adapters"] else {}
-    for adapter in asked["adapters"]:
+    pipeline.to(request["device"])
+    drawn = {}
+    if request["adapters"]:
+        drawn["before"] = _draw(pipeline, folder, request)
+    for adapter in request["adapters"]:
         pipeline.load_lora_weights(adapter["folder"], adapter_name="default", **adapter["into"])
-    drawn["after"] = _draw(pipeline, folder, asked)
+    drawn["after"] = _draw(pipeline, folder, request)
     save_file(drawn, folder / "drawn.safetensors")
 
 
-def _draw(pipeline: Any, folder: Path, asked: dict[str, Any]) -> torch.Tensor:
-    latents = load_file(folder / "latents.safetensors")["latents"].to(asked["device"])
+def _draw(pipeline: Any, folder: Path, request: dict[str, Any]) -> torch.Tensor:
+    latents = load_file(folder / "latents.safetensors")["latents"].to(request["device"])
+    # a copy, for some pipelines overwrite the prompts that they are given
+    arguments = _opened(copy.deepcopy(request["arguments"]), folder)
     with torch.no_grad():
-        given = copy.deepcopy(
-            asked["arguments"]
-        )  # some pipelines overwrite the prompts that they are given
-        samples = pipeline(**given, latents=latents, output_type="pt", return_dict=False)[0]
+        samples = pipeline(**arguments, latents=latents, output_type="pt", return_dict=False)[0]
     return torch.as_tensor(samples).float().cpu().contiguous()
+
+
+def _opened(value: Any, folder: Path) -> Any:
+    """The value with every image read from its file."""
+    if isinstance(value, list):
+        return [_opened(part, folder) for part in value]
+    if isinstance(value, dict) and set(value) == {IMAGE}:
+        return Image.open(folder / value[IMAGE]).copy()
+    if isinstance(value, dict):
+        return {key: _opened(part, folder) for key, part in value.items()}
+    return value
 
 
 if __name__ == "__main__":
