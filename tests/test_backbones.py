@@ -17,13 +17,13 @@ from treerl.backbone.contract import Backbone
 from treerl.backbone.pipeline import PipelineBackbone
 from treerl.backbone.settings import PipelineSettings
 from treerl.check import CHECKED
-from treerl.config import yamlfile
+from treerl.config import yaml as yamlfile
 from treerl.config.resolve import resolve
 from treerl.config.schema import Config
 from treerl.engine import trainer
 from treerl.engine.kernel import refuse_unsound
 from treerl.engine.task import Modality
-from treerl.recipes import RECIPES
+from treerl.engine.recipes import recipes as RECIPES
 from treerl.reward.contract import Reward
 from treerl.run.memory import memory
 from treerl.run.plan import Plan

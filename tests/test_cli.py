@@ -1,30 +1,43 @@
 """The command line as scripts use it: help, lists, plans, exit codes; nothing heavy is imported for an error."""
 
+import io
 import json
 import subprocess
 import sys
+import time
+from collections.abc import Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from treerl.cli import main
+from treerl.config.algorithm import algorithm_of
 from treerl.config.resolve import resolve
-from treerl.engine.branching import Fixed, Geometric, Shift, Uniform
 from treerl.registry import CONTRACTS
-from treerl.run.plan import Plan
+from treerl.run.assemble import plan_of
 
 
-def treerl(*words: str, code: int = 0, folder: Path | None = None) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "treerl", *words],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == code, done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
-    return done.stderr if code else done.stdout
+@pytest.fixture(autouse=True)
+def in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def answer(words: Sequence[str], code: int) -> tuple[str, str]:
+    """What the command line prints, in this process, to its two streams."""
+    out = io.StringIO()
+    err = io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as ended:
+        main(list(words))
+    assert (ended.value.code or 0) == code, out.getvalue() + err.getvalue()
+    return out.getvalue(), err.getvalue()
+
+
+def treerl(*words: str, code: int = 0) -> str:
+    out, err = answer(words, code)
+    return err if code else out
 
 
 def plan(*words: str) -> dict[str, Any]:
@@ -35,9 +48,10 @@ def plan(*words: str) -> dict[str, Any]:
 def test_help_names_every_command_and_no_other() -> None:
     text = treerl("--help")
     assert all(
-        f" {name} " in text for name in ("run", "plan", "list", "check", "export", "serve-reward")
+        f" {name} " in text
+        for name in ("run", "plan", "list", "check", "export", "serve-reward", "show")
     )
-    assert not any(f" {name} " in text for name in ("eval", "show", "bench"))
+    assert not any(f" {name} " in text for name in ("eval", "bench"))
 
 
 def test_lists_hold_what_is_announced() -> None:
@@ -58,7 +72,7 @@ def test_an_unknown_list_names_the_nearest() -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--set", "tree.brnch=2"), "did you mean tree.branch?"),
+        (("--set", "tree.brnch=2"), "did you mean tree.branching?"),
         (("--recipe", "tregrpo"), "did you mean treegrpo?"),
         (("--reward", "shapes=nan"), "rewards.shapes"),
         (("--config", "absent.yaml"), "absent.yaml"),
@@ -68,7 +82,7 @@ def test_an_unknown_list_names_the_nearest() -> None:
 def test_a_mistake_is_one_line_and_code_2(
     words: tuple[str, ...], message: str, tmp_path: Path
 ) -> None:
-    lines = treerl("run", *words, code=2, folder=tmp_path).splitlines()
+    lines = treerl("run", *words, code=2).splitlines()
     assert len(lines) == 1 and message in lines[0]
     assert list(tmp_path.iterdir()) == []
 
@@ -92,7 +106,7 @@ def test_the_plan_of_the_authors_code_counts_as_it_ran() -> None:
     ("recipe", "updates"), [("flowgrpo", 243), ("dancegrpo", 135), ("mixgrpo", 108)]
 )
 def test_the_plans_of_chains_count_as_their_papers_at_27_leaves(recipe: str, updates: int) -> None:
-    found = plan("--recipe", recipe, "--set", "tree.roots=27")["per_prompt"]
+    found = plan("--recipe", recipe, "--set", "tree.trees_per_prompt=27")["per_prompt"]
     assert (found["sampling_forwards"], found["update_forwards"], found["leaves"]) == (
         270,
         updates,
@@ -105,34 +119,73 @@ def test_the_plan_for_people_names_the_same_numbers() -> None:
     assert "177.4" in text and "window from step 6: 46 sampling forwards" in text
 
 
-def test_the_windows_draw_follows_its_law() -> None:
-    made = Plan(resolve(None, {}, []))
-    starts = [made.shape(iteration).start for iteration in range(4000)]
-    for probability, shape in made.law(0):
-        seen = starts.count(shape.start) / len(starts)
-        assert abs(seen - probability) < 4 * (probability / len(starts)) ** 0.5
-
-
 def test_every_pass_takes_each_prompt_once() -> None:
-    made = Plan(resolve(None, {}, ["train.prompts=7"]))
+    config = resolve(None, {}, ["train.prompts_per_iteration=7"])
+    made = plan_of(config, algorithm_of(config))
     taken = [pair for iteration in range(50) for pair in made.rows(iteration, 35)]
-    for turn in range(10):
-        assert sorted(row for one, row in taken if one == turn) == list(range(35))
-    assert [row for turn, row in taken if turn == 0] != [row for turn, row in taken if turn == 1]
+    passes = [[row for turn, row in taken if turn == number] for number in range(10)]
+    assert all(sorted(rows) == list(range(35)) for rows in passes)
+    assert passes[0] != passes[1]
 
 
-def test_the_published_laws_of_windows() -> None:
-    geometric = [probability for probability, _ in Geometric(3, 3, 0.5).law(10, 0)]
-    assert geometric == pytest.approx([0.5**s * 0.5 / (1 - 0.5**7) for s in range(7)])
-    assert [round(one, 4) for one in geometric[:3]] == [0.5039, 0.252, 0.126]
-    assert [probability for probability, _ in Uniform(3, 3).law(10, 5)] == pytest.approx(
-        [1 / 7] * 7
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("--recipe", "mixgrpo"),
+        ("--recipe", "treegrpo", "--set", "tree.branching.depth=1", "--set", "env.steps=1000"),
+        ("--recipe", "flowgrpo", "--set", "tree.branching=shift"),
+    ],
+)
+def test_the_plan_of_the_longest_run_is_quick(change: tuple[str, ...]) -> None:
+    began = time.monotonic()
+    plan(*change, "--set", "train.iterations=1000000")
+    assert time.monotonic() - began < 60
+
+
+@pytest.mark.parametrize("command", ["run", "plan"])
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--prompts", "empty.txt"), "empty.txt: expected at least one prompt"),
+        (("--prompts", "wide.txt"), "wide.txt:1: byte 0: expected UTF-8, got UTF-16"),
+        (("--prompts", "."), "expected a file named"),
+        (("--reward", "jpeg", "--set", "rewards.jpeg.version=2"), "rewards.jpeg.version: unknown"),
+        (("--watch", "./none.py:Mine", "--allow-plugins"), "none.py: no such file"),
+        (("--set", "kernel=./none.py:Mine", "--allow-plugins"), "no such plug-in file"),
+        (("--set", "train.iterations=1000000000"), "train.iterations: expected an integer"),
+        (("--set", "evaluate.samples_per_prompt=1000000000"), "expected an integer"),
+    ],
+)
+def test_the_plan_refuses_what_the_run_refuses(
+    command: str, words: tuple[str, ...], message: str, tmp_path: Path
+) -> None:
+    (tmp_path / "empty.txt").write_text("\n")
+    (tmp_path / "wide.txt").write_bytes("a cat".encode("utf-16"))
+    lines = treerl(command, *words, code=2).splitlines()
+    assert len(lines) == 1 and message in lines[0]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty.txt", "wide.txt"]
+
+
+@pytest.mark.parametrize("words", [("plan",), ("list",), ("--version",)])
+def test_nothing_but_the_answer_is_printed(words: tuple[str, ...]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "treerl", *words], capture_output=True, text=True, timeout=120
     )
-    assert [Shift(2, 4, 50).law(10, i)[0][1].start for i in (0, 49, 50, 299, 300)] == [
-        0,
-        0,
-        1,
-        5,
-        0,
-    ]
-    assert Fixed().law(10, 3)[0][1].stochastic == (True,) * 9 + (False,)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_version_is_the_packages() -> None:
+    assert treerl("--version") == f"treerl {version('treerl')}\n"
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["plan", "--set", "tree.brnch=1"]])
+def test_nothing_heavy_is_imported_for_a_short_answer(words: list[str]) -> None:
+    code = (
+        "import sys, treerl.cli\n"
+        f"try: treerl.cli.main({words})\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'diffusers', 'transformers', 'numpy', 'PIL'} & set(sys.modules)\n"
+        "sys.exit(f'imported {heavy}' if heavy else 0)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr

@@ -132,7 +132,7 @@ def test_a_score_depends_on_its_own_video_alone(judge: Reward, videos: Tensor) -
 
 def test_the_built_in_prompts_share_no_caption_and_every_attribute() -> None:
     train, heldout = (
-        [Caption.parse(text) for text in part] for part in prompts.builtin("moving-shapes")
+        [Caption.parse(task.prompt) for task in part] for part in prompts.builtin("moving-shapes")
     )
     assert len(train) == 64 and len(heldout) == 32 and not set(train) & set(heldout)
     for attribute in HARD:

@@ -120,7 +120,7 @@ def serve_reward(
     announce(config)
     setting = config.rewards[name]
     timeout = setting.timeout or config.scoring.timeout
-    serve(name, setting.plugin.params, host, port, print, timeout)
+    serve(name, setting.params, host, port, print, timeout)
 
 
 @app.command()
@@ -173,11 +173,12 @@ def list_(
 def announce(config: "Config") -> None:
     """Say which files of the user's own will be run, with their checksums."""
     from treerl.config.schema import plugin_names
+    from treerl.config.textfile import read_bytes
 
     for name in plugin_names(config):
         path = registry.source_file(name)
         if path is not None:
-            checksum = hashlib.sha256(path.read_bytes()).hexdigest()
+            checksum = hashlib.sha256(read_bytes(path, 2**24)).hexdigest()
             where = printable(str(path.resolve()))
             print(f"plug-in {printable(name)}: {where} sha256:{checksum}", file=sys.stderr)
 

@@ -1,5 +1,10 @@
 """Errors a user can meet: one line each, with the exit code that scripts rely on."""
 
+from collections.abc import Mapping
+from typing import Any
+
+Problems = list[tuple[tuple[str, ...], str]]  # keys below a plug-in, and what is wrong there
+
 
 class TreerlError(Exception):
     """An error that is reported as one line; `code` is the process's exit code."""
@@ -11,6 +16,15 @@ class InputError(TreerlError):
     """The configuration, the command line, a prompt file or a model folder is wrong."""
 
     code = 2
+
+
+class ParameterError(InputError):
+    """Parameters that a plug-in does not take; one line each, at its dotted path."""
+
+    def __init__(self, path: str, problems: Problems) -> None:
+        lines = [f"{shown('.'.join((path, *keys)))}: {text}" for keys, text in problems]
+        super().__init__("\n".join(lines))
+        self.problems = problems
 
 
 class NumericsError(TreerlError):
@@ -63,3 +77,65 @@ def reason(error: BaseException) -> str:
     """What an error of somebody else's says, with its kind, on one printable line."""
     text = printable(error)
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def is_control(letter: str) -> bool:
+    """Control characters and halves of surrogate pairs: no part of a name, a path or a prompt."""
+    code = ord(letter)
+    return code < 32 or 127 <= code < 160 or 0xD800 <= code < 0xE000
+
+
+def shown(name: object) -> str:
+    """A path or a key for an error line: as it is when printable, else escaped; never long."""
+    text = str(name)
+    if not text or not text.isprintable():
+        text = ascii(text)
+    return text if len(text) <= 200 else f"{text[:197]}..."
+
+
+def shorten(value: object) -> str:
+    """A value for the end of an error line: short, on one line, and printable everywhere."""
+    if value is None:
+        return "null"
+    if isinstance(value, Mapping):
+        return "a mapping" if value else "an empty mapping"
+    if isinstance(value, list | tuple):
+        return "a list" if value else "an empty list"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int) and abs(value) >= 10**50:
+        return "an integer of more than 50 digits"  # Python refuses to print some
+    text = ascii(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+_KINDS = {
+    "integer": "an integer",
+    "number": "a number",
+    "boolean": "true or false",
+    "string": "a text",
+    "array": "a list",
+    "null": "null",
+}
+_LIMITS = {
+    "minimum": ">=",
+    "exclusiveMinimum": ">",
+    "maximum": "<=",
+    "exclusiveMaximum": "<",
+    "multipleOf": "a multiple of",
+}
+
+
+def describe(schema: Mapping[str, Any]) -> str:
+    """What a JSON schema accepts, in words: `an integer >= 1 or null`; `expected` has its own."""
+    if "expected" in schema:
+        return str(schema["expected"])
+    if "anyOf" in schema:
+        return " or ".join(describe(arm) for arm in schema["anyOf"])
+    if "enum" in schema:
+        return f"one of {', '.join(str(name) for name in schema['enum'])}"
+    if "const" in schema:
+        return f"{schema['const']!r}"
+    words = _KINDS.get(schema.get("type", ""), "a mapping of settings")
+    limits = [f"{sign} {schema[key]}" for key, sign in _LIMITS.items() if key in schema]
+    return f"{words} {' and '.join(limits)}" if limits else words

@@ -1,18 +1,35 @@
-"""Names to classes: announced entry points, or a user's own file where that was allowed."""
+"""Plug-ins by kind and name: their classes, their parameters, and instances of them."""
 
 import dataclasses
 import difflib
 import hashlib
 import importlib
 import importlib.util
+import json
+import math
+import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
-from treerl.errors import InputError, first_line, printable
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.errors import PydanticUserError
+
+from treerl.errors import (
+    InputError,
+    ParameterError,
+    Problems,
+    TreerlError,
+    describe,
+    is_control,
+    printable,
+    reason,
+    shorten,
+)
 
 # kind: the contract that every plug-in of that kind subclasses
 CONTRACTS = {
@@ -27,139 +44,207 @@ CONTRACTS = {
     "selections": "treerl.engine.selection:Selection",
     "objectives": "treerl.engine.objective:Objective",
 }
+_STRICT = ConfigDict(strict=True, allow_inf_nan=False, arbitrary_types_allowed=True)
+# decimal only: no hexadecimal, no digit groups, no "nan"; other YAML readers deliver 1e-4 as text
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", re.ASCII)
 
 
 @cache
 def announced(kind: str) -> dict[str, EntryPoint]:
     """The plug-ins of a kind by name; nothing is imported."""
     if kind not in CONTRACTS:
-        raise InputError(f"unknown kind of plug-in {kind!r}; the kinds are {', '.join(CONTRACTS)}")
+        raise InputError(f"unknown kind of plug-in {kind!r}; {nearest(kind, CONTRACTS)}")
     return {point.name: point for point in sorted(entry_points(group=f"treerl.{kind}"))}
 
 
 def is_file(name: str) -> bool:
-    """Whether a name is a user's own class: `./mine.py:Name` or `package.module:Name`."""
-    return ":" in name
+    """Whether a name is a class of somebody's own: `./mine.py:Name` or `package.module:Name`."""
+    return ":" in name or name.endswith(".py")
 
 
 def source_file(name: str) -> Path | None:
     """The file of a plug-in that is a user's own `./mine.py:Name`; None for every other name."""
     path = Path(name.rpartition(":")[0])
-    return path if is_file(name) and path.suffix == ".py" else None
+    return path if path.suffix == ".py" else None
+
+
+def nearest(name: str, known: Iterable[str], path: str = "") -> str:
+    """A hint: the closest known name, below a dotted path, or else all of them."""
+    names = list(known)
+    close = difflib.get_close_matches(name[:200], names, n=1, cutoff=0.5)
+    if close:
+        return f"did you mean {'.'.join(filter(None, (path, close[0])))}?"
+    return f"known: {', '.join(names) or 'none'}"
 
 
 def load(kind: str, name: str) -> Any:
     """The class of that kind and name; `InputError` with the nearest name when there is none."""
-    plugin: Any = _from_source(kind, name) if is_file(name) else _from_entry_point(kind, name)
-    contract: Any = _resolve(CONTRACTS[kind])
+    points = announced(kind)
+    if not is_file(name) and name not in points:
+        raise InputError(f"{kind}: unknown name {shorten(name)}; {nearest(name, points)}")
+    with _guarded(f"{kind}: {printable(name)}: cannot be imported"):
+        plugin = _from_source(name) if is_file(name) else points[name].load()
+    module, _, attribute = CONTRACTS[kind].partition(":")
+    contract = getattr(importlib.import_module(module), attribute)
     if not (isinstance(plugin, type) and issubclass(plugin, contract)):
-        what = printable(repr(plugin))
-        raise InputError(f"{kind}: {name}: expected a subclass of {CONTRACTS[kind]}, got {what}")
-    checked: Any = plugin
+        what = f"{kind}: {printable(name)}: expected a subclass of {CONTRACTS[kind]}"
+        raise InputError(f"{what}, got {printable(plugin)}")
     if kind == "backbones":
-        checked.check_class()
-    return checked
-
-
-def name_of(kind: str, plugin: type) -> str:
-    """The announced name of a class."""
-    target = f"{plugin.__module__}:{plugin.__qualname__}"
-    for name, point in announced(kind).items():
-        if point.value == target:
-            return name
-    raise InputError(f"{kind}: {target} is not announced under a name")
+        plugin.check_class()  # type: ignore[attr-defined]
+    return plugin
 
 
 def parameters(kind: str, name: str) -> type:
-    """The dataclass whose fields are the plug-in's parameters: its own, or a backbone's `Settings`."""
-    plugin = load(kind, name)
-    holder: type = plugin.Settings if kind == "backbones" else plugin
-    return holder
+    """The class whose dataclass fields are the parameters: a backbone's `Settings`, else itself."""
+    plugin: type = load(kind, name)
+    return plugin.Settings if kind == "backbones" else plugin  # type: ignore[attr-defined]
 
 
-def fields(kind: str, name: str) -> tuple[dataclasses.Field[Any], ...]:
-    """The parameters of a plug-in; none of a class that is no dataclass."""
+def build(kind: str, name: str, params: Mapping[str, Any], path: str = "") -> Any:
+    """The plug-in with these parameters (of a backbone its `Settings`, which its `load` takes).
+
+    `ParameterError` has a line for each mistake, at its dotted path.
+    """
     holder = parameters(kind, name)
-    if not dataclasses.is_dataclass(holder):
-        return ()
-    return tuple(field for field in dataclasses.fields(holder) if field.init)
+    return _instance(holder, _values(holder, params, path or kind), path or kind)
 
 
-def build(kind: str, name: str, params: Mapping[str, Any]) -> Any:
-    """A plug-in with these parameters; of a backbone its settings. `InputError` where it refuses."""
+def complete(
+    kind: str, name: str, params: Mapping[str, Any], path: str = "", beside: Iterable[str] = ()
+) -> dict[str, Any]:
+    """All parameters as plain data, those that are not set at their defaults.
+
+    An instance is made, for its own rules; not of a reward, which may be costly: what is set.
+    """
     holder = parameters(kind, name)
-    known = [field.name for field in fields(kind, name)]
-    for key in params:
-        if key not in known:
-            raise InputError(f"{kind}: {name}: unknown parameter {key!r}; {nearest(key, known)}")
+    values = _values(holder, params, path or kind, beside)
+    if kind != "rewards":
+        instance = _instance(holder, values, path or kind)
+        values = {field: getattr(instance, field) for field in fields(holder)}
+    return plain(holder, values)
+
+
+def fields(holder: type) -> dict[str, dataclasses.Field[Any]]:
+    """The parameters of a dataclass by name; any other class has none."""
+    members = dataclasses.fields(holder) if dataclasses.is_dataclass(holder) else ()
+    return {field.name: field for field in members if field.init}
+
+
+def plain(holder: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a dataclass's parameters as plain data."""
+    known = {name: adapter for name, adapter in _adapters(holder).items() if name in values}
+    return {name: known[name].dump_python(values[name], mode="json") for name in known}
+
+
+def words(holder: type, name: str) -> str:
+    """What a parameter accepts: `a number > 0 and <= 10`."""
     try:
-        return holder(**params)
-    except InputError:
-        raise
-    except (Exception, SystemExit) as error:
-        raise InputError(f"{kind}: {printable(name)}: {first_line(error)}") from error
+        return describe(_adapters(holder)[name].json_schema())
+    except PydanticUserError:  # of a type that no text can stand for
+        return f"a value of type {fields(holder)[name].type}"
 
 
-def nearest(name: str, known: list[str]) -> str:
-    """A hint naming the closest known name and all of them."""
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f"did you mean {close[0]}? " if close else ""
-    return f"{hint}known: {', '.join(known) or 'none (is treerl installed?)'}"
-
-
-def _from_entry_point(kind: str, name: str) -> Any:
-    points = announced(kind)
-    if name not in points:
-        raise InputError(f"{kind}: unknown name {name!r}; {nearest(name, list(points))}")
-    return points[name].load()
-
-
-def _from_source(kind: str, name: str) -> Any:
-    source, _, attribute = name.rpartition(":")
-    try:
-        module = _import_file(Path(source)) if source.endswith(".py") else _import(source)
-    except InputError:
-        raise
-    except (Exception, SystemExit) as error:
-        what = f"{type(error).__name__} while importing it: {first_line(error)}"
-        raise InputError(f"{kind}: {printable(name)}: {what}") from error
-    value = getattr(module, attribute, None)
-    if value is None:
-        raise InputError(f"{kind}: {printable(source)} has no class {attribute!r}")
+def to_float(value: object) -> object:
+    """Text and integers that mean a number become one; what stays is refused by a strict float."""
+    if isinstance(value, str) and _NUMBER.fullmatch(value):
+        return float(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return float(value) if abs(value) < 10**300 else math.inf
     return value
 
 
-def _import(source: str) -> Any:
-    if not all(part.isidentifier() for part in source.split(".")):
-        raise InputError(
-            f"expected FILE.py:Class or package.module:Class, got {printable(source)!r}"
-        )
-    return importlib.import_module(source)
+@cache
+def _adapters(holder: type) -> dict[str, TypeAdapter[Any]]:
+    with _guarded(f"{holder.__qualname__}: its fields are no parameters"):
+        types = get_type_hints(holder, include_extras=True)
+        return {name: TypeAdapter(types[name], config=_STRICT) for name in fields(holder)}
 
 
-def _import_file(path: Path) -> Any:
-    """The module of a user's own file; files beside it can be imported from it."""
-    path = path.resolve()
+def _values(
+    holder: type, params: Mapping[str, Any], path: str, beside: Iterable[str] = ()
+) -> dict[str, Any]:
+    """The parameters as their types want them."""
+    known = fields(holder)
+    problems: Problems = []
+    values = {}
+    for key, value in params.items():
+        if key not in known:
+            problems.append(((key,), f"unknown key; {nearest(key, [*beside, *known], path)}"))
+            continue
+        try:
+            values[key] = _value(_adapters(holder)[key], value)
+        except (ValidationError, ValueError, TypeError):
+            problems.append(((key,), f"expected {words(holder, key)}, got {shorten(value)}"))
+    for key, field in known.items():
+        required = field.default is field.default_factory is dataclasses.MISSING
+        if required and key not in params:
+            problems.append(((key,), f"expected {words(holder, key)}, as it has no default"))
+    if problems:
+        raise ParameterError(path, problems)
+    return values
+
+
+def _value(adapter: TypeAdapter[Any], value: Any) -> Any:
+    if isinstance(value, str) and any(is_control(letter) and letter != "\n" for letter in value):
+        raise ValueError("control characters")
+    # as JSON, whose lists are tuples too and whose texts are paths too, and nothing else is
+    try:
+        return adapter.validate_json(json.dumps(value))
+    except ValidationError:
+        if not isinstance(value, str):
+            raise
+        return adapter.validate_python(to_float(value))
+
+
+def _instance(plugin: type, values: Mapping[str, Any], path: str) -> Any:
+    try:
+        return plugin(**values)
+    except TreerlError:
+        raise
+    except (Exception, SystemExit) as error:
+        rule = isinstance(error, ValueError)  # one of its own, which says what is wrong by itself
+        text = printable(error) if rule else f"{plugin.__qualname__} raised {reason(error)}"
+        raise ParameterError(path, [((), text)]) from error
+
+
+@contextmanager
+def _guarded(what: str) -> Iterator[None]:
+    """Around somebody else's code: whatever it raises is one line."""
+    try:
+        yield
+    except TreerlError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise InputError(f"{what}: {reason(error)}") from error
+
+
+def _from_source(name: str) -> Any:
+    source, _, attribute = name.rpartition(":")
+    if not source or not attribute:
+        raise InputError(f"expected FILE.py:CLASS or module:CLASS, got {shorten(name)}")
+    module = _import_file(source) if source.endswith(".py") else importlib.import_module(source)
+    if not hasattr(module, attribute):
+        raise InputError(f"{printable(source)} has no class {shorten(attribute)}")
+    return getattr(module, attribute)
+
+
+def _import_file(source: str) -> Any:
+    path = Path(source).resolve()
     if not path.is_file():
-        raise InputError(f"no such plug-in file: {printable(str(path))}")
+        raise InputError(f"no such plug-in file: {printable(path)}")
     name = f"treerl_plugin_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None  # the suffix is .py
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look their module up while the file is being run
-    sys.path.insert(0, str(path.parent))
+    sys.modules[name] = module  # dataclasses look it up while the file is still being run
+    # behind everything installed, and for good: a neighbour may be imported later, in a method
+    if str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))
     try:
         spec.loader.exec_module(module)
     except BaseException:
         del sys.modules[name]
         raise
-    finally:
-        sys.path.remove(str(path.parent))
     return module
-
-
-def _resolve(target: str) -> Any:
-    module, _, attribute = target.partition(":")
-    return getattr(importlib.import_module(module), attribute)

@@ -4,8 +4,16 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Le, MultipleOf
+from pydantic import Field
 
 Dtype = Literal["float32", "bfloat16", "float16"]
+Device = Annotated[
+    str,
+    Field(
+        pattern="^(auto|cpu|mps|cuda(:(0|[1-9][0-9]{0,2}))?)$",
+        json_schema_extra={"expected": "auto, cpu, cuda, cuda:N or mps"},
+    ),
+]
 Size = Annotated[int, Ge(8), Le(16384), MultipleOf(8)]
 
 
@@ -13,7 +21,7 @@ Size = Annotated[int, Ge(8), Le(16384), MultipleOf(8)]
 class BackboneSettings:
     """What every backbone has; a plug-in's own `Settings` extends it."""
 
-    device: str = "auto"  # auto, cpu, cuda, cuda:N or mps
+    device: Device = "auto"  # auto is the GPU when there is one
     adapter: str | None = None  # the folder of a trained checkpoint to start from
 
 
@@ -35,3 +43,8 @@ class PipelineSettings(BackboneSettings):
     vae_slicing: bool = False  # decode one sample at a time
     vae_tiling: bool = False  # decode in tiles, and videos in runs of frames
     offload_text_encoders: bool = True  # they wait on the CPU
+
+    def __post_init__(self) -> None:
+        if (self.height is None) != (self.width is None):
+            got = f"height {self.height or 'null'} and width {self.width or 'null'}"
+            raise ValueError(f"expected both height and width or neither, got {got}")

@@ -7,8 +7,8 @@ from treerl import registry
 from treerl.check import backbone, env, reward
 from treerl.check.component import COMPONENTS
 from treerl.check.finding import Finding, run
-from treerl.config.parameters import Plugin
 from treerl.config.resolve import resolve
+from treerl.config.section import Plugin
 from treerl.errors import InputError
 
 # kind on the command line: where its name stands in a configuration

@@ -1,59 +1,71 @@
-"""From an algorithm to settings and back: a recipe is a value, and a configuration names one."""
+"""An algorithm and the settings that describe it: each can be made of the other."""
 
-from treerl.config.parameters import settings_of
+import sys
+from typing import Any
+
+from treerl import registry
+from treerl.config.paths import PLUGINS
 from treerl.config.schema import Config
+from treerl.config.section import Plugin
 from treerl.engine.algorithm import Algorithm
+from treerl.errors import InputError
+from treerl.engine.recipes import recipes
 
-# fields of an Algorithm that are plug-ins: the setting's path and the kind
-_PLUGINS = {
-    "kernel": ("kernel", "kernels"),
-    "branching": ("tree.branching", "branchings"),
-    "normaliser": ("advantage.normaliser", "normalisers"),
-    "weighting": ("advantage.weighting", "weightings"),
-    "baseline": ("advantage.baseline", "baselines"),
-    "selection": ("train.selection", "selections"),
-    "objective": ("objective", "objectives"),
-}
-# all others, with their paths
-_VALUES = {
+# the field of `Algorithm`: the dotted path of its setting
+PATHS = {
+    "kernel": "kernel",
+    "branching": "tree.branching",
     "trees_per_prompt": "tree.trees_per_prompt",
     "shared_noise": "tree.shared_noise",
     "previews": "tree.previews",
+    "normaliser": "advantage.normaliser",
+    "weighting": "advantage.weighting",
+    "baseline": "advantage.baseline",
     "normalise": "advantage.normalise",
     "advantage_clip": "advantage.clip",
+    "selection": "train.selection",
+    "objective": "objective",
     "reduction": "train.reduction",
     "optimizer_steps": "train.optimizer_steps",
     "ppo_epochs": "train.ppo_epochs",
 }
 
 
-def settings_of_recipe(algorithm: Algorithm) -> dict[str, object]:
-    """The algorithm as settings by dotted path: the layer that a recipe puts over the defaults."""
-    settings: dict[str, object] = {}
-    for name, (path, kind) in _PLUGINS.items():
-        settings[path] = settings_of(kind, getattr(algorithm, name))
-    for name, path in _VALUES.items():
-        settings[path] = getattr(algorithm, name)
+def recipe_settings(algorithm: Algorithm) -> dict[str, Any]:
+    """The dotted settings that make this algorithm; a plug-in is its name and its parameters."""
+    settings: dict[str, Any] = {}
+    for field, path in PATHS.items():
+        value = getattr(algorithm, field)
+        settings[path] = _written(PLUGINS[path].kind, value) if path in PLUGINS else value
     return settings
 
 
 def algorithm_of(config: Config) -> Algorithm:
-    """The algorithm that a configuration describes; `InputError` where a plug-in refuses."""
-    return Algorithm(
-        name=config.recipe,
-        kernel=config.kernel.build(),
-        branching=config.tree.branching.build(),
-        trees_per_prompt=config.tree.trees_per_prompt,
-        shared_noise=config.tree.shared_noise,
-        previews=config.tree.previews,
-        normaliser=config.advantage.normaliser.build(),
-        weighting=config.advantage.weighting.build(),
-        baseline=config.advantage.baseline.build(),
-        normalise=config.advantage.normalise,
-        advantage_clip=config.advantage.clip,
-        selection=config.train.selection.build(),
-        objective=config.objective.build(),
-        reduction=config.train.reduction,
-        optimizer_steps=config.train.optimizer_steps,
-        ppo_epochs=config.train.ppo_epochs,
-    )
+    """The algorithm that a configuration describes, under the name of the recipe it starts from."""
+    values: dict[str, Any] = {}
+    for field, path in PATHS.items():
+        value: Any = config
+        for key in path.split("."):
+            value = getattr(value, key)
+        values[field] = value.build() if isinstance(value, Plugin) else value
+    return Algorithm(name=config.recipe, source=recipes[config.recipe].source, **values)
+
+
+def _written(kind: str, plugin: Any) -> dict[str, Any]:
+    """A plug-in as settings."""
+    holder = type(plugin)
+    values = {field: getattr(plugin, field) for field in registry.fields(holder)}
+    return {"name": _name(kind, holder), **registry.plain(holder, values)}
+
+
+def _name(kind: str, plugin: type) -> str:
+    """The name by which the registry gives this class: the announced one, else where it stands."""
+    place = f"{plugin.__module__}:{plugin.__qualname__}"
+    for name, point in registry.announced(kind).items():
+        if point.value == place:
+            return name
+    if "." in plugin.__qualname__ or plugin.__module__ == "__main__":
+        raise InputError(f"{kind}: {place} is neither announced nor a class of a module")
+    file = getattr(sys.modules[plugin.__module__], "__file__", None)
+    own = plugin.__module__.startswith("treerl_plugin_")
+    return f"{file}:{plugin.__qualname__}" if own else place

@@ -1,4 +1,4 @@
-"""Turns defaults, a recipe, a preset, a run file, flags and --set into one checked configuration."""
+"""Defaults, a recipe, a preset, a run file, flags and --set become one checked configuration."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -7,22 +7,15 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
-from treerl.config import textfile, yamlfile
-from treerl.config.algorithm import settings_of_recipe
-from treerl.config.complaint import complaints
-from treerl.config.draft import Draft, wrap
-from treerl.config.parameters import Plugin
-from treerl.config.rewards import RewardSetting
-from treerl.config.schema import DEFAULTS, Config
-from treerl.config.setting import shorten, to_float
-from treerl.config.yamlfile import Item
-from treerl.errors import InputError
-from treerl.engine.recipes import recipes
-from treerl.registry import announced
-
-Layer = list[tuple[str, Item]]  # dotted paths and what to write there, in order
+from treerl.config import textfile, yaml
+from treerl.config.layers import complaints, find, longhand, merge, nested
+from treerl.config.paths import PLUGINS, SECTIONS
+from treerl.config.schema import Config
+from treerl.config.yaml import Item
+from treerl.errors import InputError, shorten, shown
+from treerl.registry import announced, to_float
 
 _FLAGS = {  # the flags that are not called like their path
     "backbone.name": "--backbone",
@@ -30,8 +23,6 @@ _FLAGS = {  # the flags that are not called like their path
     "rewards": "--reward",
     "data.train": "--prompts",
 }
-_CHOICES = frozenset(["recipe", "backbone.name"])  # these choose the preset, so it cannot set them
-_MADE = "miniature"  # has none of the sizes that the published model is used with
 
 
 def resolve(
@@ -42,45 +33,37 @@ def resolve(
 ) -> Config:
     """The configuration; `InputError` with one line for each thing that is wrong.
 
-    Later wins: defaults, recipe, preset, run file, flags, --set. `flags` are dotted paths to values;
-    None means that the flag was not given. Rewards replace those of the layer below; `rewards.NAME`
-    adds to them. Another plug-in's name drops the parameters of the layers below.
+    Later wins: defaults, recipe, preset, run file, flags, --set. `flags` are values by dotted path,
+    None for a flag that was not given. A mapping of rewards replaces the one of the layer below,
+    `rewards.NAME` adds to it; a plug-in of another name drops the parameters of the layers below.
     """
     errors: list[str] = []
-    high: Layer = []
-    with _collecting(errors):
-        high += [("", yamlfile.read(config_file))] if config_file is not None else []
+    layers: list[Item] = []
+    if config_file is not None:
+        with _collecting(errors):
+            layers.append(yaml.read(config_file))
     for path, value in flags.items():
-        high += [(path, wrap(value, _FLAGS.get(path, f"--{path}")))] if value is not None else []
+        if value is not None:
+            layers.append(nested(path, Item.of(value, _FLAGS.get(path, f"--{path}"))))
     for text in sets:
         with _collecting(errors):
-            high.append(_override(text))
-    low = _recipe(high)
-    middle: Layer = []
+            layers.append(_override(text))
+    layers = [_sections(layer, errors) for layer in layers]
+    # what needs no plug-in is looked at first: importing them is slow, and a typo has no patience
+    _, slips = _checked(layers, {"names_only": True, "allow_plugins": allow_plugins})
+    if (errors or slips) and not _parameters(layers):
+        raise InputError("\n".join([*errors, *slips]))
     with _collecting(errors):
-        middle += _preset([*low, *high])
-    draft = _drafted([*low, *middle, *high])
-    draft.errors[:0] = errors
-    return _check(draft, allow_plugins)
+        layers = [*_recipe(layers), *_preset(layers), *layers]
+    config, problems = _checked(layers, {"allow_plugins": allow_plugins})
+    if config is None or errors:
+        raise InputError("\n".join([*errors, *problems]))
+    return config
 
 
 def dump(config: Config) -> str:
     """YAML text that, as a run file, gives an equal configuration."""
-    return yamlfile.write(plain(config))
-
-
-def plain(value: Any) -> Any:
-    """A configuration, or a part of it, as mappings, lists and scalars."""
-    if isinstance(value, BaseModel):
-        return {name: plain(inner) for name, inner in value}
-    if isinstance(value, Plugin):
-        return {"name": value.name, **value.params}
-    if isinstance(value, RewardSetting):
-        spec = value.spec()
-        return value.weight if list(spec) == ["weight"] else spec
-    if isinstance(value, Mapping):
-        return {name: plain(inner) for name, inner in value.items()}
-    return list(value) if isinstance(value, tuple) else value
+    return yaml.write(config.model_dump())
 
 
 def parse_rewards(texts: Iterable[str]) -> dict[str, float]:
@@ -91,17 +74,13 @@ def parse_rewards(texts: Iterable[str]) -> dict[str, float]:
         name, _, weight = text.rpartition("=") if "=" in text else (text, "", "1")
         value = to_float(weight.strip())
         name = name.strip()
+        path = f"--reward: rewards.{shown(name)}"
         if not name:
             errors.append(f"--reward: rewards: expected NAME or NAME=WEIGHT, got {shorten(text)}")
         elif not isinstance(value, float) or not math.isfinite(value) or value == 0:
-            path = f"rewards.{textfile.shown(name)}"
-            errors.append(
-                f"--reward: {path}: expected a finite number other than 0, got {shorten(weight)}"
-            )
+            errors.append(f"{path}: expected a finite number other than 0, got {shorten(weight)}")
         elif name in rewards:
-            errors.append(
-                f"--reward: rewards.{textfile.shown(name)}: expected each reward once, got it twice"
-            )
+            errors.append(f"{path}: expected each reward once, got it twice")
         else:
             rewards[name] = value
     if errors:
@@ -109,14 +88,23 @@ def parse_rewards(texts: Iterable[str]) -> dict[str, float]:
     return rewards
 
 
-def _check(draft: Draft, allow_plugins: bool) -> Config:
+def _checked(layers: Sequence[Item], context: dict[str, bool]) -> tuple[Config | None, list[str]]:
+    """The configuration that the layers make, or what is wrong with it."""
     try:
-        config = Config.model_validate(draft.nested(), context={"allow_plugins": allow_plugins})
+        return Config.model_validate(_merged(layers), context=context), []
     except ValidationError as error:
-        draft.errors.extend(complaints(error, draft))
-    if draft.errors:
-        raise InputError("\n".join(draft.errors))
-    return config
+        return None, complaints(error, layers)
+
+
+def _merged(layers: Sequence[Item]) -> Any:
+    """Plain settings, over what the names of plug-ins are when nobody says."""
+    settings: Any = {"rewards": {"shapes": {}}}
+    for path, plugin in PLUGINS.items():
+        name = Item(plugin.model_fields["name"].default, "default")
+        settings = merge(settings, nested(f"{path}.name", name))
+    for layer in layers:
+        settings = merge(settings, layer)
+    return settings
 
 
 @contextmanager
@@ -128,56 +116,73 @@ def _collecting(errors: list[str]) -> Iterator[None]:
         errors.append(str(error))
 
 
-def _override(text: str) -> tuple[str, Item]:
+def _override(text: str) -> Item:
     path, equals, value = text.partition("=")
     path = path.strip()
     if not path or not equals:
         raise InputError(f"--set: expected dotted.path=value, got {shorten(text)}")
     try:
-        return path, yamlfile.parse(value, "--set", lines=False)
+        return nested(path, yaml.parse(value, "--set", lines=False))
     except InputError as error:
         problem = str(error).removeprefix("--set: ")
-        raise InputError(f"--set: {textfile.shown(path)}: {problem}") from error
+        raise InputError(f"--set: {shown(path)}: {problem}") from error
 
 
-def _drafted(layers: Layer) -> Draft:
-    draft = Draft()
-    for path, item in layers:
-        draft.put(path, item)
-    return draft
+def _sections(layer: Item, errors: list[str]) -> Item:
+    """The layer without sections that are none, which a layer above could hide."""
+    kept = dict(layer.value)
+    for key, item in layer.value.items():
+        short = key in PLUGINS and isinstance(item.value, str)
+        if key in SECTIONS and not short and not isinstance(item.value, Mapping):
+            got = shorten(item.value)
+            errors.append(f"{item.where}: {key}: expected a mapping of settings, got {got}")
+            del kept[key]
+    return Item(kept, layer.where, layer.partial)
 
 
-def _recipe(high: Layer) -> Layer:
-    """The settings of the recipe that the layers above choose; a wrong choice is left to the check."""
-    name = _drafted(high).get("recipe")
+def _parameters(layers: Sequence[Item]) -> bool:
+    """Whether anything is set that only a plug-in itself can judge."""
+    settings = _merged(layers)
+    for path in PLUGINS:
+        at = settings
+        for key in path.split("."):
+            at = at.get(key) if isinstance(at, dict) else None
+        if isinstance(at, dict) and set(at) - {"name"}:
+            return True
+    return False
+
+
+def _recipe(layers: Sequence[Item]) -> list[Item]:
+    """The settings of the recipe that the layers choose; the check reports a wrong choice."""
+    from treerl.config.algorithm import recipe_settings  # the engine, which is slow to import
+    from treerl.engine.recipes import recipes
+
+    name = _merged(layers).get("recipe", Config.model_fields["recipe"].default)
     if not isinstance(name, str) or name not in recipes:
         return []
-    settings = settings_of_recipe(recipes[name])
-    return [(path, wrap(value, f"recipe {name}")) for path, value in settings.items()]
+    settings = recipe_settings(recipes[name])
+    return [nested(path, Item.of(value, f"recipe {name}")) for path, value in settings.items()]
 
 
-def _preset(layers: Layer) -> Layer:
-    """What the chosen backbone needs: presets/NAME.yaml, or presets/NAME-tiny.yaml for the tiny model.
+def _preset(layers: Sequence[Item]) -> list[Item]:
+    """What the chosen backbone needs: presets/NAME.yaml, or NAME-tiny.yaml for the tiny model.
 
     A backbone that was named without a model means the published one, which NAME.yaml names.
     """
-    chosen = _drafted(layers).values.get("backbone", {})
-    name = chosen.get("name", DEFAULTS["backbone"])
-    if not isinstance(name, str) or name not in announced("backbones"):
-        return []  # also keeps `..` out of the file name
-    model = chosen.get("model", "tiny" if "name" not in chosen else None)
-    file = f"{name}-tiny.yaml" if model == "tiny" else f"{name}.yaml"
+    backbone = _merged(layers)["backbone"]
+    name = backbone.get("name")
+    model = backbone.get("model")
+    if not isinstance(name, str) or name not in announced("backbones"):  # no `..` in the file name
+        return []
+    sections = [find(layer, ("backbone",)) for layer in layers]
+    said = any(item and "name" in longhand(item.value, ("backbone",)) for item in sections)
+    tiny = model == "tiny" or (model is None and not said)
+    file = f"{name}-tiny.yaml" if tiny else f"{name}.yaml"
     preset = resources.files("treerl").joinpath("config", "presets", file)
     if not preset.is_file():
         return []
-    where = f"preset {file}"
-    item = yamlfile.parse(textfile.decode(preset.read_bytes(), where), where)
-    if model == _MADE:
-        kept = {key: inner for key, inner in item.value.items() if key != "backbone"}
-        item = Item(kept, item.where)
-    for path, source in _drafted([("", item)]).sources.items():
-        if path in _CHOICES:
-            raise InputError(
-                f"{source}: {path}: expected no choice of recipe or backbone in a preset"
-            )
-    return [("backbone.name", wrap(name, where)), ("", item)]
+    source = f"preset {file}"
+    settings = dict(yaml.parse(textfile.decode(preset.read_bytes(), source), source).value)
+    if model == "miniature":  # has none of the sizes that the published model is used with
+        settings.pop("backbone", None)
+    return [nested("backbone.name", Item(name, source)), Item(settings, source)]

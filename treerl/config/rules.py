@@ -1,95 +1,102 @@
-"""Settings that are valid alone but impossible together; trees and plug-ins are asked, not recomputed."""
+"""Settings that are valid alone but impossible together; what a plug-in decides, it is asked."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from treerl.engine.baseline import Baseline
-from treerl.engine.branching import Branching, TreeSpec
-from treerl.engine.selection import Selection
+from treerl.config.section import Problem
+from treerl.errors import first_line, shorten
 
 if TYPE_CHECKING:
     from treerl.config.schema import Config
+    from treerl.engine.branching import TreeSpec
 
-_READABLE = 10**12  # beyond, a number of leaves is not spelled out
-
-
-@dataclass(frozen=True)
-class Conflict:
-    """The dotted paths that disagree, the one to change first, and what was expected."""
-
-    paths: tuple[str, ...]
-    message: str
+_MOST = 1_000_000  # samples of an iteration or of an evaluation
+_TREES = ("tree.branching", "tree.trees_per_prompt")
 
 
-def conflicts(config: "Config") -> list[Conflict]:
+def conflicts(config: "Config") -> list[Problem]:
     """Everything that does not fit together; empty for a configuration that can run."""
-    branching: Branching = config.tree.branching.build()
+    problems = [*_precision(config), *_watch(config), *_evaluation(config)]
+    branching = config.tree.branching.build()
     try:
-        support = branching.support(config.env.steps)
-    except ValueError as error:
-        return [Conflict(("tree.branching", "env.steps"), str(error)), *_watch(config)]
-    found = [*_watch(config), *_lengths(config, support)]
-    return found or [*_groups(config, support), *_updates(config, support), *_precision(config)]
+        specs = branching.support(config.env.steps)
+    except Exception as error:  # a rule of the plug-in's own, or its own fault
+        fault = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+        paths = ("tree.branching", "env.steps")
+        return [*problems, Problem(f"{fault}{first_line(error)}", paths=paths)]
+    for check in (_steps, _leaves, _decisions):
+        wrong = next(filter(None, (check(config, spec) for spec in specs)), None)
+        if wrong is not None:
+            return [*problems, wrong]
+    return [*problems, *_baseline(config, specs)]
 
 
-def _lengths(config: "Config", support: tuple[TreeSpec, ...]) -> Iterator[Conflict]:
+def _steps(config: "Config", spec: "TreeSpec") -> Problem | None:
     """The last step has no density, so it cannot be sampled."""
-    steps = config.env.steps
     paths = ("tree.branching", "env.steps")
-    for spec in support:
-        if spec.steps != steps:
-            yield Conflict(paths, f"expected trees of env.steps = {steps} steps, got {spec.steps}")
-            return
-        if spec.stochastic[-1]:
-            yield Conflict(paths, "expected a deterministic last step, which has no density")
-            return
+    if spec.steps != config.env.steps:
+        message = f"expected trees of env.steps = {config.env.steps} steps, got {spec.steps}"
+        return Problem(message, paths=paths)
+    if spec.stochastic[-1]:
+        return Problem("expected a deterministic last step, which has no density", paths=paths)
+    return None
 
 
-def _groups(config: "Config", support: tuple[TreeSpec, ...]) -> Iterator[Conflict]:
+def _leaves(config: "Config", spec: "TreeSpec") -> Problem | None:
     """A group needs two leaves to compare, and no more than was allowed."""
-    trees = config.tree.trees_per_prompt
-    most = max(spec.leaves for spec in support)
-    fewest = min(spec.leaves for spec in support)
-    paths = ("tree.branching", "tree.trees_per_prompt")
-    if trees * most > config.tree.max_leaves:
-        leaves = str(most) if most < _READABLE else "more than 10^12"
-        text = f"expected at most {config.tree.max_leaves} leaves a prompt, got {trees} * {leaves}"
-        yield Conflict((*paths, "tree.max_leaves"), text)
-    if trees * fewest < 2:
-        text = "expected at least 2 leaves a prompt, as a group of one has no advantage, got 1"
-        yield Conflict(paths, text)
-    baseline: Baseline = config.advantage.baseline.build()
-    chains = any(max(spec.children) == 1 for spec in support)
-    if baseline.needs_siblings and chains and not config.tree.previews:
-        name = config.advantage.baseline.name
-        text = f"expected trees that branch, as without siblings {name} makes every advantage 0"
-        yield Conflict(("advantage.baseline", "tree.branching"), text)
+    tree = config.tree
+    leaves = tree.trees_per_prompt * spec.leaves
+    if leaves > tree.max_leaves:
+        message = f"expected at most {tree.max_leaves} leaves a prompt, got {shorten(leaves)}"
+        return Problem(message, paths=(*_TREES, "tree.max_leaves"))
+    if leaves == 1:
+        message = "expected at least 2 leaves a prompt, as a group of one has no advantage, got 1"
+        return Problem(message, paths=_TREES)
+    total = leaves * config.train.prompts_per_iteration
+    if total > _MOST:
+        message = f"expected at most {_MOST} leaves an iteration, got {total}"
+        return Problem(message, paths=(*_TREES, "train.prompts_per_iteration"))
+    return None
 
 
-def _updates(config: "Config", support: tuple[TreeSpec, ...]) -> Iterator[Conflict]:
-    selection: Selection = config.train.selection.build()
-    trees = config.train.prompts_per_iteration * config.tree.trees_per_prompt
-    nodes = trees * min(selection.decisions(spec) for spec in support)
-    steps = config.train.optimizer_steps
-    if steps > nodes:
-        paths = ("train.optimizer_steps", "train.prompts_per_iteration", "tree.branching")
-        text = f"expected at most {nodes} steps, one for each node of an iteration, got {steps}"
-        yield Conflict(paths, text)
+def _decisions(config: "Config", spec: "TreeSpec") -> Problem | None:
+    """An optimizer step needs a node to train."""
+    train = config.train
+    each = train.selection.build().decisions(spec)
+    count = train.prompts_per_iteration * config.tree.trees_per_prompt * each
+    if train.optimizer_steps <= count:
+        return None
+    message = (
+        f"expected at most {count} optimizer steps, one for each trained node of an iteration, "
+        f"got {train.optimizer_steps}"
+    )
+    return Problem(message, paths=("train.optimizer_steps", "train.prompts_per_iteration", *_TREES))
 
 
-def _precision(config: "Config") -> Iterator[Conflict]:
-    dtype = config.backbone.get("dtype")
+def _baseline(config: "Config", specs: tuple["TreeSpec", ...]) -> Iterator[Problem]:
+    chains = all(max(spec.children) == 1 for spec in specs)
+    if chains and not config.tree.previews and config.advantage.baseline.build().needs_siblings:
+        message = "expected trees that branch, as without siblings every advantage is 0"
+        yield Problem(message, paths=("advantage.baseline", "tree.branching"))
+
+
+def _precision(config: "Config") -> Iterator[Problem]:
+    dtype = config.backbone.params.get("dtype")
     if config.train.trainable == "full" and dtype == "float16":
-        text = (
-            "expected float32 or bfloat16 with train.trainable = full (gradients underflow), "
-            "got float16"
-        )
-        yield Conflict(("backbone.dtype", "train.trainable"), text)
+        message = "expected float32 or bfloat16 for full weights (gradients underflow), got float16"
+        yield Problem(message, paths=("backbone.dtype", "train.trainable"))
 
 
-def _watch(config: "Config") -> Iterator[Conflict]:
+def _watch(config: "Config") -> Iterator[Problem]:
     both = [name for name in config.watch if name in config.rewards]
     if both:
-        text = f"expected rewards that are not trained on, got {', '.join(both)}"
-        yield Conflict(("watch", "rewards"), text)
+        message = f"expected rewards that are not trained on, got {', '.join(both)}"
+        yield Problem(message, paths=("watch", "rewards"))
+
+
+def _evaluation(config: "Config") -> Iterator[Problem]:
+    evaluate = config.evaluate
+    samples = evaluate.max_prompts * evaluate.samples_per_prompt
+    if samples > _MOST:
+        message = f"expected at most {_MOST} samples together, got {samples}"
+        yield Problem(message, paths=("evaluate.samples_per_prompt", "evaluate.max_prompts"))

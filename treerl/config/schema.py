@@ -1,61 +1,143 @@
 """The configuration: every setting with its type, its bounds and its default."""
 
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
-from pydantic.fields import FieldInfo
-from pydantic_core import PydanticCustomError
+from annotated_types import Ge, Gt, Le
+from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
 
 from treerl.config import rules
-from treerl.config.parameters import Plugin, plugin
-from treerl.config.rewards import Rewards, RewardSetting, Watch
-from treerl.config.setting import Bool, Dtype, Int, Number, Section, Text, known_recipe
+from treerl.config.section import (
+    EnvName,
+    Executor,
+    Expected,
+    Plugin,
+    Recipe,
+    Section,
+    Text,
+    Weight,
+    default,
+    keyed,
+    listed,
+    refusal,
+)
 
-_MANY = 1_000_000  # more of anything is a slip of the finger
+_ITERATIONS = 1_000_000  # more of anything is a slip of the finger
+_MANY = 4096
 
 
-def _default(kind: str, name: str) -> Any:
-    return Field(default=Plugin(kind, name))
+class Backbone(Plugin, kind="backbones", path="backbone"):
+    """The model that is trained; its parameters are those of the backbone's `Settings`."""
+
+    name: Text = "sd35"
 
 
 class Env(Section):
     """The reverse process that is walked."""
 
-    name: Text = "denoising"
-    steps: Int = Field(default=10, ge=2, le=1000)
-    guidance: Number = Field(default=1.0, ge=0, le=100)
-    latent_dtype: Dtype = "float32"  # of the latents that are kept and scored
+    name: EnvName = "denoising"
+    steps: Annotated[int, Ge(2), Le(1000)] = 10
+    guidance: Annotated[float, Ge(0), Le(100)] = 1.0
+    latent_dtype: Literal["float32", "bfloat16", "float16"] = "float32"  # stored, scored, fed back
     latent_device: Literal["device", "cpu"] = "device"  # where they are kept
 
 
-class Tree(Section):
-    """The trees: where and how wide they branch, and how many there are."""
+class Kernel(Plugin, kind="kernels", path="kernel"):
+    """How one stochastic step is taken."""
 
-    branching: Annotated[Plugin, plugin("branchings")] = _default("branchings", "geometric")
-    trees_per_prompt: Int = Field(default=1, ge=1, le=4096)
-    shared_noise: Bool = False  # the trees of a prompt start from one noise
-    previews: Bool = False  # inner nodes are scored too, by the x̂₀ that is expected there
-    max_leaves: Int = Field(default=4096, ge=1, le=_MANY)  # per prompt
+    name: Text = "flow-sde"
+
+
+class Branching(Plugin, kind="branchings", path="tree.branching"):
+    """Where trees split, and which steps are sampled."""
+
+    name: Text = "geometric"
+
+
+class Tree(Section):
+    """The trees of a prompt."""
+
+    branching: Branching = default()
+    trees_per_prompt: Annotated[int, Ge(1), Le(_MANY)] = 1
+    shared_noise: bool = False  # the trees of a prompt start from one noise
+    max_leaves: Annotated[int, Ge(1), Le(1_000_000)] = 4096  # per prompt
+    previews: bool = False  # inner nodes are scored too, by the x̂₀ expected there
+
+
+class Normaliser(Plugin, kind="normalisers", path="advantage.normaliser"):
+    """How the scores of rewards become comparable."""
+
+    name: Text = "standardised"
+
+
+class Weighting(Plugin, kind="weightings", path="advantage.weighting"):
+    """How siblings are weighed in their parent's value."""
+
+    name: Text = "uniform"
+
+
+class Baseline(Plugin, kind="baselines", path="advantage.baseline"):
+    """What a value is compared with."""
+
+    name: Text = "prompt"
 
 
 class Advantage(Section):
-    """How rewards become advantages of edges."""
+    """How rewards of leaves become advantages of edges."""
 
-    normaliser: Annotated[Plugin, plugin("normalisers")] = _default("normalisers", "standardised")
-    weighting: Annotated[Plugin, plugin("weightings")] = _default("weightings", "uniform")
-    baseline: Annotated[Plugin, plugin("baselines")] = _default("baselines", "prompt")
-    normalise: Bool = True  # divide by the scale that the baseline gives
-    clip: Number = Field(default=5.0, gt=0)
+    normaliser: Normaliser = default()
+    weighting: Weighting = default()
+    baseline: Baseline = default()
+    normalise: bool = True  # divide by the scale that the baseline gives
+    clip: Annotated[float, Gt(0)] = 5.0
+
+
+class Objective(Plugin, kind="objectives", path="objective"):
+    """The loss."""
+
+    name: Text = "clipped"
+
+
+class Watched(Plugin, kind="rewards", path="watch"):
+    """A reward that is only watched: where it runs, and its own parameters."""
+
+    name: Text = Field(exclude=True)  # its key
+    executor: Executor | None = None  # null is scoring.executor
+    timeout: Annotated[float, Gt(0), Le(86_400)] | None = None  # null is scoring.timeout
+
+    @classmethod
+    def longhand(cls, value: Any) -> Any:
+        return value
+
+    @property
+    def place(self) -> str:
+        return f"{self.path}.{self.name}"
+
+    def spec(self) -> dict[str, Any]:
+        """What is set, as `treerl.reward.build.build_rewards` takes it."""
+        return self.model_dump(exclude_none=True) | self.params
+
+
+class Reward(Watched, kind="rewards", path="rewards"):
+    """A reward that is trained on."""
+
+    weight: Weight = 1.0
+
+    @classmethod
+    def longhand(cls, value: Any) -> Any:
+        return {"weight": value} if isinstance(value, int | float) else value
 
 
 class Scoring(Section):
     """How rewards are run, and what happens when one fails."""
 
     on_bad_reward: Literal["stop", "retry", "drop_tree"] = "stop"
-    retries: Int = Field(default=2, ge=0, le=100)  # of a call that failed
-    executor: Text = "process"  # process, worker, or the address of a server
-    timeout: Number = Field(default=600.0, gt=0, le=86_400)  # seconds for a call
-    frames: Int = Field(default=4, ge=1, le=4096)  # of a video that a reward of images looks at
+    retries: Annotated[int, Ge(0), Le(100)] = 2  # with retry, and before drop_tree
+    executor: Executor = "process"  # or worker, or the address of a server
+    timeout: Annotated[float, Gt(0), Le(86_400)] = (
+        600.0  # seconds a call, in a worker or on a server
+    )
+    frames: Annotated[int, Ge(1), Le(_MANY)] = 4  # of a video that a reward of images looks at
     over_frames: Literal["mean", "min"] = "mean"
 
 
@@ -64,105 +146,101 @@ class Data(Section):
 
     train: Text | None = None
     heldout: Text | None = None  # null with a train file of one's own: a seeded tenth of that file
-    builtin: Text = "shapes"  # the built-in set that null files stand for
+    builtin: Text = "shapes"  # the set that null files stand for
     prompt_field: Text = "prompt"  # key of a .jsonl, column of a .csv
-    max_length: Int = Field(default=2000, ge=1, le=_MANY)  # characters
+    max_length: Annotated[int, Ge(1), Le(1_000_000)] = 2000  # characters of a prompt
+
+
+class Selection(Plugin, kind="selections", path="train.selection"):
+    """Which sampled edges are trained."""
+
+    name: Text = "all"
 
 
 class Train(Section):
     """The optimisation."""
 
-    iterations: Int = Field(default=60, ge=0, le=_MANY)
-    prompts_per_iteration: Int = Field(default=8, ge=1, le=100_000)
-    micro_batch_size: Int = Field(default=24, ge=1, le=100_000)  # samples in every forward
-    optimizer_steps: Int = Field(default=2, ge=1, le=10_000)  # per iteration
-    ppo_epochs: Int = Field(default=1, ge=1, le=1000)  # passes over the edges of one rollout
+    iterations: Annotated[int, Ge(0), Le(_ITERATIONS)] = 60
+    prompts_per_iteration: Annotated[int, Ge(1), Le(100_000)] = 8
+    micro_batch_size: Annotated[int, Ge(1), Le(100_000)] = 24  # samples in every forward
+    optimizer_steps: Annotated[int, Ge(1), Le(10_000)] = 2  # per iteration and epoch
+    ppo_epochs: Annotated[int, Ge(1), Le(1000)] = 1  # passes over the edges of one rollout
     reduction: Literal["nodes", "edges", "depths"] = "nodes"
-    selection: Annotated[Plugin, plugin("selections")] = _default("selections", "all")
-    learning_rate: Number = Field(default=1e-4, ge=0)
-    weight_decay: Number = Field(default=1e-4, ge=0)
-    max_grad_norm: Number = Field(default=1.0, gt=0)
+    selection: Selection = default()
+    learning_rate: Annotated[float, Ge(0)] = 1e-4
+    weight_decay: Annotated[float, Ge(0)] = 1e-4
+    max_grad_norm: Annotated[float, Gt(0)] = 1.0
     trainable: Literal["lora", "full"] = "lora"
-    lora_rank: Int = Field(default=16, ge=1, le=4096)
-    lora_alpha: Number = Field(default=32.0, gt=0)
-    gradient_checkpointing: Bool = False  # recompute activations in the backward pass
-    threads: Int = Field(default=0, ge=0, le=1024)  # 0 is torch's own choice
-    save_every: Int = Field(default=20, ge=0, le=_MANY)  # iterations; 0 is at the end alone
-    guard: Literal["say", "stop"] = "say"  # when a run cannot be right
+    lora_rank: Annotated[int, Ge(1), Le(_MANY)] = 16
+    lora_alpha: Annotated[float, Gt(0)] = 32.0
+    gradient_checkpointing: bool = False  # recompute activations: less memory, more time
+    threads: Annotated[int, Ge(0), Le(1024)] = 0  # 0 is torch's own choice
+    save_every: Annotated[int, Ge(0), Le(_ITERATIONS)] = 20  # iterations; 0 is at the end alone
+    guard: Literal["say", "stop"] = "say"  # what to do about a run that cannot be right
 
 
 class Evaluate(Section):
     """What is measured on held-out prompts."""
 
-    max_prompts: Int = Field(default=64, ge=1, le=100_000)
-    samples_per_prompt: Int = Field(default=1, ge=1, le=4096)
-    every: Int = Field(default=0, ge=0, le=_MANY)  # iterations; 0 is only before and after
-    steps: Int | None = Field(default=None, ge=2, le=1000)  # null is env.steps
+    max_prompts: Annotated[int, Ge(1), Le(100_000)] = 64
+    samples_per_prompt: Annotated[int, Ge(1), Le(_MANY)] = 1
+    every: Annotated[int, Ge(0), Le(_ITERATIONS)] = 0  # iterations; 0 is only before and after
+    steps: Annotated[int, Ge(2), Le(1000)] | None = None  # null is env.steps
+
+
+Rewards = Annotated[
+    dict[Text, Reward],
+    BeforeValidator(keyed),
+    Field(min_length=1),
+    Expected("a mapping of at least one reward's name to its weight or settings"),
+]
+Watch = Annotated[
+    dict[Text, Watched],
+    BeforeValidator(listed),
+    Expected("a list of different rewards that are only watched, or a mapping"),
+]
 
 
 class Config(Section):
     """A whole run; `Config()` trains the built-in tiny model."""
 
-    seed: Int = Field(default=0, ge=0, le=2**63 - 1)
-    recipe: Annotated[Text, AfterValidator(known_recipe)] = "treegrpo"
+    seed: Annotated[int, Ge(0), Le(2**63 - 1)] = 0
+    recipe: Recipe = "treegrpo"
     output: Text | None = None  # the run folder; null is the next free runs/<recipe>-NNNN
-    backbone: Annotated[Plugin, plugin("backbones")] = _default("backbones", "sd35")
-    env: Env = Env()
-    kernel: Annotated[Plugin, plugin("kernels")] = _default("kernels", "flow-sde")
-    tree: Tree = Tree()
-    advantage: Advantage = Advantage()
-    objective: Annotated[Plugin, plugin("objectives")] = _default("objectives", "clipped")
-    rewards: Rewards = Field(
-        default_factory=lambda: {"shapes": RewardSetting(Plugin("rewards", "shapes"))}
-    )
-    watch: Watch = Field(default_factory=dict)
-    scoring: Scoring = Scoring()
-    data: Data = Data()
-    train: Train = Train()
-    evaluate: Evaluate = Evaluate()
+    backbone: Backbone = default()
+    env: Env = default()
+    kernel: Kernel = default()
+    tree: Tree = default()
+    advantage: Advantage = default()
+    objective: Objective = default()
+    rewards: Rewards = default(shapes={})
+    watch: Watch = default()
+    scoring: Scoring = default()
+    data: Data = default()
+    train: Train = default()
+    evaluate: Evaluate = default()
 
     @model_validator(mode="after")
-    def _fits_together(self) -> Self:
-        conflicts = rules.conflicts(self)
-        if conflicts:
-            text = "; ".join(f"{', '.join(c.paths)}: {c.message}" for c in conflicts)
-            raise PydanticCustomError("conflict", "{text}", {"text": text, "conflicts": conflicts})
+    def _fits_together(self, info: ValidationInfo) -> Self:
+        if not (info.context or {}).get("names_only"):
+            conflicts = rules.conflicts(self)
+            if conflicts:
+                raise refusal(*conflicts)
         return self
 
 
-def _sections() -> dict[str, type[Section]]:
-    kinds: dict[str, Any] = {name: info.annotation for name, info in Config.model_fields.items()}
-    return {
-        name: kind
-        for name, kind in kinds.items()
-        if isinstance(kind, type) and issubclass(kind, Section)
-    }
-
-
-def _walk() -> dict[str, FieldInfo]:
-    fields: dict[str, FieldInfo] = {}
-    for name, info in Config.model_fields.items():
-        if name in SECTIONS:
-            for key, inner in SECTIONS[name].model_fields.items():
-                fields[f"{name}.{key}"] = inner
-        else:
-            fields[name] = info
-    return fields
-
-
-SECTIONS = _sections()  # by name: train, tree, ...
-_ALL = _walk()
-MAPPINGS = frozenset(["rewards", "watch"])  # of names to rewards
-_PLUGINS = {path: info.default for path, info in _ALL.items() if isinstance(info.default, Plugin)}
-PLUGINS = {path: default.kind for path, default in _PLUGINS.items()}  # kinds by path
-DEFAULTS = {path: default.name for path, default in _PLUGINS.items()}  # names by path
-FIELDS = {path: info for path, info in _ALL.items() if path not in PLUGINS and path not in MAPPINGS}
+def plugins(config: Config) -> Iterator[tuple[str, Plugin]]:
+    """Every plug-in that the configuration names, with its dotted path."""
+    for name, value in config:
+        if isinstance(value, Plugin):
+            yield name, value
+        elif isinstance(value, Mapping):
+            yield from ((f"{name}.{key}", plugin) for key, plugin in value.items())
+        elif isinstance(value, Section):
+            inside = ((f"{name}.{key}", inner) for key, inner in value)
+            yield from ((path, inner) for path, inner in inside if isinstance(inner, Plugin))
 
 
 def plugin_names(config: Config) -> list[str]:
-    """Every plug-in that a configuration names."""
-    values = list(dict(config).values())
-    for name in SECTIONS:
-        values += dict(getattr(config, name)).values()
-    names = [value.name for value in values if isinstance(value, Plugin)]
-    return list(dict.fromkeys([*names, *config.rewards, *config.watch, config.env.name]))
+    """The names of every plug-in that is used, the environment's too."""
+    return [config.env.name, *(plugin.name for _, plugin in plugins(config))]

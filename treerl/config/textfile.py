@@ -1,10 +1,10 @@
-"""Reads text files that somebody else wrote: UTF-8 or an error that says where it is not."""
+"""Reads text files that somebody else wrote: UTF-8, or an error that says where it is not."""
 
 import codecs
 import stat
 from pathlib import Path
 
-from treerl.errors import InputError
+from treerl.errors import InputError, shown
 
 _MARKS = {
     codecs.BOM_UTF32_LE: "UTF-32",  # before UTF-16, whose mark it starts with
@@ -16,6 +16,11 @@ _MARKS = {
 
 def read(path: Path, limit: int) -> str:
     """The text of a regular file of at most `limit` bytes, without a byte order mark."""
+    return decode(read_bytes(path, limit), shown(path))
+
+
+def read_bytes(path: Path, limit: int) -> bytes:
+    """The content of a regular file of at most `limit` bytes."""
     where = shown(path)
     try:
         mode = path.stat().st_mode
@@ -32,7 +37,7 @@ def read(path: Path, limit: int) -> str:
         raise InputError(f"{where}: cannot be read: {reason}") from error
     if len(data) > limit:
         raise InputError(f"{where}: expected at most {limit} bytes, got more")
-    return decode(data, where)
+    return data
 
 
 def decode(data: bytes, where: str) -> str:
@@ -41,22 +46,14 @@ def decode(data: bytes, where: str) -> str:
         if data.startswith(mark):
             raise InputError(f"{where}:1: byte 0: expected UTF-8, got {name}")
     if len(data) >= 2 and (data[0] == 0) != (data[1] == 0):
-        raise InputError(
-            f"{where}:1: byte {int(data[0] != 0)}: expected UTF-8, got UTF-16 without its mark"
-        )
+        place = int(data[0] != 0)
+        raise InputError(f"{where}:1: byte {place}: expected UTF-8, got UTF-16 without its mark")
+    text = data.removeprefix(codecs.BOM_UTF8)
     try:
-        return data.removeprefix(codecs.BOM_UTF8).decode("utf-8")
+        return text.decode("utf-8")
     except UnicodeDecodeError as error:
-        start = error.start + (len(codecs.BOM_UTF8) if data.startswith(codecs.BOM_UTF8) else 0)
+        start = error.start + len(data) - len(text)
         line = data.count(b"\n", 0, start) + 1
         raise InputError(
             f"{where}:{line}: byte {start}: expected UTF-8, got 0x{data[start]:02x}"
         ) from None
-
-
-def shown(name: object) -> str:
-    """A path or a key for an error line: as it is when it is printable, else escaped; never longer than a line."""
-    text = str(name)
-    if not text or not text.isprintable():
-        text = ascii(text)
-    return text if len(text) <= 200 else f"{text[:197]}..."

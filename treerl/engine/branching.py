@@ -170,8 +170,16 @@ def width(depth: int | str, steps: int) -> int:
     return depth
 
 
+class Steady(Branching):
+    """A branching whose distribution is the same in every iteration."""
+
+    def phases(self, steps: int, iterations: int) -> Iterator[tuple[Distribution, int]]:
+        if iterations:
+            yield self.distribution(steps, 0), iterations
+
+
 @dataclass(frozen=True)
-class Geometric(Branching):
+class Geometric(Steady):
     """TreeGRPO's random window (2512.08153 Eq. 7): Pr[s] = (1-r) rˢ / (1-r^(T-d)), s < T-d."""
 
     branching_factor: BranchingFactor = 3  # k, children of a node in the window
@@ -183,7 +191,7 @@ class Geometric(Branching):
 
 
 @dataclass(frozen=True)
-class Uniform(Branching):
+class Uniform(Steady):
     """A window whose start is uniform over 0 ... T-d-1."""
 
     branching_factor: BranchingFactor = 3
@@ -211,6 +219,10 @@ class Shift(Branching):
         start = iteration // self.interval * self.stride % (steps - depth)
         return ((1.0, window(steps, start, depth, self.branching_factor)),)
 
+    def phases(self, steps: int, iterations: int) -> Iterator[tuple[Distribution, int]]:
+        for first in range(0, iterations, self.interval):
+            yield self.distribution(steps, first), min(self.interval, iterations - first)
+
     def support(self, steps: int) -> tuple[TreeSpec, ...]:
         moves = range(steps - width(self.depth, steps))  # then it begins again
         specs = [self.distribution(steps, move * self.interval)[0][1] for move in moves]
@@ -218,7 +230,7 @@ class Shift(Branching):
 
 
 @dataclass(frozen=True)
-class Fixed(Branching):
+class Fixed(Steady):
     """A window that stays; depth "all" and one child is the chain of Flow-GRPO and DanceGRPO."""
 
     branching_factor: BranchingFactor = 1

@@ -22,7 +22,7 @@ from treerl.reward.rewards import Rewards
 from treerl.run.plan import Plan
 from treerl.run.quiet import quiet
 from treerl.run.session import Session
-from treerl.run.tasks import read_tasks
+from treerl.run.tasks import checked
 
 
 def assemble(
@@ -50,7 +50,7 @@ def build(config: Config, check_interrupt: Callable[[], None] = lambda: None) ->
     quiet()
     algorithm = algorithm_of(config)
     plan = plan_of(config, algorithm)
-    tasks, heldout = read_tasks(config)
+    tasks, heldout = checked(config)
     device = device_of(config)
     rewards, watched = _available(config, [*tasks, *heldout], check_interrupt)
     backbone = _backbone(config, device)
@@ -104,7 +104,7 @@ def plan_of(config: Config, algorithm: Algorithm) -> Plan:
 
 def device_of(config: Config) -> torch.device:
     """The device that the configuration names, tried; `InputError` when it cannot be used."""
-    name = str(config.backbone.get("device", "auto"))
+    name = str(config.backbone.params.get("device", "auto"))
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -170,7 +170,7 @@ def _optimizer(config: Config, backbone: Backbone, algorithm: Algorithm) -> torc
     trainable = Trainable(
         train.trainable, train.lora_rank, train.lora_alpha, train.gradient_checkpointing
     )
-    start = config.backbone.get("adapter")
+    start = config.backbone.params.get("adapter")
     parameters = lora.attach(
         backbone,
         trainable,

@@ -9,12 +9,14 @@ from treerl.config.algorithm import algorithm_of
 from treerl.config.schema import Config
 from treerl.run.assemble import plan_of
 from treerl.run.memory import memory
-from treerl.run.tasks import read_tasks
+from treerl.run.quiet import quiet
+from treerl.run.tasks import checked
 
 
 def table(config: Config) -> dict[str, Any]:
     """Everything that is known before a model is loaded; refuses what a run would refuse."""
-    read_tasks(config)
+    quiet()
+    checked(config)
     plan = plan_of(config, algorithm_of(config))
     return {**plan.table(), "memory": memory(config, plan)}
 

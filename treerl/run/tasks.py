@@ -1,29 +1,34 @@
-"""Tasks from a file or from the package, and the part of them that is held out."""
+"""Tasks from a prompt file or from the package, and the part of them that is held out."""
 
 import hashlib
+import io
 import re
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
+from treerl import registry
 from treerl.config import textfile
 from treerl.config.schema import Config
-from treerl.config.setting import is_control, shorten
 from treerl.engine.task import Task
-from treerl.errors import InputError
-from treerl.run import rows
+from treerl.errors import InputError, is_control, shorten, shown
+from treerl.run.promptfile import Row, Rows, counted, lines, rows
 
-MEDIA = ("image", "last_image", "mask", "control_image")  # keys of a row that name a file
+MEDIA = ("image", "last_image", "mask", "control_image")  # keys whose values are files
+_KINDS = ("PNG", "JPEG", "WEBP")
+_IMAGE_BYTES = 2**27
+_PIXELS = 2**26  # 8192 x 8192
+_SIDE = 16384
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,100}", re.ASCII)
-_PIXELS = 2**26  # of one source image
-_SIDE = range(8, 16385)
 
 
 def read_tasks(config: Config) -> tuple[list[Task], list[Task]]:
-    """The training and the held-out tasks of a configuration."""
+    """The tasks of the configuration: those that are trained on, and those that are held out."""
     data = config.data
     train, heldout = builtin(data.builtin)
     if data.train is not None:
@@ -35,13 +40,42 @@ def read_tasks(config: Config) -> tuple[list[Task], list[Task]]:
     return train, heldout[: config.evaluate.max_prompts]
 
 
-def read(path: Path, max_length: int, field: str = "prompt") -> list[Task]:
-    """The tasks of a .txt, .jsonl or .csv file in their order; blank prompts are skipped.
+def checked(config: Config) -> tuple[list[Task], list[Task]]:
+    """The tasks, after everything that can be refused without loading a model or a reward."""
+    for reward in [*config.rewards.values(), *config.watch.values()]:
+        executor = reward.executor or config.scoring.executor
+        if executor in ("process", "worker"):
+            registry.complete("rewards", reward.name, reward.params, reward.place)
+        elif reward.params:
+            names = ", ".join(reward.params)
+            raise InputError(
+                f"{reward.place}: expected no parameters, as the server has set them, got {names}"
+            )
+    return read_tasks(config)
 
-    `field` is the key, or the column, of the prompt. `negative`, `height` and `width`, and files
-    under `MEDIA` (relative to the prompt file) are the task's own; every other key is metadata.
+
+def read(path: Path, max_length: int, field: str = "prompt") -> list[Task]:
+    """The tasks of a .txt, .jsonl or .csv file in their order; blank ones are skipped.
+
+    `field` is the key, or the column, that holds the prompts. Of the other keys `negative`,
+    `height`, `width` and the slots of media are the task's own, the rest is its metadata.
     """
-    return _tasks(rows.read(path, field), textfile.shown(path), max_length, field, path.parent)
+    return _tasks(rows(path, field), path, max_length, field)
+
+
+def split(tasks: Sequence[Task], seed: int, share: float = 0.1) -> tuple[list[Task], list[Task]]:
+    """Training and held-out tasks; what is asked for is on one side only, however often it stands.
+
+    A single one is both.
+    """
+    texts = {_asked(task) for task in tasks}
+    order = sorted(texts, key=lambda text: hashlib.sha256(f"{seed}:{text}".encode()).digest())
+    if len(order) < 2:
+        return list(tasks), list(tasks)
+    count = min(max(1, round(share * len(order))), len(order) - 1)
+    held = set(order[:count])
+    train = [task for task in tasks if _asked(task) not in held]
+    return train, [task for task in tasks if _asked(task) in held]
 
 
 def builtin(name: str) -> tuple[list[Task], list[Task]]:
@@ -56,108 +90,104 @@ def builtin(name: str) -> tuple[list[Task], list[Task]]:
     for part in ("train", "heldout"):
         file = folder.joinpath(f"{name}-{part}.txt")
         if not file.is_file():
-            raise InputError(f"data.builtin: {name}: {file.name} is missing")
+            raise InputError(f"built-in prompts {name}: {file.name} is missing")
         text = textfile.decode(file.read_bytes(), file.name)
-        lines = list(rows.lines(text, file.name, "prompt"))
-        parts.append(_tasks(lines, file.name, 10_000, "prompt", Path()))
+        found = counted(lines(text, file.name, "prompt"), file.name)
+        parts.append(_tasks(found, Path(file.name), 10_000, "prompt"))
     return parts[0], parts[1]
 
 
-def split(tasks: Sequence[Task], seed: int, share: float = 0.1) -> tuple[list[Task], list[Task]]:
-    """Training and held-out tasks; a prompt is on one side only, whatever the order of the file.
-
-    A single prompt is both.
-    """
-
-    def place(prompt: str) -> bytes:
-        return hashlib.sha256(f"{seed}:{prompt}".encode()).digest()
-
-    prompts = sorted({task.prompt for task in tasks}, key=place)
-    if len(prompts) < 2:
-        return list(tasks), list(tasks)
-    count = min(max(1, round(share * len(prompts))), len(prompts) - 1)
-    held = set(prompts[:count])
-    train = [task for task in tasks if task.prompt not in held]
-    return train, [task for task in tasks if task.prompt in held]
+def _asked(task: Task) -> str:
+    files = [f"{slot}={path}" for slot, path in task.media.items()]
+    return "\0".join([task.prompt, *files])
 
 
-def _tasks(
-    numbered: Sequence[tuple[int, rows.Row]],
-    where: str,
-    max_length: int,
-    field: str,
-    folder: Path,
-) -> list[Task]:
+def _tasks(rows: Rows, path: Path, max_length: int, field: str) -> list[Task]:
     tasks = []
-    for line, row in numbered:
-        place = f"{where}:{line}"
-        prompt = _text(row[field], place, max_length)
+    for line, row in rows:
+        where = f"{shown(path)}:{line}"
+        prompt = _text(row, field, where, max_length)
         if prompt:
-            tasks.append(_task(prompt, row, place, max_length, field, folder))
+            tasks.append(_task(prompt, row, field, where, path.parent, max_length))
     if not tasks:
-        raise InputError(f"{where}: expected at least one prompt, got none")
+        raise InputError(f"{shown(path)}: expected at least one prompt, got none")
     return tasks
 
 
-def _task(
-    prompt: str, row: rows.Row, place: str, max_length: int, field: str, folder: Path
-) -> Task:
+def _task(prompt: str, row: Row, field: str, where: str, folder: Path, max_length: int) -> Task:
     rest = {key: value for key, value in row.items() if key != field}
-    negative = rest.pop("negative", None)
-    if negative is not None and not isinstance(negative, str):
-        raise InputError(f'{place}: "negative": expected a text, got {shorten(negative)}')
-    media = {slot: _image(slot, rest.pop(slot), place, folder) for slot in MEDIA if slot in rest}
-    size = _size(rest, place)
-    return Task(
-        prompt=prompt,
-        negative=None if negative is None else _text(negative, place, max_length),
-        media=media,
-        metadata=rest,
-        size=size,
-    )
+    negative = None
+    if rest.get("negative") is not None:
+        negative = _text(rest, "negative", where, max_length)
+    media = {
+        slot: _media(rest, slot, where, folder) for slot in MEDIA if rest.get(slot) is not None
+    }
+    size = _size(rest, where)
+    for key in ("negative", "height", "width", *MEDIA):
+        rest.pop(key, None)
+    return Task(prompt, negative, media, rest, size)
 
 
-def _text(text: str, place: str, max_length: int) -> str:
-    text = text.strip(" \t")
+def _text(row: Mapping[str, Any], key: str, where: str, max_length: int) -> str:
+    if not isinstance(row[key], str):
+        raise InputError(f'{where}: "{key}": expected a text, got {shorten(row[key])}')
+    text: str = row[key].strip(" \t")
     for letter in text:
         if is_control(letter):
-            raise InputError(f"{place}: expected no control characters, got U+{ord(letter):04X}")
+            code = f"U+{ord(letter):04X}"
+            raise InputError(f"{where}: expected no control characters, got {code}")
     if len(text) > max_length:
-        raise InputError(f"{place}: expected at most {max_length} characters, got {len(text)}")
+        raise InputError(f"{where}: expected at most {max_length} characters, got {len(text)}")
     return text
 
 
-def _image(slot: str, name: object, place: str, folder: Path) -> Path:
-    """The file of a source image, which can be opened and has a size that one can work with."""
-    if not isinstance(name, str) or not name:
-        raise InputError(
-            f'{place}: "{slot}": expected the name of an image file, got {shorten(name)}'
-        )
-    path = (folder / name).resolve()
-    shown = textfile.shown(path)
-    if not path.is_file():
-        raise InputError(f'{place}: "{slot}": no such file: {shown}')
+def _size(row: Row, where: str) -> tuple[int, int] | None:
+    """Height and width in pixels, which stand both or not at all."""
+    sides = []
+    for key in ("height", "width"):
+        value = row.get(key)
+        if isinstance(value, str) and value.strip().isdecimal() and len(value) < 10:  # of a table
+            value = int(value)
+        if value is not None and (type(value) is not int or not 1 <= value <= _SIDE):
+            expected = f"expected an integer from 1 to {_SIDE}"
+            raise InputError(f'{where}: "{key}": {expected}, got {shorten(value)}')
+        sides.append(value)
+    height, width = sides
+    if (height is None) != (width is None):
+        raise InputError(f'{where}: expected both "height" and "width" or neither, got one')
+    return None if height is None or width is None else (height, width)
+
+
+def _media(row: Row, slot: str, where: str, folder: Path) -> Path:
+    """The file of a slot, a readable image; its path is relative to the prompt file."""
+    value = _text(row, slot, where, 4096)
+    path = folder / value
     try:
-        with Image.open(path) as image:
-            width, height = image.size
-            image.verify()
-    except Exception as error:  # Pillow raises whatever a damaged file makes it stumble over
-        raise InputError(f'{place}: "{slot}": {shown} is no image that can be read') from error
-    if width * height > _PIXELS:
-        text = f"expected at most {_PIXELS} pixels, got {width}x{height}"
-        raise InputError(f'{place}: "{slot}": {shown}: {text}')
+        _refuse_image(path)
+    except InputError as error:
+        raise InputError(f'{where}: "{slot}": {error}') from None
     return path
 
 
-def _size(rest: dict[str, Any], place: str) -> tuple[int, int] | None:
-    sides = [rest.pop(key, None) for key in ("height", "width")]
-    if sides == [None, None]:
-        return None
-    numbers = []
-    for side in sides:
-        text = str(side)
-        if not text.isdecimal() or len(text) > 5 or int(text) not in _SIDE:
-            got = ", ".join(shorten(side) for side in sides)
-            raise InputError(f"{place}: expected height and width from 8 to 16384, got {got}")
-        numbers.append(int(text))
-    return numbers[0], numbers[1]
+@cache
+def _refuse_image(path: Path) -> None:
+    """`InputError` when a file is no image that can be read."""
+    data = textfile.read_bytes(path, _IMAGE_BYTES)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a large image is judged here
+            with Image.open(io.BytesIO(data), formats=_KINDS) as image:
+                height, width = image.height, image.width
+                small = height * width <= _PIXELS
+                if small:
+                    image.load()
+    except Exception as error:
+        unknown = isinstance(error, UnidentifiedImageError)
+        reason = "another file" if unknown else "a damaged one"
+        raise InputError(
+            f"{shown(path)}: expected a PNG, JPEG or WebP image, got {reason}"
+        ) from error
+    if not small:
+        raise InputError(
+            f"{shown(path)}: expected at most {_PIXELS} pixels, got {width} x {height}"
+        )
