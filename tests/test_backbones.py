@@ -22,8 +22,8 @@ from treerl.config.resolve import resolve
 from treerl.config.schema import Config
 from treerl.engine import trainer
 from treerl.engine.kernel import refuse_unsound
-from treerl.engine.task import Modality
 from treerl.engine.recipes import recipes as RECIPES
+from treerl.engine.task import Modality
 from treerl.reward.contract import Reward
 from treerl.run.memory import memory
 from treerl.run.plan import Plan

@@ -15,8 +15,8 @@ from treerl.config.resolve import dump, parse_rewards, resolve
 from treerl.config.schema import Config
 from treerl.engine.algorithm import Algorithm
 from treerl.engine.kernel import CPS
-from treerl.errors import InputError
 from treerl.engine.recipes import recipes
+from treerl.errors import InputError
 
 _KERNEL = """
 from dataclasses import dataclass

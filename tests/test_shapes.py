@@ -123,7 +123,9 @@ def test_a_score_depends_on_its_own_picture_alone(judge: Reward, pictures: Tenso
 
 
 def test_the_built_in_prompts_share_no_caption_and_every_attribute() -> None:
-    train, heldout = ([Caption.parse(task.prompt) for task in part] for part in prompts.builtin("shapes"))
+    train, heldout = (
+        [Caption.parse(task.prompt) for task in part] for part in prompts.builtin("shapes")
+    )
     assert len(train) == 80 and len(heldout) == 40 and not set(train) & set(heldout)
     for attribute in ("colour", "shape", "place"):
         assert {getattr(c, attribute) for c in train} == {
