@@ -1,4 +1,4 @@
-"""Every announced backbone, on a small genuine pipeline of random weights, saved to a folder and loaded again."""
+"""Every announced backbone, on a small genuine pipeline of random weights."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
