@@ -11,12 +11,12 @@ from treerl.engine.branching import (
     Fixed,
     Geometric,
     Shift,
-    TreeSpec,
     Uniform,
     draw,
     window,
 )
 from treerl.engine.recipes import recipes
+from treerl.engine.tree_spec import TreeSpec
 
 
 def expected_forwards(branching: Branching, iterations: int = 1) -> float:

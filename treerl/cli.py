@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import sys
+from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -34,9 +35,7 @@ RunOrCheckpoint = Annotated[
 
 def _version(wanted: bool) -> None:
     if wanted:
-        import treerl
-
-        print(f"treerl {treerl.__version__}")
+        print(f"treerl {package_version('treerl')}")
         raise typer.Exit
 
 
@@ -55,10 +54,11 @@ def run(config: "Config") -> None:
     """Train a model from rewards. Without arguments: the built-in tiny model, on the CPU."""
     from rich.console import Console
 
+    from treerl.report import page
     from treerl.run.start import start
 
     announce(config)
-    start(config, Console())
+    start(config, Console(), page.write)
 
 
 @app.command()

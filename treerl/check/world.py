@@ -6,13 +6,14 @@ import torch
 from torch import Tensor
 
 from treerl.engine import noise
-from treerl.engine.branching import TreeSpec, window
+from treerl.engine.branching import window
 from treerl.engine.env import Env
 from treerl.engine.grow import grow, make_roots
 from treerl.engine.kernel import ODE, Coefficients, FlowSDE
 from treerl.engine.policy import Gaussian
 from treerl.engine.schedule import Flow
 from treerl.engine.tree import State, Tree
+from treerl.engine.tree_spec import TreeSpec
 
 STEPS = 6
 DIMENSIONS = 4

@@ -6,9 +6,10 @@ from typing import Any
 
 from treerl.engine import noise
 from treerl.engine.algorithm import Algorithm
-from treerl.engine.branching import Distribution, TreeSpec
+from treerl.engine.branching import Distribution
 from treerl.engine.noise import Stream
 from treerl.engine.objective import LeafObjective
+from treerl.engine.tree_spec import TreeSpec
 
 
 @dataclass(frozen=True)
