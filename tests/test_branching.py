@@ -48,6 +48,18 @@ def test_the_shifting_window_of_the_authors_code_visits_each_start_for_fifty_ite
     assert expected_forwards(shift, 300) == pytest.approx(73.5, abs=1e-9)
 
 
+@pytest.mark.parametrize(
+    ("interval", "stride", "starts"),
+    [(1, 1, [0, 1, 2, 3, 4, 5, 0, 1]), (2, 2, [0, 0, 2, 2, 4, 4, 0, 0]), (1, 4, [0, 4, 2, 0])],
+)
+def test_a_shifting_window_moves_by_its_stride_after_each_interval_and_back_after_the_end(
+    interval: int, stride: int, starts: list[int]
+) -> None:
+    shift = Shift(2, 4, interval, stride)
+    met = [shift.distribution(10, number)[0][1].start for number in range(len(starts))]
+    assert met == starts
+
+
 @pytest.mark.parametrize("stride", [1, 2, 3, 6, 7])
 @pytest.mark.parametrize("interval", [1, 3])
 def test_the_support_of_a_shifting_window_is_every_tree_that_it_ever_grows(
