@@ -190,7 +190,7 @@ def printable_lines(lines: list[str]) -> str:
 
 def main(arguments: list[str] | None = None) -> Any:
     """Run the command line; every error of ours is one line and its exit code."""
-    # before torch is imported: spinning OpenMP threads on a busy machine are far slower than sleeping
+    # before torch is imported: on a busy machine spinning OpenMP threads are far slower
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")

@@ -58,7 +58,7 @@ class Forest:
 
 
 def forest(spec: TreeSpec = BINARY, trees: int = 2, flat: bool = False) -> Forest:
-    """Two tasks with `trees` trees each; `flat` makes all leaves of the first task score the same."""
+    """Two tasks with `trees` trees each; with `flat` the first task's leaves all score the same."""
     env = World().with_tasks(TASKS)
     keys = [noise.key(0, row) for row in range(len(TASKS))]
     tree = grow(env, make_roots(keys, trees), spec, rows=5)

@@ -20,7 +20,7 @@ from treerl.run.signals import interruptible
 
 
 def start(config: Config, console: Console) -> Path:
-    """Train as configured; the run folder. A run that is ended leaves its folder and weights too."""
+    """Train as configured; the run folder. A run that is ended leaves its weights there, too."""
     refuse_several_processes()
     if config.train.threads:
         torch.set_num_threads(config.train.threads)
