@@ -12,11 +12,11 @@ from torch import Tensor
 from treerl.engine import noise
 from treerl.engine.advantage import advantages
 from treerl.engine.baseline import Baseline, Depth, LeaveSubtreeOut, ParentGain, Prompt, Siblings
-from treerl.engine.tree_spec import TreeSpec
 from treerl.engine.grow import grow
 from treerl.engine.minibatch import Reduction, minibatches
 from treerl.engine.objective import Clipped
 from treerl.engine.tree import Tree
+from treerl.engine.tree_spec import TreeSpec
 from treerl.engine.weighting import (
     SoftmaxMeanLogProb,
     SoftmaxSumLogProb,

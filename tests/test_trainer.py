@@ -12,7 +12,6 @@ from treerl.engine import noise
 from treerl.engine.algorithm import Algorithm
 from treerl.engine.baseline import LeaveSubtreeOut, Prompt, Siblings
 from treerl.engine.branching import Fixed, Geometric
-from treerl.engine.tree_spec import TreeSpec
 from treerl.engine.kernel import FlowSDE
 from treerl.engine.minibatch import Reduction
 from treerl.engine.normaliser import Centred, Raw, Standardised
@@ -20,6 +19,7 @@ from treerl.engine.objective import Clipped
 from treerl.engine.task import Samples
 from treerl.engine.trainer import Scorer, Step, Trainer
 from treerl.engine.tree import Tree
+from treerl.engine.tree_spec import TreeSpec
 
 SPEC = TreeSpec((1, 3, 1, 2, 1, 1), (False, True, True, True, False, False))
 PLAIN = Algorithm(
