@@ -105,7 +105,10 @@ def plan(chosen: Config) -> Plan:
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_family_trains_one_treegrpo_iteration(name: str) -> None:
-    chosen = config(name, "train.gradient_checkpointing=true", "env.latent_device=cpu")
+    sets = ["train.gradient_checkpointing=true", "env.latent_device=cpu"]
+    if name == "mochi":  # its schedule is so steep that the usual noise overshoots in four steps
+        sets.append("kernel.noise_level=0.3")
+    chosen = config(name, *sets)
     session = session_of(chosen)
     before = [parameter.detach().clone() for parameter in trained(session)]
     step = session.trainer.iterate(["a cat", "a dog in the rain"])

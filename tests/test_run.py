@@ -1,4 +1,4 @@
-"""Runs as a user starts them: the folder that they leave, interrupts, faults, and the adapter that loads back."""
+"""Runs as a user starts them: their folder, interrupts, faults, and what loads back."""
 
 import json
 import os
@@ -169,7 +169,8 @@ def test_a_signal_ends_the_run_with_report_and_adapter(
 def test_a_failing_reward_stops_the_run_by_name_with_code_6(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(
         "import torch\nfrom treerl.reward.contract import Reward\n\n\nclass Bad(Reward):\n"
-        "    def __call__(self, samples):\n        return torch.full((len(samples),), float('nan'))\n"
+        "    def __call__(self, samples):\n"
+        "        return torch.full((len(samples),), float('nan'))\n"
     )
     words = ["--reward", "./mine.py:Bad", "--allow-plugins", "--output", "run"]
     done = treerl_run(tmp_path, "run", *words, *SMALL, code=6)
