@@ -98,11 +98,11 @@ class Plan:
     def total(self, iterations: int | None = None) -> Counts:
         """The expected work of the run, or of its first `iterations`."""
         span = self.iterations if iterations is None else iterations
-        iterations: dict[Distribution, int] = {}  # a window that moves comes back
+        phases: dict[Distribution, int] = {}  # a window that moves comes back
         for distribution, times in self.algorithm.branching.phases(self.steps, span):
-            iterations[distribution] = iterations.get(distribution, 0) + times
+            phases[distribution] = phases.get(distribution, 0) + times
         work = Counts()
-        for distribution, times in iterations.items():
+        for distribution, times in phases.items():
             work += self._expected(distribution) * times
         return work * self.prompts_per_iteration
 
