@@ -13,6 +13,7 @@ from treerl.config.resolve import resolve
 from treerl.engine.task import Samples
 from treerl.engine.trainer import Step
 from treerl.errors import RewardError
+from treerl.report import page
 from treerl.reward.contract import Reward
 from treerl.run.start import start
 from treerl.run.watch import alarms
@@ -100,7 +101,7 @@ def test_a_run_watches_warns_and_tells(tmp_path: Path) -> None:
     ]
     flags = {"watch": [f"{Path(__file__).parent / 'test_check_reward.py'}:Good"]}
     console = Console(record=True, width=300)
-    start(resolve(None, flags, small, True), console)
+    start(resolve(None, flags, small, True), console, page.write)
     text = console.export_text()
     warning = "reward jpeg makes 100.0% of the variance: it drowns the others"
     assert "(watched)" in text and f"ALARM iteration 1: {warning}" in text

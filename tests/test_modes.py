@@ -15,6 +15,7 @@ from treerl.check.subject import environment, subject
 from treerl.config.resolve import resolve
 from treerl.engine.task import Task
 from treerl.errors import InputError
+from treerl.report import page
 from treerl.run.start import start
 
 
@@ -90,7 +91,7 @@ def test_a_run_on_random_weights_keeps_no_checkpoint(
     ]
     flags = {"backbone.name": "sd35", "backbone.model": "random", "rewards": {"jpeg": 1.0}}
     console = Console(record=True, width=200)
-    start(resolve(None, flags, small), console)
+    start(resolve(None, flags, small), console, page.write)
     assert "no checkpoint: a LoRA of random weights could be mistaken" in console.export_text()
     assert list((tmp_path / "run" / "checkpoints").iterdir()) == []
 
