@@ -6,8 +6,8 @@ from statistics import fmean, median, stdev
 from typing import Any
 
 SPAN = 5  # iterations that are averaged before anything is said
-FALL = 2.0  # standard deviations within a prompt, as they were at the start
-CERTAIN = 4.0  # standard errors of the two averages
+FALL = 1.0  # standard deviations within a prompt, as they were at the start
+CERTAIN = 4.0  # standard errors of the average
 SPIKE = 20.0  # times the median gradient norm before
 DROWNS = 0.95  # share of the variance that is trained on
 
@@ -60,19 +60,20 @@ class Guard:
         )
 
     def _collapse(self) -> str | None:
-        """The reward fell far below its own best: the model is being destroyed."""
-        if len(self.rewards) < 2 * SPAN:
+        """The reward fell far below its own best, or its beginning: the model is being destroyed."""
+        if len(self.rewards) <= SPAN:
             return None
-        spans = [self.rewards[end - SPAN : end] for end in range(SPAN, len(self.rewards) + 1)]
-        best = max(spans[:-SPAN] or spans[:1], key=fmean)
-        now = spans[-1]
-        fall = fmean(best) - fmean(now)
-        error = ((stdev(best) ** 2 + stdev(now) ** 2) / SPAN) ** 0.5
+        ends = range(SPAN, len(self.rewards) - SPAN + 1)
+        earlier = [fmean(self.rewards[end - SPAN : end]) for end in ends]
+        best = max([self.rewards[0], *earlier])
+        now = self.rewards[-SPAN:]
+        fall = best - fmean(now)
+        error = stdev(now) / SPAN**0.5
         if fall <= FALL * fmean(self.stds[:SPAN]) or fall <= CERTAIN * error:
             return None
         return (
-            f"the training reward fell from {fmean(best):.4g} to {fmean(now):.4g}: the model may "
-            "be destroyed; lower train.learning_rate"
+            f"the training reward fell from {best:.4g} to {fmean(now):.4g}: the model may be "
+            "destroyed; lower train.learning_rate"
         )
 
     def _spike(self, norm: float) -> str | None:

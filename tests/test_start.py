@@ -1,0 +1,84 @@
+"""A run is one process with a folder of its own, and leaves weights on the way."""
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from treerl.config.resolve import resolve
+from treerl.errors import InputError, NumericsError
+from treerl.report import page
+from treerl.run.start import start
+
+_SMALL = {
+    "backbone.model": "miniature",
+    "backbone.name": "sd35",
+    "rewards": {"jpeg": 1.0},
+    "train.prompts_per_iteration": 1,
+    "env.steps": 4,
+    "tree.branching.depth": 1,
+    "tree.branching.branching_factor": 2,
+    "train.optimizer_steps": 1,
+    "evaluate.max_prompts": 1,
+}
+_CONSTANT = """
+import torch
+from treerl import Reward
+
+class Same(Reward):
+    def __call__(self, samples):
+        return torch.ones(len(samples))
+"""
+
+
+def run(folder: Path, *sets: str, allow_plugins: bool = False) -> Path:
+    config = resolve(None, {**_SMALL, "output": str(folder)}, sets, allow_plugins)
+    return start(config, Console(file=io.StringIO()), page.write)
+
+
+@pytest.mark.parametrize("world", ["2", "8", " 4 ", "x"])
+def test_a_launcher_of_several_processes_is_refused(
+    world: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", world)
+    with pytest.raises(InputError, match="WORLD_SIZE"):
+        run(tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_weights_are_kept_on_the_way_and_only_the_newest(tmp_path: Path) -> None:
+    run(tmp_path / "run", "train.iterations=3", "train.save_every=2")
+    names = [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()]
+    assert names == ["iteration-000003"]
+
+
+def test_a_constant_reward_ends_a_guarded_run_with_its_folder_kept(tmp_path: Path) -> None:
+    plugin = tmp_path / "same.py"
+    plugin.write_text(_CONSTANT)
+    folder = tmp_path / "run"
+    sets = [f"rewards={{{plugin}:Same: 1}}", "train.iterations=9", "train.guard=stop"]
+    with pytest.raises(NumericsError, match="nothing is learned"):
+        run(folder, *sets, allow_plugins=True)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["status"] == "failed" and manifest["spent"]["iterations"] == 5
+    (kept,) = manifest["plugins"]
+    assert (folder / kept["copy"]).read_text() == _CONSTANT
+    assert (folder / "report.html").is_file()
+
+
+def test_a_constant_reward_is_said_when_nobody_asked_to_stop(tmp_path: Path) -> None:
+    plugin = tmp_path / "same.py"
+    plugin.write_text(_CONSTANT)
+    folder = tmp_path / "run"
+    run(folder, f"rewards={{{plugin}:Same: 1}}", "train.iterations=6", allow_plugins=True)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["status"] == "done"
+    assert [text for text in manifest["alarms"] if "nothing is learned" in text]
+
+
+def test_two_runs_cannot_share_a_folder(tmp_path: Path) -> None:
+    run(tmp_path / "run", "train.iterations=0")
+    with pytest.raises(InputError, match="output"):
+        run(tmp_path / "run", "train.iterations=0")
