@@ -30,6 +30,7 @@ class PipelineBackbone(PipelineParts):
     guidance_embedded: ClassVar[bool] = False  # an input of the network, so nothing is doubled
     default_negative_prompt: ClassVar[str] = ""  # what its pipeline is used with
     media: ClassVar[tuple[str, ...]] = ()  # the slots that every task of it must fill
+    own_levels: ClassVar[bool] = False  # its noise levels are not those of the shipped scheduler
 
     def __init__(self, pipeline: Any, settings: PipelineSettings, device: torch.device) -> None:
         super().__init__(pipeline, settings, device)

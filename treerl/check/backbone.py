@@ -2,221 +2,231 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
+from itertools import cycle, islice
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from treerl import registry
-from treerl.backbone import random_weights as architecture
+from treerl.backbone import random_weights
 from treerl.backbone.contract import Backbone, Condition
+from treerl.backbone.lora import Trainable
 from treerl.backbone.pipeline import PipelineBackbone
-from treerl.backbone.settings import PipelineSettings
 from treerl.check.finding import Finding, check, run
-from treerl.check.subject import (
-    PROMPTS,
-    ROWS,
-    STEPS,
-    TOLERANCE,
-    Subject,
-    apart,
-    environment,
-    subject,
-)
+from treerl.check.inputs import INPUTS
+from treerl.check.own_call import OWN_CALL
+from treerl.check.subject import ROWS, STEPS, TASKS, TOLERANCE, Subject, apart
 from treerl.check.training import TRAINING
 from treerl.config.schema import Config
-from treerl.engine import noise
-from treerl.engine.branching import ode
-from treerl.engine.grow import grow, plant
-from treerl.engine.task import Task
-from treerl.errors import InputError
-from treerl.run.run import device
+from treerl.engine.schedule import Schedule
+from treerl.run.assemble import device_of
+from treerl.run.quiet import quiet
+from treerl.run.tasks import read_tasks
+
+Result = tuple[bool, str]
 
 
-@check("see shape, predict and decode")
-def shapes(one: Subject) -> tuple[bool, str]:
-    """Latents, predictions and samples have the shapes and dtypes of the contract."""
+@check("see load, default_size, size_multiple and configure_scheduler", vital=True)
+def loads(subject: Subject) -> Result:
+    """The model loads, and its latent has a shape."""
+    shape = subject.backbone.shape
+    return len(shape) > 0 and min(shape) > 0, f"{subject.backbone.title}, latents {tuple(shape)}"
+
+
+@check(
+    "see encode, cond, uncond and encode_prompts; tasks of its own are --set data.train=FILE",
+    vital=True,
+)
+def encodes(subject: Subject) -> Result:
+    """The tasks become tensors with a finite row for each."""
+    shapes = {}
+    good = True
+    for name, tensor in subject.condition.tensors.items():
+        shapes[name] = tuple(tensor.shape)
+        good &= len(tensor) == ROWS and bool(torch.isfinite(tensor).all())
+    return good, ", ".join(f"{name} {shape}" for name, shape in shapes.items()) or "nothing"
+
+
+@check("return one of treerl.engine.schedule, of as many steps as were wanted", vital=True)
+def schedules(subject: Subject) -> Result:
+    """The schedule has the wanted number of steps, with a time for each."""
+    schedule: object = subject.schedule
+    if not isinstance(schedule, Schedule):
+        return False, f"a {type(schedule).__name__}"
+    good = len(schedule.time) == STEPS == len(schedule.noise) - 1
+    return good, f"{type(schedule).__name__} of {len(schedule.time)} steps for {STEPS}"
+
+
+@check("see predict and network", vital=True)
+def predicts(subject: Subject) -> Result:
+    """A prediction has the shape of the latents, in float32."""
     with torch.no_grad():
-        predicted, samples = one.predict(), one.backbone.decode(one.x, one.condition)
-    dims = 5 if one.backbone.modality == "videos" else 4
-    good = predicted.shape == one.x.shape and predicted.dtype == samples.dtype == torch.float32
-    good &= samples.dim() == dims and len(samples) == ROWS and samples.shape[-3] == 3
-    good &= bool(((samples >= 0) & (samples <= 1)).all())
-    return (
-        good,
-        f"latents {tuple(one.x.shape)}, predictions {tuple(predicted.shape)}, samples {tuple(samples.shape)}",
-    )
+        predicted = subject.predict()
+    good = predicted.shape == subject.x.shape and predicted.dtype == torch.float32
+    return good, f"{tuple(predicted.shape)} {predicted.dtype} of latents {tuple(subject.x.shape)}"
 
 
-@check("pad texts to one length whatever the prompts, and mask the padding")
-def texts_alone(one: Subject) -> tuple[bool, str]:
-    """A prompt is encoded the same alone as among others."""
-    alone = Condition.cat([one.backbone.encode([Task(prompt)]) for prompt in PROMPTS])
-    if any(alone[name].shape != tensor.shape for name, tensor in one.condition.tensors.items()):
-        return (
-            False,
-            f"another shape alone: {[(name, tuple(alone[name].shape)) for name in alone.tensors]}",
-        )
-    worst = max(
-        apart(alone[name].float(), tensor.float()) for name, tensor in one.condition.tensors.items()
-    )
-    return worst <= TOLERANCE, f"relative difference {worst:.1e}"
-
-
-@check("does predict hand the condition to the network, row by row?")
-def texts_count(one: Subject) -> tuple[bool, str]:
-    """Another prompt gives another prediction."""
+@check("see decode and vae_decode, and how shape follows from height, width and frames", vital=True)
+def samples(subject: Subject) -> Result:
+    """Samples are float32 in [0, 1], of the height, width and frames that were wanted."""
     with torch.no_grad():
-        swapped = Condition(
-            {name: tensor[[1, 2, 0]] for name, tensor in one.condition.tensors.items()}
-        )
-        time = one.backbone.schedule(STEPS).time[[1] * ROWS].to(one.backbone.device)
-        other = one.backbone.predict(one.x, time, swapped, one.guidance)
-    moved = apart(one.predict().detach(), other)
-    return moved > 1e-7, f"relative change {moved:.1e}"
+        images = subject.backbone.decode(subject.x, subject.condition)
+    shape = tuple(images.shape)
+    expected = _expected_shape(subject.backbone, shape)
+    inside = bool(((images >= 0) & (images <= 1)).all())
+    text = f"{shape} {images.dtype}, expected {expected}"
+    if not inside:
+        text = f"{text}, from {float(images.min()):.3g} to {float(images.max()):.3g}"
+    return shape == expected and inside and images.dtype == torch.float32, text
 
 
-@check("see schedule (the time argument and its unit) and predict")
-def finite(one: Subject) -> tuple[bool, str]:
+@check("see schedule (the time argument and its unit) and predict", vital=True)
+def finite(subject: Subject) -> Result:
     """The prediction is finite at every step of the schedule."""
+    bad = []
     with torch.no_grad():
-        bad = [
-            step for step in range(STEPS) if not bool(torch.isfinite(one.predict(step=step)).all())
-        ]
+        for step in range(STEPS):
+            if not bool(torch.isfinite(subject.predict(step=step)).all()):
+                bad.append(step)
     return not bad, f"not finite at steps {bad}" if bad else f"finite at all {STEPS} steps"
 
 
+@check("pad texts to one length whatever the prompts, and mask the padding")
+def texts_alone(subject: Subject) -> Result:
+    """A task is encoded the same alone as among others."""
+    alone = Condition.cat([subject.backbone.encode([task]) for task in subject.tasks])
+    gaps = {}
+    for name, tensor in subject.condition.tensors.items():
+        if alone[name].shape != tensor.shape:
+            return False, f"another shape alone: {name} {tuple(alone[name].shape)}"
+        gaps[name] = apart(alone[name].float(), tensor.float())
+    worst = max(gaps.values(), default=0.0)
+    return worst <= TOLERANCE, f"relative difference {worst:.1e}"
+
+
 @check("something keeps a state between calls, or draws random numbers")
-def repeats(one: Subject) -> tuple[bool, str]:
+def repeats(subject: Subject) -> Result:
     """The same rows twice give the same bits, and under inference mode too."""
     with torch.no_grad():
-        first, again = one.predict(), one.predict()
+        first = subject.predict()
+        again = subject.predict()
     with torch.inference_mode():
-        third = one.predict()
-    return bool(
-        torch.equal(first, again) and torch.equal(first, third)
-    ), f"difference {apart(first, again):.1e}"
+        third = subject.predict()
+    same = torch.equal(first, again) and torch.equal(first, third)
+    return same, f"difference {max(apart(first, again), apart(first, third)):.1e}"
 
 
 @check("something is computed over the batch: see predict, and how time is passed")
-def rows_alone(one: Subject) -> tuple[bool, str]:
-    """A row does not depend on the others of its batch."""
-    backbone, index = one.backbone, torch.tensor([0, 1, 2, 1, 0], device=one.x.device)
-    time = backbone.schedule(STEPS).time[[0, 1, 2, 3, 1]].to(backbone.device)
+def rows_alone(subject: Subject) -> Result:
+    """A row does not depend on the others of its batch, nor on their steps."""
+    index = torch.tensor([0, 1, 2, 1, 0], device=subject.x.device)
+    time = subject.schedule.time[[0, 1, 2, 3, 1]].to(subject.x.device)
+
+    def predict(rows: Tensor) -> Tensor:
+        tasks = index[rows]
+        condition = subject.condition.take(tasks)
+        return subject.backbone.predict(subject.x[tasks], time[rows], condition, subject.guidance)
+
+    every = torch.arange(len(index), device=index.device)
     with torch.no_grad():
-        together = backbone.predict(one.x[index], time, one.condition.take(index), one.guidance)
-        rows = [
-            backbone.predict(
-                one.x[row][None], when[None], one.condition.take(row[None]), one.guidance
-            )
-            for row, when in zip(index, time, strict=True)
-        ]
-    worst = apart(together, torch.cat(rows))
-    return (
-        worst <= TOLERANCE,
-        f"relative difference {worst:.1e} of 5 rows, at mixed steps, and the same one by one",
-    )
+        together = predict(every)
+        singly = torch.cat([predict(row) for row in torch.split(every, 1)])
+    worst = apart(together, singly)
+    text = f"relative difference {worst:.1e} of 5 rows, at mixed steps, and the same one by one"
+    return worst <= TOLERANCE, text
 
 
-@check(
-    "a dropout or a batch norm is left in the denoiser: set its probability to 0 in the configuration"
-)
-def evaluation_mode(one: Subject) -> tuple[bool, str]:
+@check("a dropout or a batch norm is left in the denoiser: set its probability to 0 in the config")
+def evaluation_mode(subject: Subject) -> Result:
     """Training mode changes nothing: no dropout, no batch statistics."""
+    modules = subject.backbone.denoisers.values()
     with torch.no_grad():
-        before = one.predict()
-        for module in one.backbone.denoisers.values():
+        before = subject.predict()
+        for module in modules:
             module.train()
-        after = one.predict()
-        for module in one.backbone.denoisers.values():
+        after = subject.predict()
+        for module in modules:
             module.eval()
-    return bool(torch.equal(before, after)), f"difference {apart(before, after):.1e}"
+    return torch.equal(before, after), f"difference {apart(before, after):.1e}"
 
 
-@check(
-    "draw nothing: noise is given to initial(), and the sampling of an autoencoder uses its mean"
-)
-def no_hidden_randomness(one: Subject) -> tuple[bool, str]:
+@check("draw nothing: noise is an argument of initial(), and an autoencoder's mean is its sample")
+def no_hidden_randomness(subject: Subject) -> Result:
     """Encoding, predicting and decoding draw nothing from torch's global generator."""
     before = torch.random.get_rng_state()
+    first = torch.tensor([0], device=subject.x.device)
     with torch.no_grad():
-        one.backbone.encode([Task(PROMPTS[0])])
-        one.predict()
-        one.backbone.decode(one.x[:1], one.condition.take(torch.tensor([0], device=one.x.device)))
-    same = bool(torch.equal(before, torch.random.get_rng_state()))
+        subject.backbone.encode(subject.tasks[:1])
+        subject.predict()
+        subject.backbone.decode(subject.x[:1], subject.condition.take(first))
+    same = torch.equal(before, torch.random.get_rng_state())
     return same, "generator untouched" if same else "the global generator was used"
 
 
-@check(
-    "compare predict, schedule (shift, time unit, sign) and encode with the pipeline's own call, and arguments()"
-)
-def parity(one: Subject) -> tuple[bool, str]:
-    """The deterministic rollout equals the pipeline's own call on the same latents, prompts, guidance and steps."""
-    backbone = one.backbone
-    if not isinstance(backbone, PipelineBackbone):
-        return (
-            True,
-            "not tried: it is no PipelineBackbone, so its pipeline's arguments are not known",
-        )
-    worst = {}
-    for guidance in dict.fromkeys((1.0, one.guidance)):
-        env = environment(one, guidance)
-        roots = plant([noise.key(0, row) for row in range(len(PROMPTS))], 1)
-        tree = grow(env, roots, ode(STEPS), rows=ROWS)
-        latents = noise.normal(roots.start, env.shape, torch.float32, backbone.device)
-        tasks = [Task(prompt) for prompt in PROMPTS]
-        given = tasks, backbone.initial(latents, one.condition), STEPS, guidance
-        expected, samples = backbone.call(*given, "latent"), backbone.call(*given, "pt")
-        leaves = tree.at(tree.leaves)
-        # where the path differs the samples do too; what they show beyond it is decode
-        worst[guidance] = max(
-            apart(leaves.x.cpu(), expected), apart(env.decode(leaves), samples) / 10
-        )
-    figures = ", ".join(
-        f"{value:.1e} at guidance {guidance:g}" for guidance, value in worst.items()
-    )
-    return max(worst.values()) <= TOLERANCE, f"relative difference {figures}"
-
-
 CHECKS = (
-    shapes,
-    texts_alone,
-    texts_count,
+    loads,
+    encodes,
+    schedules,
+    predicts,
+    samples,
     finite,
+    texts_alone,
     repeats,
     rows_alone,
     evaluation_mode,
     no_hidden_randomness,
-    parity,
+    *INPUTS,
+    *OWN_CALL,
     *TRAINING,
 )
 
 
 def findings(config: Config) -> Iterator[Finding]:
     """What the kit says of the backbone that a configuration names, in float32."""
-    family, where = registry.load("backbones", config.backbone.name), device(config)
-    settings = config.backbone.model_copy(update={"dtype": "float32"}).settings(family.Settings)
-    with TemporaryDirectory() as folder:
-        for one in _tried(family, settings, folder):
-            tried = subject(lambda one=one: family.load(one, where))  # type: ignore[misc]
-            for finding in run(CHECKS, tried):
-                yield replace(finding, name=f"{finding.name} {tuple(tried.x.shape[1:])}")
-
-
-def _tried(
-    family: type[Backbone], settings: PipelineSettings, folder: str
-) -> list[PipelineSettings]:
-    """The model itself, or a miniature that was saved to a folder, at two sizes."""
-    if settings.model != "miniature":
-        return [settings]
-    if not issubclass(family, PipelineBackbone):
-        raise InputError(
-            f"--model: expected a folder or a hub id, as {family.__name__} says no architecture of its own"
-        )
-    architecture.build(family, "miniature", torch.device("cpu"), torch.float32).save_pretrained(
-        folder
+    quiet()
+    family: type[Backbone] = registry.load("backbones", config.backbone.name)
+    device = device_of(config)
+    tasks = TASKS
+    if config.data.train is not None:
+        train, _ = read_tasks(config)
+        tasks = tuple(islice(cycle(train), ROWS))
+    trainable = Trainable(
+        config.train.trainable, 2, 2, gradient_checkpointing=config.train.gradient_checkpointing
     )
-    tried = []
-    for height, width, frames in architecture.sizes(family):
+    with TemporaryDirectory() as folder:
+        for size, settings in _variants(family, config.backbone.build(), folder):
+            make = partial(family.load, settings, device)
+            for finding in run(CHECKS, Subject(make, tasks, trainable, config.env.name)):
+                yield replace(finding, name=finding.name + size)
+
+
+def _expected_shape(backbone: Backbone, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of the samples; sides that the backbone does not tell are those of `shape`."""
+    videos = backbone.modality == "videos"
+    if isinstance(backbone, PipelineBackbone):
+        frames = (backbone.frames,) if videos else ()
+        return ROWS, *frames, 3, backbone.height, backbone.width
+    if len(shape) != (5 if videos else 4):
+        return (ROWS, 0, 3, 0, 0) if videos else (ROWS, 3, 0, 0)
+    return ROWS, *shape[1:-3], 3, *shape[-2:]
+
+
+def _variants(family: type[Backbone], settings: Any, folder: str) -> list[tuple[str, Any]]:
+    """The settings to try: of the model itself, or of a saved miniature at its sizes."""
+    if not issubclass(family, PipelineBackbone):
+        return [("", settings)]
+    settings = replace(settings, dtype="float32")
+    if settings.model != "miniature":
+        return [("", settings)]
+    pipeline = random_weights.build(family, "miniature", torch.device("cpu"), torch.float32)
+    pipeline.save_pretrained(folder)
+    variants = []
+    for height, width, frames in random_weights.sizes(family):
         length = frames if family.modality == "videos" else None
-        tried.append(replace(settings, model=folder, height=height, width=width, frames=length))
-    return tried
+        size = f" {height}x{width}" if length is None else f" {height}x{width}x{length}"
+        sized = replace(settings, model=folder, height=height, width=width, frames=length)
+        variants.append((size, sized))
+    return variants
