@@ -194,7 +194,7 @@ def test_tasks_measures_and_validation_travel_everywhere(executor: str, tmp_path
     ]
     samples = Samples(IMAGES[:2], tuple(tasks), torch.tensor([4, 6]))
     name = f"{FILE}:Telling"
-    with Server("t", registry.build_reward(name, {}), "127.0.0.1", 0, None) as server:
+    with Server("t", registry.build("rewards", name, {}), "127.0.0.1", 0, None) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         place = f"http://127.0.0.1:{server.port}" if executor == "remote" else executor
         rewards = build_rewards({name: {"executor": place, "timeout": 20.0}})
