@@ -168,6 +168,10 @@ def test_a_plug_in_needs_leave_and_its_copy_is_what_runs(plugin: Path, tmp_path:
         export(plugin, tmp_path / "out")
     done = export(plugin, tmp_path / "out", allow_plugins=True)
     assert done.kind == "LoRA" and done.difference == 0
+    assert done.lines() == [
+        f"exported: {tmp_path / 'out'} (LoRA)",
+        "loaded again: differs by 0 at most",
+    ]
     described = json.loads((tmp_path / "out" / "describe.json").read_text(encoding="utf-8"))
     assert described["title"] == "Points"
 

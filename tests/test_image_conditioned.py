@@ -13,6 +13,7 @@ from test_backbones import CPU, config, family
 from test_export import SMALL, saved
 from torch import Tensor
 
+from treerl import registry
 from treerl.backbone import lora, random_weights
 from treerl.backbone.pipeline import PipelineBackbone
 from treerl.backbone.settings import PipelineSettings
@@ -126,7 +127,12 @@ def test_an_edit_model_is_exported_with_its_own_prompt_and_image(
     backbone = load(Kontext, "flux", tmp_path / "model")
     chosen = config("flux", f"backbone.model={tmp_path / 'model'}", *SMALL)
     run = saved(backbone, chosen, tmp_path / "run")
-    monkeypatch.setattr("treerl.run.export.registry.load", lambda kind, name: Kontext)
+    shipped = registry.load
+
+    def load_kind(kind: str, name: str) -> Any:
+        return Kontext if kind == "backbones" else shipped(kind, name)
+
+    monkeypatch.setattr(registry, "load", load_kind)
     done = export(run, tmp_path / "out", prompts=tasks(tmp_path))
     assert done.prompt == "make it night" and done.difference <= 1e-4 and done.comfyui
     assert done.change is not None and done.change > 1e-4
