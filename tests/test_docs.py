@@ -1,5 +1,6 @@
 """The documentation's links, settings, Python and public names are those of the library."""
 
+import dataclasses
 import inspect
 import re
 import subprocess
@@ -53,7 +54,8 @@ def plain_settings(model: type[BaseModel], prefix: str = "") -> set[str]:
 def parameters(kind: str) -> set[str]:
     """The parameters of all announced plug-ins of a kind."""
     holders = [registry.parameters(kind, name) for name in registry.announced(kind)]
-    return {name for holder in holders for name in registry.fields(holder)}
+    typed = [holder for holder in holders if dataclasses.is_dataclass(holder)]
+    return {field.name for holder in typed for field in dataclasses.fields(holder)}
 
 
 def exists(path: str) -> bool:
