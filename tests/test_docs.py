@@ -1,6 +1,5 @@
 """The documentation's links lead somewhere, its settings exist, its Python runs, and no public name is left out."""
 
-import dataclasses
 import inspect
 import re
 import subprocess
@@ -56,9 +55,7 @@ def parameters(kind: str) -> set[str]:
     """The parameters of all announced plug-ins of a kind."""
     names: set[str] = set()
     for name in registry.announced(kind):
-        fields = registry.parameters(kind, name)
-        if fields is not None:
-            names |= {field.name for field in dataclasses.fields(fields)}
+        names |= set(registry.fields(registry.parameters(kind, name)))
     return names
 
 
