@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from treerl.run.scorers import scorers
 
 from treerl.config.resolve import resolve
 from treerl.config.schema import Config
@@ -23,7 +24,6 @@ from treerl.engine import trainer
 from treerl.run.evaluate import evaluate
 from treerl.run.plan import Plan
 from treerl.run.run import load
-from treerl.run.scorers import scorers
 from treerl.run.tasks import chosen
 
 T95 = {1: 12.71, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}

@@ -29,7 +29,7 @@ def trained(algorithm: treerl.Algorithm, seed: int) -> float:
     rewards = treerl.Rewards({"near": lambda samples: -(samples.images - 1).norm(dim=1)})
     adam = torch.optim.AdamW(net.parameters(), lr=3e-3)
     trainer = treerl.Trainer(Plane(net), rewards, algorithm, adam, seed=seed)
-    return [trainer.iterate([None] * 8).metrics["reward"] for _ in range(60)][-1]
+    return [float(trainer.iterate([None] * 8).metrics["reward"]) for _ in range(60)][-1]
 
 
 paper = replace(treerl.recipes["treegrpo"], objective=treerl.Clipped(clip_range=0.1))
@@ -37,4 +37,4 @@ for weighting in (Uniform(), SoftmaxValue(temperature=0.5)):
     algorithm = replace(paper, weighting=weighting)
     ends = torch.tensor([trained(algorithm, seed) for seed in range(3)])
     half = 4.303 * float(ends.std()) / 3**0.5  # Student's t with 2 degrees of freedom, 95 %
-    print(f"{str(weighting):30s} reward {float(ends.mean()):.3f} ± {half:.3f}")
+    print(f"{weighting!s:30s} reward {float(ends.mean()):.3f} ± {half:.3f}")

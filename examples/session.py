@@ -2,7 +2,7 @@
 
 import treerl
 
-session = treerl.assemble(settings={"train.iterations": 8, "evaluate.max_prompts": 16})
+session = treerl.assemble(settings={"train.iterations": 15, "evaluate.max_prompts": 16})
 print(f"before  {session.evaluate().summary()['reward']:.3f}")
 for step in session.train():
     print(f"{step.iteration:6d}  {step.metrics['reward']:.3f}")

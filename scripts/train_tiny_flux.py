@@ -29,7 +29,7 @@ from tiny_t5 import TOKENS, tokenizer as t5_tokenizer
 from torch import Tensor
 from train_tiny_sd3 import DRAW, WORLD
 
-from treerl.toy.shapes import PIXELS
+from treerl.toy.drawing import PIXELS
 
 
 def pack(vae: AutoencoderKL, data: Data) -> Data:

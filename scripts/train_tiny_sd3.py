@@ -26,16 +26,17 @@ from pretraining import (
 from tiny_sd3 import TEXT, TOKENS, autoencoder, denoiser, text_encoder, tokenizer
 from torch import Tensor
 
-from treerl.toy.shapes import COLOURS, PLACES, SHAPES, every_caption, render
+from treerl.toy.drawing import COLOURS, SHAPES
+from treerl.toy.shapes import PLACES, ShapeCaption, render
 
 T5_TOKENS = (
     1  # the pipeline appends as many empty T5 tokens as it is told; it must be told at least one
 )
 SHIFT = 3.0
 WORLD = World(
-    [caption.text for caption in every_caption()], (len(COLOURS), len(SHAPES), len(PLACES))
+    [caption.text for caption in ShapeCaption.every()], (len(COLOURS), len(SHAPES), len(PLACES))
 )
-DRAW = drawing(every_caption(), render)
+DRAW = drawing(ShapeCaption.every(), render)
 
 
 def normalise(vae: AutoencoderKL, data: Data) -> Data:

@@ -30,15 +30,16 @@ from tiny_t5 import TOKENS, tokenizer
 from tiny_wan import SHIFT, autoencoder, denoiser, scheduler, text_encoder
 from torch import Tensor
 
-from treerl.toy.moving import DIRECTIONS, FRAMES, every_caption, render
-from treerl.toy.shapes import COLOURS, PIXELS, SHAPES
+from treerl.toy.drawing import COLOURS, PIXELS, SHAPES
+from treerl.toy.moving import DIRECTIONS, FRAMES, MovingCaption, render
 
 WORLD = World(
-    [caption.text for caption in every_caption()], (len(COLOURS), len(SHAPES), len(DIRECTIONS))
+    [caption.text for caption in MovingCaption.every()],
+    (len(COLOURS), len(SHAPES), len(DIRECTIONS)),
 )
 BATCH = 8  # of videos, for the autoencoder
 DRAW = drawing(
-    every_caption(), lambda captions, generator: render(captions, generator).transpose(1, 2)
+    MovingCaption.every(), lambda captions, generator: render(captions, generator).transpose(1, 2)
 )
 
 

@@ -101,7 +101,7 @@ def closed_form(
 
 
 class World(Env):
-    """What both worlds share; `forwards` counts the rows that went through `velocity`."""
+    """What both worlds share."""
 
     def __init__(
         self,
@@ -113,7 +113,7 @@ class World(Env):
         self.schedule = schedule
         self.noisy = kernel.coefficients(schedule)
         self.smooth = ODE().coefficients(schedule)
-        self.forwards = 0
+        self._forwards = [0]  # shared with the copies that `with_tasks` makes
         self._shape = shape
         self._latent_dtype = latent_dtype
 
@@ -129,6 +129,11 @@ class World(Env):
     def latent_dtype(self) -> torch.dtype:
         return self._latent_dtype
 
+    @property
+    def forwards(self) -> int:
+        """Rows that went through `velocity`."""
+        return self._forwards[0]
+
     def velocity(self, state: State) -> Tensor:
         raise NotImplementedError
 
@@ -136,7 +141,7 @@ class World(Env):
         return State(noise.to(torch.float64), torch.zeros_like(task), task)
 
     def policy(self, state: State, stochastic: bool) -> Gaussian:
-        self.forwards += len(state.step)
+        self._forwards[0] += len(state.step)
         velocity = self.velocity(state)
         coefficients = self.noisy if stochastic else self.smooth
         gaussian = coefficients.gaussian(state.x, velocity, state.step)

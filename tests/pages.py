@@ -11,7 +11,9 @@ ROOT = Path(__file__).parent.parent
 EXTENDING = ROOT / "docs" / "extending"
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 # every opening has a page; the index and the page of backbones are read by other tests
-OPENINGS = sorted(page for page in EXTENDING.glob("*.md") if page.stem not in ("README", "backbone"))
+OPENINGS = sorted(
+    page for page in EXTENDING.glob("*.md") if page.stem not in ("README", "backbone")
+)
 _BLOCK = re.compile(r"```(\w*)\n(.*?)```", re.S)
 
 

@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 from treerl.engine import noise
+from treerl.engine.branching import Branching, Distribution, TreeSpec
 from treerl.engine.env import Env
 from treerl.engine.grow import Roots, make_roots
+from treerl.engine.normaliser import Normaliser, Scores
 from treerl.engine.objective import Edges
 from treerl.engine.policy import Draws, Gaussian, KeyedDraws
 from treerl.engine.task import Samples
@@ -119,3 +121,34 @@ def path(tree: Tree, node: int) -> list[int]:
     while int(tree.parent[nodes[-1]]) != Tree.NO_PARENT:
         nodes.append(int(tree.parent[nodes[-1]]))
     return nodes[::-1]
+
+
+@dataclass(frozen=True)
+class Absolute(Normaliser):
+    """The weighted sum of the scores as it is: what a critic is compared with."""
+
+    def __call__(self, tree: Tree, scores: Tensor, weights: Tensor) -> Scores:
+        tasks = int(tree.task.max()) + 1
+        return Scores(scores @ weights, torch.ones(tasks, dtype=torch.float64))
+
+
+@dataclass(frozen=True)
+class Always(Branching):
+    """One tree for every iteration and task."""
+
+    spec: TreeSpec
+
+    def distribution(self, steps: int, iteration: int) -> Distribution:
+        return ((1.0, self.spec),)
+
+
+class Counted(torch.optim.SGD):
+    """Plain gradient descent that counts its steps."""
+
+    def __init__(self, parameters: list[Tensor], lr: float = 1.0) -> None:
+        super().__init__(parameters, lr=lr)
+        self.steps = 0
+
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        self.steps += 1
+        super().step(closure)

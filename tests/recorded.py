@@ -10,10 +10,10 @@ from torch import Tensor
 
 from treerl.check.world import World
 from treerl.engine.branching import Fixed
+from treerl.engine.recipes import recipes
 from treerl.engine.task import Samples, Task
 from treerl.engine.trainer import Step, Trainer
 from treerl.engine.tree import State
-from treerl.recipes import recipes
 from treerl.reward.call import Scorer
 from treerl.reward.contract import Reward
 from treerl.reward.rewards import Rewards

@@ -1,6 +1,9 @@
-"""The structure of the repository: import direction, announced plug-ins, packaged folders, sizes of files."""
+"""The structure of the repository: announced plug-ins, packaged folders, sizes of files."""
 
 import ast
+import dataclasses
+import importlib
+import inspect
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,7 +34,7 @@ def wrong_imports(place: str, source: str) -> list[str]:
     return [
         name
         for name in imports(source)
-        if any(name == one or name.startswith(one + ".") for one in banned)
+        if any(name == other or name.startswith(other + ".") for other in banned)
     ]
 
 
@@ -51,33 +54,35 @@ def unpackaged(folders: set[str], packages: set[str]) -> set[str]:
 
 def forbidden_calls(source: str) -> list[str]:
     """Calls that run code hidden in data."""
-    found = [name for name in imports(source) if name.partition(".")[0] in FORBIDDEN]
+    calls = [name for name in imports(source) if name.partition(".")[0] in FORBIDDEN]
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Call):
             name = ast.unparse(node.func)
-            # published reward weights leave no choice but torch.load, which must then refuse all but tensors
+            # published reward weights leave no choice but torch.load, if it refuses all but tensors
             tensors = any(
                 (word.arg, ast.unparse(word.value)) == ("weights_only", "True")
                 for word in node.keywords
             )
             if name in FORBIDDEN_CALLS or (name == "torch.load" and not tensors):
-                found.append(name)
-            found += [
+                calls.append(name)
+            calls += [
                 "shell=True"
                 for word in node.keywords
                 if (word.arg, ast.unparse(word.value)) == ("shell", "True")
             ]
-    return found
+    return calls
 
 
 def too_long(source: str, most_file: int = 250, most_function: int = 50) -> list[str]:
     """What is too long to be read in one go."""
-    found = [f"{len(source.splitlines())} lines"] if len(source.splitlines()) > most_file else []
+    count = len(source.splitlines())
+    parts = [f"{count} lines"] if count > most_file else []
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.FunctionDef):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             length = (node.end_lineno or node.lineno) - node.lineno + 1
-            found += [f"{node.name}: {length} lines"] if length > most_function else []
-    return found
+            if length > most_function:
+                parts.append(f"{node.name}: {length} lines")
+    return parts
 
 
 def project() -> dict[str, dict[str, dict[str, str]]]:
@@ -88,9 +93,9 @@ def project() -> dict[str, dict[str, dict[str, str]]]:
 
 
 def sources(place: str) -> list[Path]:
-    found = sorted((ROOT / place).rglob("*.py"))
-    assert found, f"{place} holds no code: this check would check nothing"
-    return found
+    paths = sorted((ROOT / place).rglob("*.py"))
+    assert paths, f"{place} holds no code: this check would check nothing"
+    return paths
 
 
 @pytest.mark.parametrize("place", ["treerl", *SHELVES])
@@ -106,9 +111,38 @@ def test_every_plug_in_is_announced(shelf: str) -> None:
     assert unannounced(files, points, shelf) == set()
 
 
+PARTS = {
+    "kernels": "kernel:Kernel",
+    "branchings": "branching:Branching",
+    "normalisers": "normaliser:Normaliser",
+    "weightings": "weighting:Weighting",
+    "baselines": "baseline:Baseline",
+    "selections": "selection:Selection",
+    "objectives": "objective:Objective",
+}
+
+
+@pytest.mark.parametrize("kind", PARTS)
+def test_every_part_of_an_algorithm_that_the_engine_has_is_announced(kind: str) -> None:
+    module, _, contract = PARTS[kind].partition(":")
+    engine = importlib.import_module(f"treerl.engine.{module}")
+    base: type = getattr(engine, contract)
+    built_in = set()
+    for name, part in vars(engine).items():
+        if isinstance(part, type) and issubclass(part, base) and not inspect.isabstract(part):
+            if part is not base and part.__module__ == engine.__name__:
+                built_in.add(f"treerl.engine.{module}:{name}")
+    points: dict[str, str] = project()["project"]["entry-points"][f"treerl.{kind}"]  # type: ignore[assignment]
+    assert set(points.values()) == built_in
+    assert all(
+        dataclasses.is_dataclass(getattr(engine, target.split(":")[1])) for target in built_in
+    )
+
+
 def test_every_folder_with_code_is_packaged() -> None:
     folders = {"treerl"} | {f"treerl.{shelf}" for shelf in SHELVES if sources(shelf)}
-    folders |= {f"treerl.{path.parent.name}" for path in (ROOT / "treerl").glob("*/*.py")}
+    for path in (ROOT / "treerl").rglob("*.py"):
+        folders.add(".".join(path.parent.relative_to(ROOT).parts))
     assert unpackaged(folders, set(project()["tool"]["setuptools"]["packages"])) == set()
 
 

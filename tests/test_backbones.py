@@ -1,4 +1,4 @@
-"""Every announced backbone, on a small genuine pipeline of random weights, saved to a folder and loaded again."""
+"""Every announced backbone, on a small genuine pipeline of random weights."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -22,8 +22,8 @@ from treerl.config.resolve import resolve
 from treerl.config.schema import Config
 from treerl.engine import trainer
 from treerl.engine.kernel import refuse_unsound
+from treerl.engine.recipes import recipes as RECIPES
 from treerl.engine.task import Modality
-from treerl.recipes import RECIPES
 from treerl.reward.contract import Reward
 from treerl.run.memory import memory
 from treerl.run.plan import Plan

@@ -16,7 +16,7 @@ from treerl.engine.branching import (
     draw,
     window,
 )
-from treerl.recipes import recipes
+from treerl.engine.recipes import recipes
 
 
 def expected_forwards(branching: Branching, iterations: int = 1) -> float:

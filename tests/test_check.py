@@ -172,6 +172,7 @@ def test_a_finding_says_what_was_expected_what_came_and_how_to_mend_it(folder: P
     )
     assert finding.lines() == [
         "WRONG shapes: RuntimeError: out of order",
-        "      expected: Latents, predictions and samples have the shapes and dtypes of the contract.",
+        "      expected: Latents, predictions and samples have the shapes and dtypes of the "
+        "contract.",
         "      to mend:  see shape, predict and decode",
     ]

@@ -32,7 +32,9 @@ def test_the_flow_on_the_plane_comes_near_its_point() -> None:
 
 
 def test_two_weightings_are_compared_over_seeds() -> None:
-    rows = [re.search(r"reward (-[\d.]+) ± ([\d.]+)$", row) for row in printed("compare_weightings.py")]
+    rows = [
+        re.search(r"reward (-[\d.]+) ± ([\d.]+)$", row) for row in printed("compare_weightings.py")
+    ]
     figures = [(float(row[1]), float(row[2])) for row in rows if row]
     assert len(figures) == 2
     assert all(mean > -0.3 and 0 < half < 0.3 for mean, half in figures)
@@ -42,5 +44,5 @@ def test_a_session_learns() -> None:
     lines = printed("session.py")
     assert lines[0].startswith("before") and lines[-1].startswith("after")
     figures = [float(line.split()[-1]) for line in lines]
-    assert len(figures) == 10
+    assert len(figures) == 17
     assert figures[-1] > figures[0]

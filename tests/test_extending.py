@@ -1,4 +1,4 @@
-"""The classes of the extension pages keep their contracts and train; their commands do what they say."""
+"""The classes of the extension pages keep their contracts and train, and their commands run."""
 
 import subprocess
 import sys

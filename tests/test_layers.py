@@ -1,172 +1,135 @@
-"""Recipes, presets, files, flags and --set lie over one another: what stays, what is dropped."""
+"""The house's rooms: imports point downwards, there is no circle, and each rule can fail."""
 
-from dataclasses import dataclass, fields, replace
+import sys
 from pathlib import Path
-from typing import Any
 
+import layers
 import pytest
+from layers import HEIGHT, SHELVES, circle, imported, unneeded, upward
 
-from treerl.config import resolve as loading, yaml as reader
-from treerl.config.algorithm import PATHS, algorithm_of, recipe_settings
-from treerl.config.resolve import dump, resolve
-from treerl.engine.algorithm import Algorithm
-from treerl.engine.kernel import CPS
-from treerl.errors import InputError
-from treerl.recipes import recipes
-
-_KERNEL = """
-from dataclasses import dataclass
-import treerl
-
-@dataclass(frozen=True)
-class Mine(treerl.Kernel):
-    strength: int = 1
-
-    def coefficients(self, schedule):
-        return treerl.ODE().coefficients(schedule)
-"""
-
-_REWARD = """
-from dataclasses import dataclass
-import treerl
-
-@dataclass
-class Blue(treerl.Reward):
-    strength: int = 1
-
-    def __call__(self, samples):
-        raise NotImplementedError
-"""
+ROOT = Path(__file__).parent.parent
+AT_THE_TOP = {"__init__", "errors", "registry", "recipes", "gym", "cli", "__main__"}
 
 
-@dataclass(frozen=True)
-class Own(CPS):
-    """A kernel that no entry point announces."""
-
-    extra: int = 2
-
-
-def _lines(file: Path | None, flags: dict[str, object], allow_plugins: bool = False) -> list[str]:
-    with pytest.raises(InputError) as caught:
-        resolve(file, flags, [], allow_plugins)
-    return str(caught.value).splitlines()
-
-
-def _run_file(folder: Path, text: str) -> Path:
-    path = folder / "run.yaml"
-    path.write_bytes(text.encode())
-    return path
+def sources() -> dict[str, str]:
+    """Every module of the project by its import name."""
+    modules = {}
+    for folder in ("treerl", *sorted(SHELVES)):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            parts = list(path.relative_to(ROOT).with_suffix("").parts)
+            if folder in SHELVES:
+                parts.insert(0, "treerl")
+            if parts[-1] == "__init__":
+                parts.pop()
+            modules[".".join(parts)] = path.read_text(encoding="utf-8")
+    assert len(modules) > 40, "hardly any code: this check would check nothing"
+    return modules
 
 
-@pytest.mark.parametrize("recipe", list(recipes))
-def test_a_recipe_survives_its_settings(
-    recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(loading, "_preset", lambda layers: [])
-    config = resolve(None, {"recipe": recipe}, [])
-    assert algorithm_of(config) == recipes[recipe]
-    assert algorithm_of(resolve(_run_file(tmp_path, dump(config)), {}, [])) == recipes[recipe]
+def test_no_module_stands_at_the_top_but_the_seven_named() -> None:
+    assert {path.stem for path in (ROOT / "treerl").glob("*.py")} <= AT_THE_TOP
 
 
-def test_every_field_of_an_algorithm_is_a_setting() -> None:
-    assert {*PATHS, "name", "source"} == {field.name for field in fields(Algorithm)}
+def test_every_room_has_its_layer() -> None:
+    assert {layers.room(module) for module in sources()} <= set(HEIGHT)
 
 
-def test_an_algorithm_of_a_class_of_ones_own_has_settings_too() -> None:
-    algorithm = replace(recipes["treegrpo"], kernel=Own(noise_level=0.5))
-    settings = recipe_settings(algorithm)
-    assert settings["kernel"] == {"name": f"{__name__}:Own", "noise_level": 0.5, "extra": 2}
+def test_every_import_points_downwards() -> None:
+    assert upward(sources()) == []
 
 
-def test_plugins_need_permission(tmp_path: Path) -> None:
-    (tmp_path / "mine.py").write_text(_KERNEL)
-    kernel = f"{tmp_path}/mine.py:Mine"
-    flags: dict[str, object] = {"rewards": {"./r.py:Blue": 2.0}, "kernel.name": kernel}
-    lines = _lines(None, flags)
-    assert len(lines) == 2 and all("add --allow-plugins" in line for line in lines)
-    config = resolve(None, flags, ["kernel.strength=3"], allow_plugins=True)
-    assert config.kernel.params == {"strength": 3} and list(config.rewards) == ["./r.py:Blue"]
+@pytest.mark.parametrize("by_room", [False, True], ids=["modules", "rooms"])
+def test_no_imports_run_in_a_circle(by_room: bool) -> None:
+    assert circle(sources(), by_room) == []
 
 
-def test_later_layers_win(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    paper = replace(recipes["treegrpo"], optimizer_steps=1, ppo_epochs=1, trees_per_prompt=9)
-    monkeypatch.setattr("treerl.recipes.recipes", {**recipes, "treegrpo": paper})
-    monkeypatch.setattr("importlib.resources.files", lambda package: tmp_path)
-    (tmp_path / "config" / "presets").mkdir(parents=True)
-    preset = tmp_path / "config" / "presets" / "sd35-tiny.yaml"
-    preset.write_text("train: {optimizer_steps: 2, ppo_epochs: 2, threads: 2, lora_rank: 2}\n")
-    file = _run_file(tmp_path, "train: {ppo_epochs: 3, threads: 3, lora_rank: 3}\n")
-    config = resolve(
-        file,
-        {"train.threads": 4, "train.lora_rank": 4, "output": None},
-        ["train.lora_rank=4", "train.lora_rank=5"],
-    )
-    train = config.train
-    assert (config.tree.trees_per_prompt, train.optimizer_steps, train.ppo_epochs) == (9, 2, 3)
-    assert (train.threads, train.lora_rank, config.output) == (4, 5, None)
-    other = resolve(None, {"backbone.model": "other"}, [])
-    assert other.train.optimizer_steps == 1  # the preset was the tiny model's
-    preset.write_text("train:\n  threads: x\n")
-    assert _lines(None, {})[0].startswith("preset sd35-tiny.yaml:2: train.threads: expected an")
+def test_every_exception_is_still_needed() -> None:
+    assert unneeded(sources()) == []
 
 
-def test_presets_choose_neither_recipe_nor_backbone() -> None:
-    presets = list((Path(loading.__file__).parent / "presets").glob("*.yaml"))
-    assert len(presets) >= 10
-    for preset in presets:
-        settings = reader.read(preset).plain()
-        assert "recipe" not in settings and "name" not in settings.get("backbone", {})
+def test_the_engine_imports_torch_numpy_errors_and_its_annotations_alone() -> None:
+    known = {"torch", "numpy", "annotated_types"}
+    for module, source in sources().items():
+        if layers.room(module) == "engine":
+            outside = {name.partition(".")[0] for name in imported(module, source)} - {"treerl"}
+            assert outside - known <= sys.stdlib_module_names, module
 
 
-@pytest.mark.parametrize("preset", ["sd35", "sd35-tiny", "wan-tiny", "wan", "flux", "sdxl"])
-def test_presets_are_settings(preset: str) -> None:
-    name = preset.removesuffix("-tiny")
-    sets = ["backbone.model=tiny"] if preset != name else []
-    config = resolve(None, {"backbone.name": name}, sets)
-    path = Path(loading.__file__).parent / "presets" / f"{preset}.yaml"
-    for setting, value in _flat(reader.read(path).plain()).items():
-        assert _flat(config.model_dump())[setting.replace("shapes", "shapes.weight")] == value
+MADE_UP = {
+    "treerl": "",
+    "treerl.errors": "",
+    "treerl.registry": "",
+    "treerl.engine": "",
+    "treerl.engine.tree": "",
+    "treerl.engine.grow": "from treerl.engine import tree\nfrom treerl.errors import InputError",
+    "treerl.backbone.contract": "from treerl.engine.grow import grow",
+    "treerl.reward.contract": "from treerl import registry",
+    "treerl.toy.shapes": "from treerl.engine.grow import grow",
+    "treerl.config.schema": "import treerl.backbone.contract\nimport treerl.reward.contract",
+    "treerl.run.run": "from treerl.config.schema import Config\nfrom treerl.toy import shapes",
+    "treerl.report.page": "from treerl.run import run",
+    "treerl.check.check": "from treerl.run.run import run",
+    "treerl.gym": "from treerl.engine import grow",
+    "treerl.recipes": "from treerl.engine.grow import grow",
+    "treerl.cli": "from treerl.report.page import page",
+    "treerl.__main__": "from treerl.cli import main",
+    "treerl.rewards.shapes": "from treerl.toy.shapes import draw\nimport treerl.reward.contract",
+    "treerl.backbones.sd35": "from treerl.backbone.contract import Backbone",
+}
 
 
-def test_a_layer_that_changes_the_plug_in_drops_the_parameters_below(tmp_path: Path) -> None:
-    file = _run_file(tmp_path, "tree: {branching: {name: fixed, depth: 2, start: 1}}\n")
-    more = ["tree.branching.depth=3", "tree.trees_per_prompt=2"]
-    kept = resolve(file, {}, more).tree.branching.params
-    assert kept == {"branching_factor": 1, "depth": 3, "start": 1}
-    changed = resolve(file, {}, ["tree.branching.name=shift"]).tree.branching
-    assert (changed.name, changed.params["depth"]) == ("shift", 4)
-    same = resolve(file, {}, ["tree.branching=fixed", "tree.trees_per_prompt=2"]).tree.branching
-    assert same.params["start"] == 1
-    models = _run_file(tmp_path, "backbone: {name: flux, model: /mine}\n")
-    assert resolve(models, {"backbone.name": "sd35"}, []).backbone.params["model"] != "/mine"
+def test_a_house_that_keeps_the_rules_passes() -> None:
+    assert upward(MADE_UP) == [] == circle(MADE_UP) == circle(MADE_UP, by_room=True)
+    assert {layers.room(module) for module in MADE_UP} <= set(HEIGHT)
 
 
-def test_rewards_are_replaced_and_names_are_added(tmp_path: Path) -> None:
-    def weights(file: Path | None, flags: dict[str, object], *sets: str) -> dict[str, float]:
-        rewards = resolve(file, flags, sets).rewards
-        return {name: reward.weight for name, reward in rewards.items()}
+@pytest.mark.parametrize(
+    ("module", "source", "target"),
+    [
+        ("treerl.engine.tree", "from treerl.config.schema import Config", "treerl.config.schema"),
+        ("treerl.engine.tree", "def f():\n    import treerl.run.run", "treerl.run.run"),
+        ("treerl.engine.tree", "from treerl import registry", "treerl.registry"),
+        (
+            "treerl.engine.tree",
+            "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from treerl.gym import A",
+            "treerl.gym",
+        ),
+        ("treerl.engine.tree", "from ..reward import contract", "treerl.reward.contract"),
+        ("treerl.engine.tree", "from treerl import Trainer", "treerl"),
+        ("treerl.errors", "import treerl.engine.tree", "treerl.engine.tree"),
+        ("treerl.registry", "import treerl.engine.tree", "treerl.engine.tree"),
+        ("treerl.backbone.contract", "import treerl.reward.contract", "treerl.reward.contract"),
+        ("treerl.toy.shapes", "import treerl.registry", "treerl.registry"),
+        ("treerl.recipes", "import treerl.registry", "treerl.registry"),
+        ("treerl.gym", "import treerl.recipes", "treerl.recipes"),
+        ("treerl.config.schema", "from treerl.run import run", "treerl.run.run"),
+        ("treerl.run.run", "from treerl.report import page", "treerl.report.page"),
+        ("treerl.report.page", "import treerl.check.check", "treerl.check.check"),
+        ("treerl.check.check", "import treerl.cli", "treerl.cli"),
+        ("treerl.run.run", "import treerl.rewards.shapes", "treerl.rewards.shapes"),
+        ("treerl.rewards.shapes", "import treerl.config.schema", "treerl.config.schema"),
+        ("treerl.rewards.shapes", "import treerl.backbones.sd35", "treerl.backbones.sd35"),
+    ],
+)
+def test_an_import_upwards_or_sideways_fails(module: str, source: str, target: str) -> None:
+    assert upward(MADE_UP | {module: source}) == [(module, target)]
 
-    file = _run_file(tmp_path, "rewards: {jpeg: 2}\n")
-    assert weights(file, {}) == {"jpeg": 2.0}
-    assert weights(file, {}, "rewards.clip=3") == {"jpeg": 2.0, "clip": 3.0}
-    assert weights(file, {"rewards": {"shapes": 5}}) == {"shapes": 5.0}
-    assert weights(file, {}, "rewards={clip: 1}") == {"clip": 1.0}
-    assert weights(None, {}, "rewards.jpeg.weight=-1") == {"shapes": 1.0, "jpeg": -1.0}
-    reward = resolve(file, {}, ["rewards.jpeg.timeout=9"]).rewards["jpeg"]
-    assert reward.spec() == {"weight": 2.0, "timeout": 9.0}
+
+def test_a_circle_of_modules_or_of_rooms_fails() -> None:
+    turned = MADE_UP | {"treerl.engine.tree": "def f():\n    from treerl.engine import grow"}
+    assert set(circle(turned)) == {"treerl.engine.tree", "treerl.engine.grow"}
+    assert circle(turned, by_room=True) == []
+    back = MADE_UP | {
+        "treerl.engine.tree": "import treerl.gym",
+        "treerl.gym": "import treerl.engine.grow",
+        "treerl.engine.grow": "",
+    }
+    assert circle(back) == [] and set(circle(back, by_room=True)) == {"engine", "gym"}
 
 
-def test_the_name_of_a_reward_may_have_dots(tmp_path: Path) -> None:
-    (tmp_path / "mine.py").write_text(_REWARD)
-    name = f"{tmp_path}/mine.py:Blue"
-    sets = [f"rewards={{{name}: 2}}", f"rewards.{name}.strength=3", f"rewards.{name}.timeout=1"]
-    (reward,) = resolve(None, {}, sets, allow_plugins=True).rewards.values()
-    assert reward.spec() == {"weight": 2.0, "timeout": 1.0, "strength": 3}
+def test_an_exception_that_nothing_needs_fails() -> None:
+    assert unneeded(MADE_UP) == list(layers.IN_CIRCLES) + list(layers.UPWARDS)
 
 
-def _flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in nested.items():
-        path = f"{prefix}{key}"
-        flat |= _flat(value, f"{path}.") if isinstance(value, dict) else {path: value}
-    return flat
+def test_a_room_without_a_layer_is_seen() -> None:
+    assert layers.room("treerl.attic.old") not in HEIGHT

@@ -1,4 +1,4 @@
-"""The ways of training: full weights under autocast, gradient checkpointing, random weights, two denoisers."""
+"""The ways of training: full weights, gradient checkpointing, random weights, two denoisers."""
 
 import importlib
 from pathlib import Path
@@ -53,7 +53,7 @@ def test_a_model_in_bfloat16_trains_weights_in_float32_with_a_ratio_of_one(weigh
     before = [parameter.detach().clone() for parameter in one.parameters]
     metrics = one.iterate(0, ["a cat", "a dog"]).metrics
     assert metrics["ratio_deviation"] == 0
-    # 1e-5 is less than half a unit in the last place of most bfloat16 weights, and would be lost there
+    # 1e-5 is less than half a unit in the last place of most bfloat16 weights: lost in them
     assert (
         sum(not torch.equal(a, b) for a, b in zip(before, one.parameters, strict=True))
         > len(before) / 2

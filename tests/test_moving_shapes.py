@@ -1,4 +1,4 @@
-"""The world of moving shapes: its captions, its renderer, and a judge that is right about right and wrong videos."""
+"""The world of moving shapes: its captions, its renderer, and what its judge says of videos."""
 
 import dataclasses
 import itertools
@@ -13,12 +13,13 @@ from treerl.errors import InputError
 from treerl.reward.call import score
 from treerl.reward.contract import Reward
 from treerl.run import tasks as prompts
-from treerl.toy.moving import DIRECTIONS, FRAMES, Caption, every_caption, render
-from treerl.toy.shapes import COLOURS, SHAPES, blank
+from treerl.toy.drawing import COLOURS, SHAPES, blank
+from treerl.toy.moving import DIRECTIONS, FRAMES, MovingCaption, render
 
-CAPTIONS = [caption for caption in every_caption() for _ in range(4)]
+CAPTIONS = [caption for caption in MovingCaption.every() for _ in range(4)]
 TEXTS = [caption.text for caption in CAPTIONS]
-HARD = {"colour", "shape", "direction"}
+FIELDS = {"colour": "colour", "shape": "shape", "direction": "where"}  # of a caption, by measure
+HARD = set(FIELDS)
 
 
 @pytest.fixture(scope="module")
@@ -32,16 +33,18 @@ def videos() -> Tensor:
     return render(CAPTIONS, torch.Generator().manual_seed(0))
 
 
-def other(caption: Caption, attribute: str) -> Caption:
+def other(caption: MovingCaption, attribute: str) -> MovingCaption:
     """The caption with the next value of one attribute."""
-    values = list({"colour": COLOURS, "shape": SHAPES, "direction": DIRECTIONS}[attribute])
+    values = list({"colour": COLOURS, "shape": SHAPES, "where": DIRECTIONS}[attribute])
     found = values[(values.index(getattr(caption, attribute)) + 1) % len(values)]
     return dataclasses.replace(caption, **{attribute: found})
 
 
 def test_captions_parse_back() -> None:
-    assert [Caption.parse(caption.text) for caption in every_caption()] == every_caption()
-    assert len({caption.text for caption in every_caption()}) == 96
+    assert [
+        MovingCaption.parse(caption.text) for caption in MovingCaption.every()
+    ] == MovingCaption.every()
+    assert len({caption.text for caption in MovingCaption.every()}) == 96
 
 
 @pytest.mark.parametrize(
@@ -57,7 +60,7 @@ def test_captions_parse_back() -> None:
 )
 def test_a_text_that_is_no_caption_is_refused(text: str, judge: Reward, videos: Tensor) -> None:
     with pytest.raises(InputError, match="is not a caption of a moving shape; expected: a red"):
-        Caption.parse(text)
+        MovingCaption.parse(text)
     with pytest.raises(InputError):
         score("moving-shapes", judge, Samples.of(videos[:1], [text]))
 
@@ -74,7 +77,7 @@ def test_what_moves_right_is_judged_right(judge: Reward, videos: Tensor) -> None
 def test_one_wrong_attribute_is_seen_and_the_others_stand(
     attribute: str, judge: Reward, videos: Tensor
 ) -> None:
-    wrong = [other(caption, attribute).text for caption in CAPTIONS]
+    wrong = [other(caption, FIELDS[attribute]).text for caption in CAPTIONS]
     measures = judge.measures(Samples.of(videos, wrong))
     assert float(measures["right"].sum()) == 0 and float(measures[attribute].mean()) < 0.005
     assert all(float(measures[name].mean()) > 0.995 for name in HARD - {attribute})
@@ -132,10 +135,11 @@ def test_a_score_depends_on_its_own_video_alone(judge: Reward, videos: Tensor) -
 
 def test_the_built_in_prompts_share_no_caption_and_every_attribute() -> None:
     train, heldout = (
-        [Caption.parse(task.prompt) for task in part] for part in prompts.builtin("moving-shapes")
+        [MovingCaption.parse(task.prompt) for task in part]
+        for part in prompts.builtin("moving-shapes")
     )
     assert len(train) == 64 and len(heldout) == 32 and not set(train) & set(heldout)
-    for attribute in HARD:
+    for attribute in FIELDS.values():
         assert {getattr(c, attribute) for c in train} == {
-            getattr(c, attribute) for c in every_caption()
+            getattr(c, attribute) for c in MovingCaption.every()
         }

@@ -101,3 +101,15 @@ def test_inner_nodes_that_are_scored_are_put_on_their_leaves_scale(normaliser: N
     values = normaliser(tree, score, torch.ones(1)).values
     assert float(values[2]) == float(values[tree.leaves[0]])
     assert torch.equal(values.isnan(), score[:, 0].isnan())
+
+
+def test_a_reward_in_another_unit_changes_nothing_when_each_is_standardised() -> None:
+    tree = complete(tasks=2, branching_factor=2, depth=3, trees=2)
+    both = torch.stack([scores(tree, 1), scores(tree, 2)], 1)
+    weights = torch.tensor([0.8, 0.2], dtype=torch.float64)
+    scaled = both * torch.tensor([1.0, 1000.0], dtype=torch.float64)
+    for normaliser in (Standardised(), Raw()):
+        plain = normaliser(tree, on_leaves(tree, both), weights).values[tree.leaves]
+        other = normaliser(tree, on_leaves(tree, scaled), weights).values[tree.leaves]
+        same = torch.allclose(plain, other, rtol=1e-9, atol=1e-9)
+        assert same == isinstance(normaliser, Standardised)

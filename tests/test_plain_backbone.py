@@ -130,3 +130,26 @@ def test_a_folder_that_cannot_be_written_is_a_storage_error(tmp_path: Path, mode
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError):
         moved(points(), mode).save(tmp_path / "file")
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_asking_the_reference_between_forward_and_backward_changes_no_gradient(mode: Mode) -> None:
+    def slopes(ask: bool) -> list[Tensor]:
+        backbone = moved(points(), mode, keep=True)
+        condition = backbone.encode([Task("a"), Task("ab")])
+        x = torch.tensor([[0.1, 0.2], [-1.0, 0.5]])
+        time = torch.tensor([0.3, 0.7])
+        loss = backbone.predict(x, time, condition, 1.0).square().sum()
+        if ask:
+            with torch.no_grad(), lora.reference(backbone):
+                backbone.predict(x, time, condition, 1.0)
+        loss.backward()  # type: ignore[no-untyped-call]
+        assert backbone.start is not None
+        gradients = []
+        for parameter in backbone.start.parameters:
+            assert parameter.grad is not None
+            gradients.append(parameter.grad)
+        return gradients
+
+    for asked, plain in zip(slopes(True), slopes(False), strict=True):
+        assert bool(plain.any()) and torch.equal(asked, plain)

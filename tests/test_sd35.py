@@ -1,4 +1,4 @@
-"""The backbone sd35 is the diffusers pipeline: same schedule, same sampler, same pictures; and it fits the engine."""
+"""The backbone sd35 is the diffusers pipeline, step by step, and it fits the engine."""
 
 from pathlib import Path
 from typing import Literal
@@ -113,7 +113,7 @@ def test_the_same_seed_gives_the_same_tree_whatever_the_rows(backbone: PipelineB
     env = environment(backbone)
     one, other = forest(env, 10, rows=3), forest(env, 10, rows=8)
     assert torch.equal(one.key, other.key)
-    # the noise is equal to the bit; matrix products of another height round otherwise, and ten steps amplify that
+    # the noise is equal to the bit; matrix products of another height round otherwise
     torch.testing.assert_close(one.x, other.x, atol=1e-3, rtol=0)
     assert float((one.x - other.x).abs().median()) < 1e-6
 
@@ -153,7 +153,7 @@ def test_gradients_reach_every_trainable_weight_and_no_other() -> None:
         for name, one in backbone.denoisers["transformer"].named_parameters()
         if one.grad is not None and bool(one.grad.any())
     }
-    # the last block drops the text after its attention, so nothing depends on the text's queries there
+    # the last block drops the text after its attention: nothing depends on its queries there
     last = len(backbone.pipeline.transformer.transformer_blocks) - 1
     assert names - reached == {name for name in names if f"blocks.{last}.attn.add_q_proj" in name}
     others = [

@@ -1,4 +1,4 @@
-"""The world of shapes: its captions, its renderer, and a judge that is right about right and wrong pictures."""
+"""The world of shapes: its captions, its renderer, and what its judge says of images."""
 
 import dataclasses
 
@@ -12,10 +12,12 @@ from treerl.errors import InputError
 from treerl.reward.call import score
 from treerl.reward.contract import Reward
 from treerl.run import tasks as prompts
-from treerl.toy.shapes import COLOURS, PLACES, SHAPES, Caption, blank, every_caption, render
+from treerl.toy.drawing import COLOURS, SHAPES, blank
+from treerl.toy.shapes import PLACES, ShapeCaption, render
 
-CAPTIONS = [caption for caption in every_caption() for _ in range(10)]
+CAPTIONS = [caption for caption in ShapeCaption.every() for _ in range(10)]
 TEXTS = [caption.text for caption in CAPTIONS]
+FIELDS = {"colour": "colour", "shape": "shape", "place": "where"}  # of a caption, by measure
 
 
 @pytest.fixture(scope="module")
@@ -29,16 +31,18 @@ def pictures() -> Tensor:
     return render(CAPTIONS, torch.Generator().manual_seed(0))
 
 
-def other(caption: Caption, attribute: str) -> Caption:
+def other(caption: ShapeCaption, attribute: str) -> ShapeCaption:
     """The caption with the next value of one attribute."""
-    values = list({"colour": COLOURS, "shape": SHAPES, "place": PLACES}[attribute])
+    values = list({"colour": COLOURS, "shape": SHAPES, "where": PLACES}[attribute])
     found = values[(values.index(getattr(caption, attribute)) + 1) % len(values)]
     return dataclasses.replace(caption, **{attribute: found})
 
 
 def test_captions_parse_back() -> None:
-    assert [Caption.parse(caption.text) for caption in every_caption()] == every_caption()
-    assert len({caption.text for caption in every_caption()}) == 120
+    assert [
+        ShapeCaption.parse(caption.text) for caption in ShapeCaption.every()
+    ] == ShapeCaption.every()
+    assert len({caption.text for caption in ShapeCaption.every()}) == 120
 
 
 @pytest.mark.parametrize(
@@ -47,7 +51,7 @@ def test_captions_parse_back() -> None:
 )
 def test_a_text_that_is_no_caption_is_refused(text: str, judge: Reward) -> None:
     with pytest.raises(InputError, match="is not a caption of a shape; expected: a red"):
-        Caption.parse(text)
+        ShapeCaption.parse(text)
     with pytest.raises(InputError):
         score("shapes", judge, Samples.of(blank(1), [text]))
 
@@ -65,7 +69,7 @@ def test_what_is_drawn_right_is_judged_right(judge: Reward, pictures: Tensor) ->
 def test_one_wrong_attribute_is_seen_and_the_others_stand(
     attribute: str, judge: Reward, pictures: Tensor
 ) -> None:
-    wrong = [other(caption, attribute).text for caption in CAPTIONS]
+    wrong = [other(caption, FIELDS[attribute]).text for caption in CAPTIONS]
     measures = judge.measures(Samples.of(pictures, wrong))
     assert float(measures["right"].sum()) == 0 and float(measures[attribute].mean()) < 0.005
     assert all(
@@ -123,9 +127,11 @@ def test_a_score_depends_on_its_own_picture_alone(judge: Reward, pictures: Tenso
 
 
 def test_the_built_in_prompts_share_no_caption_and_every_attribute() -> None:
-    train, heldout = ([Caption.parse(task.prompt) for task in part] for part in prompts.builtin("shapes"))
+    train, heldout = (
+        [ShapeCaption.parse(task.prompt) for task in part] for part in prompts.builtin("shapes")
+    )
     assert len(train) == 80 and len(heldout) == 40 and not set(train) & set(heldout)
-    for attribute in ("colour", "shape", "place"):
+    for attribute in ("colour", "shape", "where"):
         assert {getattr(c, attribute) for c in train} == {
-            getattr(c, attribute) for c in every_caption()
+            getattr(c, attribute) for c in ShapeCaption.every()
         }

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+from treerl.run.scorers import scorers
 
 from treerl.config.resolve import resolve
 from treerl.run.evaluate import evaluate
 from treerl.run.plan import Plan
 from treerl.run.run import load
-from treerl.run.scorers import scorers
 from treerl.run.tasks import chosen
 
 GENUINE = {

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         Loss as Loss,
     )
     from treerl.engine.policy import Gaussian as Gaussian, Policy as Policy
+    from treerl.engine.recipes import recipes as recipes
     from treerl.engine.schedule import Diffusion as Diffusion, Flow as Flow
     from treerl.engine.selection import Selection as Selection
     from treerl.engine.task import Samples as Samples, Task as Task
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
         TreerlError as TreerlError,
     )
     from treerl.gym import DenoisingEnv as DenoisingEnv
-    from treerl.recipes import recipes as recipes
     from treerl.registry import load as load
     from treerl.reward.contract import Reward as Reward
     from treerl.reward.rewards import Rewards as Rewards
@@ -69,7 +69,7 @@ _HOMES = {
     "treerl.engine.weighting": ("Siblings", "Weighting"),
     "treerl.errors": ("InputError", "NumericsError", "RewardError", "TreerlError"),
     "treerl.gym": ("DenoisingEnv",),
-    "treerl.recipes": ("recipes",),
+    "treerl.engine.recipes": ("recipes",),
     "treerl.registry": ("load",),
     "treerl.reward.contract": ("Reward",),
     "treerl.reward.rewards": ("Rewards",),

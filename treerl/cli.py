@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from dataclasses import MISSING
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -36,9 +37,7 @@ RunOrCheckpoint = Annotated[
 
 def _version(wanted: bool) -> None:
     if wanted:
-        import treerl
-
-        print(f"treerl {treerl.__version__}")
+        print(f"treerl {version('treerl')}")
         raise typer.Exit
 
 
@@ -152,7 +151,7 @@ def list_(
     as_json: Json = False,
 ) -> None:
     """List the plug-ins and recipes that are installed."""
-    from treerl.recipes import recipes
+    from treerl.engine.recipes import recipes
 
     known: dict[str, dict[str, str]] = {
         "recipes": {name: algorithm.source for name, algorithm in recipes.items()}

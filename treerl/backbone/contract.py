@@ -126,7 +126,7 @@ class Backbone(ABC):
         if not (is_dataclass(kind) and issubclass(kind, BackboneSettings)):
             raise InputError(
                 f"backbone {cls.__name__}: Settings: expected a dataclass that extends "
-                f"treerl.backbone.BackboneSettings, got {kind!r}"
+                f"treerl.backbone.settings.BackboneSettings, got {kind!r}"
             )
 
     @classmethod

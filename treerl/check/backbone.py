@@ -155,7 +155,7 @@ def parity(one: Subject) -> tuple[bool, str]:
     if not isinstance(backbone, PipelineBackbone):
         return (
             True,
-            "not tried: it is no Pipelined backbone, so its pipeline's arguments are not known",
+            "not tried: it is no PipelineBackbone, so its pipeline's arguments are not known",
         )
     worst = {}
     for guidance in dict.fromkeys((1.0, one.guidance)):

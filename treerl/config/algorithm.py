@@ -8,8 +8,8 @@ from treerl.config.paths import PLUGINS
 from treerl.config.schema import Config
 from treerl.config.section import Plugin
 from treerl.engine.algorithm import Algorithm
+from treerl.engine.recipes import recipes
 from treerl.errors import InputError
-from treerl.recipes import recipes
 
 # the field of `Algorithm`: the dotted path of its setting
 PATHS = {

@@ -155,7 +155,7 @@ def _parameters(layers: Sequence[Item]) -> bool:
 def _recipe(layers: Sequence[Item]) -> list[Item]:
     """The settings of the recipe that the layers choose; the check reports a wrong choice."""
     from treerl.config.algorithm import recipe_settings  # the engine, which is slow to import
-    from treerl.recipes import recipes
+    from treerl.engine.recipes import recipes
 
     name = _merged(layers).get("recipe", Config.model_fields["recipe"].default)
     if not isinstance(name, str) or name not in recipes:

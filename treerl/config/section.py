@@ -230,7 +230,7 @@ def _env(name: str, info: ValidationInfo) -> str:
 
 def _recipe(name: str) -> str:
     if name != "treegrpo":  # spares the import of the engine, which is slow
-        from treerl.recipes import recipes
+        from treerl.engine.recipes import recipes
 
         if name not in recipes:
             hint = registry.nearest(name, recipes)

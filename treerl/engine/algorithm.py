@@ -40,7 +40,7 @@ class Algorithm:
     advantage_clip: Annotated[float, Gt(0)] = 5.0
     selection: Selection = All()
     objective: Objective = Clipped()
-    reduction: Reduction = "nodes"
+    reduction: Reduction = "nodes"  # what an optimizer step's loss is a mean over
     optimizer_steps: Annotated[int, Ge(1), Le(10_000)] = 2  # per iteration and epoch
     ppo_epochs: Annotated[int, Ge(1), Le(1000)] = 1  # passes over the edges of one rollout
 

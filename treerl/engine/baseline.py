@@ -101,16 +101,29 @@ class LeaveSubtreeOut(Baseline):
         total = _task_mean(tree, backup)
         rest = 1 - backup.shares
         alone = rest < 1e-9
-        outside = (total - backup.shares * backup.values) / rest.masked_fill(alone, 1.0)
+        outside = (total - _below(tree, backup)) / rest.masked_fill(alone, 1.0)
         return Reference(torch.where(alone, backup.values, outside), torch.ones_like(total))
 
 
 def _task_mean(tree: Tree, backup: Backup) -> Tensor:
-    """The weighted mean of each node's task `[N]`: of its roots' values, which weigh the same."""
+    """The weighted mean of the leaves of each node's task `[N]`."""
     roots = torch.arange(tree.sizes[0])
     mean = torch.zeros(int(tree.task.max()) + 1, dtype=torch.float64)
-    mean.index_add_(0, tree.task[roots], backup.values[roots] * backup.shares[roots])
+    mean.index_add_(0, tree.task[roots], _below(tree, backup)[roots])
     return mean[tree.task]
+
+
+def _below(tree: Tree, backup: Backup) -> Tensor:
+    """Σ share · value over the leaves below each node `[N]`, itself included.
+
+    That is the node's own share · value, but where an inner node was scored by itself.
+    """
+    below = torch.zeros_like(backup.values)
+    below[tree.leaves] = (backup.shares * backup.values)[tree.leaves]
+    for step in range(tree.steps, 0, -1):
+        level = tree.level(step)
+        below.index_add_(0, tree.parent[level], below[level].clone())
+    return below
 
 
 def _grouped(value: Tensor, group: Tensor, tolerance: float) -> Reference:

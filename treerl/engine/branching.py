@@ -18,7 +18,10 @@ Depth = Annotated[int, Ge(1), Le(999)] | Literal["all"]  # "all" is every step b
 
 @dataclass(frozen=True)
 class TreeSpec:
-    """What a tree looks like, step by step; it counts itself, so that nobody recomputes."""
+    """What a tree looks like, step by step; it counts itself, so that nobody recomputes.
+
+    `TreeSpec((1, 3, 1), (False, True, False))` is a trunk, three sampled children, and a tail each.
+    """
 
     children: tuple[int, ...]  # [T] children of every live node
     stochastic: tuple[bool, ...]  # [T] whether the step is sampled (SDE) or deterministic (ODE)

@@ -47,7 +47,11 @@ class Coefficients:
 
 
 class Kernel(ABC):
-    """How one reverse step is taken; a plug-in is a frozen dataclass of its parameters."""
+    """How one reverse step is taken; a plug-in is a frozen dataclass of its parameters.
+
+    coefficients = FlowSDE(noise_level=0.7).coefficients(Flow.linear(10))
+    policy = coefficients.gaussian(x, velocity, step)  # of the next latents `[M, ...]`
+    """
 
     @abstractmethod
     def coefficients(self, schedule: Schedule) -> Coefficients:
@@ -56,7 +60,10 @@ class Kernel(ABC):
 
 @dataclass(frozen=True)
 class ODE(Kernel):
-    """The deterministic step: Euler's, x' = x - Δ v, on a flow; DDIM's with η = 0 elsewhere."""
+    """The deterministic step: Euler's, x' = x - Δ v, on a flow; DDIM's with η = 0 elsewhere.
+
+    Its stds `[T]` are 0, so that its policy has a mode and no density.
+    """
 
     def coefficients(self, schedule: Schedule) -> Coefficients:
         return _ddim_step(schedule, torch.zeros(schedule.steps, dtype=torch.float64))
@@ -82,7 +89,7 @@ class DDIM(Kernel):
 
 @dataclass(frozen=True)
 class FlowSDE(Kernel):
-    """Flow-GRPO's SDE (arXiv 2505.05470 Eq. 9): diffusion a sqrt(σ/(1-σ))."""
+    """Flow-GRPO's SDE (arXiv 2505.05470 Eq. 9): diffusion a sqrt(σ/(1-σ)); `noise_level` is a."""
 
     noise_level: NoiseLevel = 0.7  # a
 

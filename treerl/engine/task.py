@@ -15,6 +15,8 @@ Modality = Literal["images", "videos"]
 class Task:
     """One row of a prompt file; a line of text is the task with a prompt alone.
 
+        Task("a quiet sea", metadata={"colour": "blue"})
+
     Backbones encode tasks, rewards see them. Equal tasks are interchangeable, so that a backbone
     may encode each of them once.
     """

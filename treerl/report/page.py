@@ -10,7 +10,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from treerl.recipes import recipes
+from treerl.engine.recipes import recipes
 from treerl.report import charts, treeview
 from treerl.report.charts import Curve, decimal, show
 from treerl.report.embed import Embedder

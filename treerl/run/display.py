@@ -79,7 +79,9 @@ class Display(Listener):
         self._trend = reward if math.isnan(before) else 0.9 * before + 0.1 * reward
         forwards = run.spent.sampling_forwards + run.spent.update_forwards
         arrow = _arrow(before, self._trend)
-        figures = f"reward {reward:.3f} · trend {self._trend:.3f} {arrow} · {forwards:,.0f} forwards"
+        figures = (
+            f"reward {reward:.3f} · trend {self._trend:.3f} {arrow} · {forwards:,.0f} forwards"
+        )
         number = int(row["iteration"])
         iterations = run.session.config.train.iterations
         if self._console.is_terminal:
