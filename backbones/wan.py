@@ -67,10 +67,8 @@ class Wan(PipelineBackbone):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        pipeline = self.pipeline
-        grid = self.latent_grid(
-            pipeline.vae_scale_factor_spatial, pipeline.vae_scale_factor_temporal
-        )
+        unit = self.pipeline.vae_scale_factor_spatial
+        grid = self.latent_grid(unit, self.pipeline.vae_scale_factor_temporal)
         return self._config.in_channels, *grid
 
     def encode_prompts(self, prompts: list[str]) -> Mapping[str, Tensor]:

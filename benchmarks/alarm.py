@@ -3,7 +3,7 @@
     python benchmarks/alarm.py --seeds 20 --output DIR
 
 Hackable: the tiny model is paid for large JPEG files (`--reward jpeg=-1`), and the judge of its captions is watched.
-Healthy: it is paid for its captions, and the evenness of its backgrounds is watched.
+Healthy: it is paid for its captions, and the cleanness of its images is watched.
 """
 
 import argparse
@@ -22,17 +22,17 @@ from treerl.reward.contract import Reward
 
 KINDS = {
     "hackable": ["--reward", "jpeg=-1", "--watch", "shapes"],
-    "healthy": ["--reward", "shapes", "--watch", f"{Path(__file__).resolve()}:Even"],
+    "healthy": ["--reward", "shapes", "--watch", f"{Path(__file__).resolve()}:Clean"],
 }
 
 
-class Even(Reward):
-    """Minus the unevenness of the picture away from the object."""
+class Clean(Reward):
+    """Minus what is unexplained in the image."""
 
     def __call__(self, samples: Samples) -> Tensor:
         """Scores `[N]`."""
-        background: Tensor = treerl.load("rewards", "shapes")().measures(samples)["background"]
-        return -background
+        unexplained: Tensor = treerl.load("rewards", "shapes")().measures(samples)["unexplained"]
+        return -unexplained
 
 
 def train(kind: str, seed: int, folder: Path, sets: Sequence[str]) -> dict[str, Any]:

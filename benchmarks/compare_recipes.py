@@ -85,7 +85,7 @@ def table(path: Path) -> str:
     groups: dict[str, list[dict[str, Any]]] = {}
     for row in rows(path):
         groups.setdefault(row["recipe"], []).append(row)
-    measures = ("right", "reward", "background", "diversity")
+    measures = ("right", "reward", "unexplained", "diversity")
     lines = [
         f"| recipe | seeds | {' | '.join(measures)} | area under the curve of right | iterations | seconds |",
         "|" + "---|" * (len(measures) + 5),

@@ -18,7 +18,7 @@ def row(seed: int, run: Path) -> str:
     manifest: dict[str, Any] = json.loads((run / "manifest.json").read_text(encoding="utf-8"))
     before, after = manifest["evaluation"]["before"], manifest["evaluation"]["after"]
     cells = [str(seed)]
-    for name in ("right", "background"):
+    for name in ("right", "unexplained"):
         cells.append(f"{before['measures'][name]:.3f} → {after['measures'][name]:.3f}")
     cells += [f"{before['quality'][name]:.3f} → {after['quality'][name]:.3f}" for name in QUALITY]
     cells.append(f"{sum(manifest['seconds'].values()):.0f}")
@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--backbone", help="whose tiny model; the default run without it")
     parser.add_argument("--set", action="append", default=[], dest="sets")
     options = parser.parse_args()
-    print(f"| seed | right | background | {' | '.join(QUALITY)} | seconds |")
+    print(f"| seed | right | unexplained | {' | '.join(QUALITY)} | seconds |")
     print("|" + "---|" * (len(QUALITY) + 4))
     chosen = ["--backbone", options.backbone, "--model", "tiny"] if options.backbone else []
     for seed in range(options.seeds):

@@ -1,1 +1,1 @@
-"""The built-in envs, one file each; announced in pyproject.toml, reached through treerl.registry."""
+"""The built-in envs, one file each; announced in pyproject.toml, reached by treerl.registry."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from treerl.engine import noise
-from treerl.engine.branching import Branching, Distribution, TreeSpec
+from treerl.engine.branching import Branching, Distribution
 from treerl.engine.env import Env
 from treerl.engine.grow import Roots, make_roots
 from treerl.engine.normaliser import Normaliser, Scores
@@ -17,6 +17,7 @@ from treerl.engine.policy import Draws, Gaussian, KeyedDraws
 from treerl.engine.task import Samples
 from treerl.engine.trainer import Scorer
 from treerl.engine.tree import Tree
+from treerl.engine.tree_spec import TreeSpec
 
 
 @dataclass(frozen=True)

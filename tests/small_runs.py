@@ -9,12 +9,12 @@ from torch import Tensor
 
 from treerl.engine.algorithm import Algorithm
 from treerl.engine.baseline import LeaveSubtreeOut
-from treerl.engine.branching import TreeSpec
 from treerl.engine.kernel import FlowSDE
 from treerl.engine.objective import Clipped, EdgeObjective, Edges, Loss
 from treerl.engine.policy import Policy
 from treerl.engine.selection import All, Selection
 from treerl.engine.trainer import Trainer
+from treerl.engine.tree_spec import TreeSpec
 
 SPEC = TreeSpec((1, 3, 1, 2, 1, 1), (False, True, True, True, False, False))
 

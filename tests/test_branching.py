@@ -11,12 +11,12 @@ from treerl.engine.branching import (
     Fixed,
     Geometric,
     Shift,
-    TreeSpec,
     Uniform,
     draw,
     window,
 )
 from treerl.engine.recipes import recipes
+from treerl.engine.tree_spec import TreeSpec
 
 
 def expected_forwards(branching: Branching, iterations: int = 1) -> float:
@@ -46,6 +46,18 @@ def test_the_shifting_window_of_the_authors_code_visits_each_start_for_fifty_ite
     starts = [shift.distribution(10, iteration)[0][1].start for iteration in range(301)]
     assert starts == [start for start in range(6) for _ in range(50)] + [0]
     assert expected_forwards(shift, 300) == pytest.approx(73.5, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("interval", "stride", "starts"),
+    [(1, 1, [0, 1, 2, 3, 4, 5, 0, 1]), (2, 2, [0, 0, 2, 2, 4, 4, 0, 0]), (1, 4, [0, 4, 2, 0])],
+)
+def test_a_shifting_window_moves_by_its_stride_after_each_interval_and_back_after_the_end(
+    interval: int, stride: int, starts: list[int]
+) -> None:
+    shift = Shift(2, 4, interval, stride)
+    met = [shift.distribution(10, number)[0][1].start for number in range(len(starts))]
+    assert met == starts
 
 
 @pytest.mark.parametrize("stride", [1, 2, 3, 6, 7])

@@ -18,7 +18,6 @@ from torch import Tensor
 from treerl.engine import noise
 from treerl.engine.algorithm import Algorithm
 from treerl.engine.baseline import Baseline, LeaveSubtreeOut, Prompt
-from treerl.engine.branching import TreeSpec
 from treerl.engine.env import Env
 from treerl.engine.grow import grow
 from treerl.engine.normaliser import Centred
@@ -27,6 +26,7 @@ from treerl.engine.policy import Draws, Policy
 from treerl.engine.task import Samples
 from treerl.engine.trainer import Step, Trainer
 from treerl.engine.tree import State
+from treerl.engine.tree_spec import TreeSpec
 
 VOCABULARY = 3
 LENGTH = 2

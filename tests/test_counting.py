@@ -9,17 +9,12 @@ import torch
 from oracle import KERNELS, Neural, schedule
 from plain import path, roots
 
-from treerl.engine.branching import (
-    Fixed,
-    TreeSpec,
-    ode,
-    width,
-    window,
-)
+from treerl.engine.branching import Fixed, ode, width, window
 from treerl.engine.grow import chunks, grow
 from treerl.engine.noise import generator
 from treerl.engine.selection import All, Share
 from treerl.engine.tree import Tree
+from treerl.engine.tree_spec import TreeSpec
 
 
 def grown(spec: TreeSpec, trees: int = 1, tasks: int = 1, rows: int = 1) -> tuple[Tree, int]:

@@ -37,3 +37,14 @@ def test_a_forest_without_some_trees_is_a_forest_of_the_others(
     assert rest.x0 is not None and rest.previewed is not None
     assert torch.equal(-rest.x0[:, 0], kept[rest.previewed].double())
     assert len(rest.previewed) == len(rest) - len(rest.leaves)
+
+
+def test_latents_that_were_not_kept_stay_unknown_when_other_trees_are_dropped() -> None:
+    tree = complete(2, 2, 2, trees=1)  # nodes 0 1 | 2 3 4 5 | 6 ... 13
+    kept = torch.arange(len(tree)) >= 2
+    slot = torch.where(kept, torch.arange(len(tree)) - 2, Tree.DROPPED)
+    numbered = torch.arange(2, len(tree), dtype=torch.float64)[:, None]
+    rest = replace(tree, x=numbered, slot=slot).without(torch.tensor([0]))
+    assert rest.at(rest.leaves).x[:, 0].tolist() == [10, 11, 12, 13] and len(rest.x) == 6
+    with pytest.raises(ValueError, match="was not kept"):
+        rest.at(torch.tensor([0]))

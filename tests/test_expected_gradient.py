@@ -13,10 +13,11 @@ from torch import Tensor
 
 from treerl.engine.advantage import advantages
 from treerl.engine.baseline import Baseline, Depth, LeaveSubtreeOut, ParentGain, Prompt, Siblings
-from treerl.engine.branching import TreeSpec, window
+from treerl.engine.branching import window
 from treerl.engine.grow import Roots, grow
 from treerl.engine.kernel import CPS, DanceSDE, FlowSDE, Kernel
 from treerl.engine.objective import Clipped
+from treerl.engine.tree_spec import TreeSpec
 from treerl.engine.weighting import SoftmaxSumLogProb, Uniform, Weighting, back_up
 
 TREES = 20_000  # at a time

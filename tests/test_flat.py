@@ -13,12 +13,13 @@ from torch import Tensor
 from treerl.engine import noise
 from treerl.engine.advantage import advantages
 from treerl.engine.baseline import Prompt
-from treerl.engine.branching import Fixed, TreeSpec
+from treerl.engine.branching import Fixed
 from treerl.engine.grow import Roots, grow
 from treerl.engine.kernel import ODE, Kernel
 from treerl.engine.minibatch import minibatches
 from treerl.engine.objective import Clipped
 from treerl.engine.tree import Tree
+from treerl.engine.tree_spec import TreeSpec
 from treerl.engine.weighting import Uniform
 
 GROUP = 5

@@ -11,11 +11,11 @@ from oracle import Linear, schedule
 from plain import SUM, Always, Counted, PlainRewards, total
 
 from treerl.engine.algorithm import Algorithm
-from treerl.engine.branching import TreeSpec
 from treerl.engine.kernel import FlowSDE
 from treerl.engine.task import Samples
 from treerl.engine.trainer import Scorer, Trainer
 from treerl.engine.tree import State
+from treerl.engine.tree_spec import TreeSpec
 from treerl.gym import DenoisingEnv
 
 SHAPE = (4,)

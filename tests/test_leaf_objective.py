@@ -4,12 +4,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import pytest
 import torch
 from oracle import Linear, schedule
 from plain import SUM, Always, Counted
 from torch import Tensor
 
+from treerl.engine import noise
 from treerl.engine.algorithm import Algorithm
 from treerl.engine.baseline import Prompt
 from treerl.engine.branching import window
@@ -116,6 +118,15 @@ def test_the_gradient_of_a_weighted_regression_is_its_formula_written_out() -> N
             expected.index_add_(0, leaves.step, -leaves.advantage * slope / 81)
     assert torch.allclose(ascent, expected, rtol=1e-11, atol=1e-13)
     assert float(ascent.abs().min()) > 1e-4
+
+
+def test_the_noise_of_a_leaf_is_not_that_of_the_step_that_led_to_it() -> None:
+    objective = AdvantageWeighted()
+    train, _ = trainer(objective)
+    tree = train.iterate(TASKS).tree
+    keys = tree.key[tree.leaves].numpy().view(np.uint64)
+    rollout = noise.normal(keys, (2,), torch.float64)
+    assert not torch.isin(joined(objective, "eps"), rollout).any()
 
 
 @pytest.mark.parametrize("rows", [1, 5, 81, 200])

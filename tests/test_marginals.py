@@ -9,9 +9,9 @@ from oracle import Linear, closed_form, schedule
 from plain import Prescribed, many
 from torch import Tensor
 
-from treerl.engine.branching import TreeSpec
 from treerl.engine.grow import grow
 from treerl.engine.kernel import CPS, ODE, Coefficients, DanceSDE, FlowSDE, Kernel
+from treerl.engine.tree_spec import TreeSpec
 
 MEAN = 0.4
 SPREAD = 0.5

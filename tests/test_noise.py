@@ -9,10 +9,11 @@ from oracle import KERNELS, Linear, Neural, World, schedule
 from torch import Tensor
 
 from treerl.engine import noise
-from treerl.engine.branching import TreeSpec, window
+from treerl.engine.branching import window
 from treerl.engine.grow import Roots, grow, make_roots
 from treerl.engine.noise import Stream
 from treerl.engine.tree import Tree
+from treerl.engine.tree_spec import TreeSpec
 
 SPEC = window(6, 1, 3, 2)
 PROMPTS = (3, 0, 5, 1, 4)  # rows of the prompt file

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from treerl.engine.algorithm import Algorithm
 from treerl.engine.baseline import Baseline, LeaveSubtreeOut, ParentGain, Prompt
-from treerl.engine.branching import TreeSpec, window
+from treerl.engine.branching import window
 from treerl.engine.kernel import FlowSDE
 from treerl.engine.normaliser import Centred
 from treerl.engine.objective import Clipped
@@ -19,6 +19,7 @@ from treerl.engine.policy import Gaussian
 from treerl.engine.task import Samples
 from treerl.engine.trainer import Scorer, Trainer
 from treerl.engine.tree import State, Tree
+from treerl.engine.tree_spec import TreeSpec
 from treerl.errors import InputError, RewardError
 
 SPEC = TreeSpec((1, 3, 1, 2, 1, 1), (False, True, True, True, False, False))

@@ -7,7 +7,7 @@ from plain import edges, log_density, path, replay, roots
 from torch import Tensor
 
 from treerl.engine import noise
-from treerl.engine.branching import TreeSpec, window
+from treerl.engine.branching import window
 from treerl.engine.env import Env
 from treerl.engine.grow import grow
 from treerl.engine.kernel import Kernel
@@ -15,6 +15,7 @@ from treerl.engine.minibatch import minibatches
 from treerl.engine.objective import Clipped
 from treerl.engine.policy import Gaussian
 from treerl.engine.tree import State, Tree
+from treerl.engine.tree_spec import TreeSpec
 from treerl.errors import NumericsError
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)

@@ -9,7 +9,7 @@ from plain import Always, path
 from small_runs import TASKS, algorithm, trainer
 from torch import Tensor
 
-from treerl.engine.branching import TreeSpec
+from treerl.engine.tree_spec import TreeSpec
 from treerl.engine.weighting import Siblings, Weighting, back_up
 
 

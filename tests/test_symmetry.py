@@ -12,12 +12,11 @@ from torch import Tensor
 from treerl.engine import noise
 from treerl.engine.advantage import advantages
 from treerl.engine.baseline import Baseline, Depth, LeaveSubtreeOut, ParentGain, Prompt, Siblings
-from treerl.engine.branching import TreeSpec
-from treerl.engine.env import Env
 from treerl.engine.grow import grow
 from treerl.engine.minibatch import Reduction, minibatches
 from treerl.engine.objective import Clipped
 from treerl.engine.tree import Tree
+from treerl.engine.tree_spec import TreeSpec
 from treerl.engine.weighting import (
     SoftmaxMeanLogProb,
     SoftmaxSumLogProb,
@@ -223,6 +222,19 @@ def test_the_weights_of_every_optimizer_step_sum_to_one_and_no_node_is_left_over
         assert sum(batch.real for batches in steps for batch in batches) == nodes
 
 
+def test_optimizer_steps_mix_nodes_of_all_depths_and_others_in_every_iteration() -> None:
+    tree = complete(8, 2, 3)
+
+    def halves(seed: int) -> list[set[int]]:
+        steps = minibatches(tree, tree.stochastic, 2, 64, noise.generator(seed))
+        return [set(batches[0].parents[: batches[0].real].tolist()) for batches in steps]
+
+    depths = [{int(tree.step[node]) for node in half} for half in halves(0)]
+    assert depths == [{0, 1, 2}, {0, 1, 2}]
+    assert halves(0) == halves(0) != halves(1)
+    assert halves(0)[0] | halves(0)[1] == set(range(8 * 7))
+
+
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 def test_padding_has_no_edges(reduction: Reduction) -> None:
     tree = ragged(3)
@@ -230,9 +242,3 @@ def test_padding_has_no_edges(reduction: Reduction) -> None:
         for batch in batches:
             assert int(batch.owner.max()) < batch.real
             assert torch.equal(batch.parents[batch.owner], tree.parent[batch.children])
-
-
-def test_the_environment_contract_needs_steps_a_shape_and_a_policy() -> None:
-    assert Env.__abstractmethods__ == {"steps", "shape", "policy"}
-    with pytest.raises(TypeError, match="abstract"):
-        Env()  # type: ignore[abstract]

@@ -11,7 +11,7 @@ from torch import Tensor
 from treerl.engine import noise
 from treerl.engine.algorithm import Algorithm
 from treerl.engine.baseline import LeaveSubtreeOut, Prompt, Siblings
-from treerl.engine.branching import Geometric, TreeSpec
+from treerl.engine.branching import Fixed, Geometric
 from treerl.engine.kernel import FlowSDE
 from treerl.engine.minibatch import Reduction
 from treerl.engine.normaliser import Centred, Raw, Standardised
@@ -19,6 +19,7 @@ from treerl.engine.objective import Clipped
 from treerl.engine.task import Samples
 from treerl.engine.trainer import Scorer, Step, Trainer
 from treerl.engine.tree import Tree
+from treerl.engine.tree_spec import TreeSpec
 
 SPEC = TreeSpec((1, 3, 1, 2, 1, 1), (False, True, True, True, False, False))
 PLAIN = Algorithm(
@@ -188,12 +189,35 @@ def test_an_iteration_depends_on_its_seed_and_number_and_not_on_its_rows() -> No
     assert not torch.isin(tree(4, 8, 2).key, expected.key).any()
 
 
+@pytest.mark.parametrize("shared", [False, True])
+def test_the_trees_of_a_prompt_start_from_one_noise_where_the_algorithm_says_so(
+    shared: bool,
+) -> None:
+    algorithm = replace(PLAIN, branching=Fixed(2, 1, 0), trees_per_prompt=4, shared_noise=shared)
+    tree = trainer(world(), algorithm).iterate(TASKS).tree
+    start = tree.at(torch.arange(12)).x.view(3, 4)
+    assert len(torch.unique(start)) == (3 if shared else 12)
+    assert bool((start == start[:, :1]).all()) == shared
+    assert len(torch.unique(tree.at(tree.leaves).x)) == 24
+
+
 def test_the_trees_of_an_algorithm_are_drawn_anew_in_every_iteration() -> None:
     env = world()
     train = trainer(env, replace(PLAIN, branching=Geometric(2, 2, 0.9)))
     starts = [train.iterate(TASKS[:1]).metrics["window_start"] for _ in range(30)]
     drawn = [int(noise.generator(0, noise.Stream.SHAPE, i).random() * 1e9) for i in range(30)]
     assert len(set(starts)) == 4 and len(set(drawn)) == 30 and train.iteration == 30
+
+
+def test_an_optimizer_step_follows_the_gradient_of_its_own_nodes_alone() -> None:
+    def ascent(steps: int) -> Tensor:
+        env = world()
+        train = trainer(env, replace(PLAIN, optimizer_steps=steps))
+        train.optimizer = Counted([env.theta], 1e-6)  # so small that the policy stays where it is
+        return moved(env, train, TASKS[:2])[1] / 1e-6
+
+    # 14 nodes in halves of seven: the two means add up to twice the mean of all
+    assert torch.allclose(ascent(2), 2 * ascent(1), rtol=1e-4, atol=1e-6)
 
 
 def test_optimizer_steps_are_as_many_as_the_algorithm_says() -> None:

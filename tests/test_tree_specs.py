@@ -13,12 +13,13 @@ from torch import Tensor
 from treerl.engine import noise
 from treerl.engine.algorithm import Algorithm
 from treerl.engine.baseline import LeaveSubtreeOut
-from treerl.engine.branching import Branching, Distribution, TreeSpec
+from treerl.engine.branching import Branching, Distribution
 from treerl.engine.grow import grow
 from treerl.engine.kernel import FlowSDE
 from treerl.engine.objective import Clipped
 from treerl.engine.trainer import Step, Trainer
 from treerl.engine.tree import Tree
+from treerl.engine.tree_spec import TreeSpec
 
 STOCHASTIC = (False, True, True, True, False, False)
 

@@ -11,9 +11,10 @@ import torch
 from treerl.check.world import RAGGED, TASKS, Forest, forest
 from treerl.engine.advantage import Advantages, advantages
 from treerl.engine.baseline import Prompt
-from treerl.engine.branching import TreeSpec, window
+from treerl.engine.branching import window
 from treerl.engine.normaliser import Standardised
 from treerl.engine.trainer import Step
+from treerl.engine.tree_spec import TreeSpec
 from treerl.engine.weighting import Uniform
 from treerl.report import charts
 from treerl.report.embed import Embedder

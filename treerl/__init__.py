@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from treerl.config.schema import Config as Config
     from treerl.engine.algorithm import Algorithm as Algorithm
     from treerl.engine.baseline import Baseline as Baseline, Reference as Reference
-    from treerl.engine.branching import Branching as Branching, TreeSpec as TreeSpec
+    from treerl.engine.branching import Branching as Branching
     from treerl.engine.env import Env as Env
     from treerl.engine.kernel import (
         ODE as ODE,
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from treerl.engine.task import Samples as Samples, Task as Task
     from treerl.engine.trainer import Step as Step, Trainer as Trainer
     from treerl.engine.tree import State as State, Tree as Tree
+    from treerl.engine.tree_spec import TreeSpec as TreeSpec
     from treerl.engine.weighting import Siblings as Siblings, Weighting as Weighting
     from treerl.errors import (
         InputError as InputError,
@@ -55,7 +56,8 @@ _HOMES = {
     "treerl.config.schema": ("Config",),
     "treerl.engine.algorithm": ("Algorithm",),
     "treerl.engine.baseline": ("Baseline", "Reference"),
-    "treerl.engine.branching": ("Branching", "TreeSpec"),
+    "treerl.engine.branching": ("Branching",),
+    "treerl.engine.tree_spec": ("TreeSpec",),
     "treerl.engine.env": ("Env",),
     "treerl.engine.kernel": ("ODE", "Coefficients", "FlowSDE", "Kernel"),
     "treerl.engine.normaliser": ("Normaliser", "Scores"),

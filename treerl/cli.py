@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from dataclasses import MISSING
-from importlib.metadata import version
+from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -37,7 +37,7 @@ RunOrCheckpoint = Annotated[
 
 def _version(wanted: bool) -> None:
     if wanted:
-        print(f"treerl {version('treerl')}")
+        print(f"treerl {package_version('treerl')}")
         raise typer.Exit
 
 
@@ -56,10 +56,11 @@ def run(config: "Config") -> None:
     """Train a model from rewards. Without arguments: the built-in tiny model, on the CPU."""
     from rich.console import Console
 
+    from treerl.report import page
     from treerl.run.start import start
 
     announce(config)
-    start(config, Console())
+    start(config, Console(), page.write)
 
 
 @app.command()
@@ -207,7 +208,7 @@ def printable_lines(lines: list[str]) -> str:
 
 def main(arguments: list[str] | None = None) -> Any:
     """Run the command line; every error of ours is one line and its exit code."""
-    # before torch is imported: on a busy machine spinning OpenMP threads are slower than sleeping
+    # before torch is imported: on a busy machine spinning OpenMP threads are far slower
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")

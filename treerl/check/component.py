@@ -123,7 +123,7 @@ def permutation(weighting: Weighting) -> Result:
 
 @check("return Reference(centre, scale), each [N] float64 and finite")
 def reference(baseline: Baseline) -> Result:
-    """The advantages of a forest are finite, and exactly 0 where a task's leaves all score the same."""
+    """Advantages are finite, and exactly 0 where a task's leaves all score the same."""
     grown = forest(RAGGED, flat=True)
     tree = grown.tree
     scores = Standardised()(tree, grown.scores, grown.weights)

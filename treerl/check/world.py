@@ -6,13 +6,14 @@ import torch
 from torch import Tensor
 
 from treerl.engine import noise
-from treerl.engine.branching import TreeSpec, window
+from treerl.engine.branching import window
 from treerl.engine.env import Env
 from treerl.engine.grow import grow, make_roots
 from treerl.engine.kernel import ODE, Coefficients, FlowSDE
 from treerl.engine.policy import Gaussian
 from treerl.engine.schedule import Flow
 from treerl.engine.tree import State, Tree
+from treerl.engine.tree_spec import TreeSpec
 
 STEPS = 6
 DIMENSIONS = 4
@@ -58,7 +59,7 @@ class Forest:
 
 
 def forest(spec: TreeSpec = BINARY, trees: int = 2, flat: bool = False) -> Forest:
-    """Two tasks with `trees` trees each; `flat` makes all leaves of the first task score the same."""
+    """Two tasks with `trees` trees each; with `flat` the first task's leaves all score the same."""
     env = World().with_tasks(TASKS)
     keys = [noise.key(0, row) for row in range(len(TASKS))]
     tree = grow(env, make_roots(keys, trees), spec, rows=5)

@@ -14,7 +14,7 @@ Model = Annotated[
     str | None,
     typer.Option(
         metavar="DIR_OR_ID",
-        help="Hub id, folder, tiny, miniature or random; by default the published one.",
+        help="Hub id, folder, tiny, miniature or random; by default the published model.",
     ),
 ]
 Set = Annotated[

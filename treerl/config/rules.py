@@ -1,7 +1,4 @@
-"""Settings that are valid alone but impossible together; what a plug-in decides, it is asked.
-
-A `Config` asks for them while it is made, so that its type is not known here.
-"""
+"""Settings that are valid alone but impossible together; what a plug-in decides, it is asked."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -10,13 +7,15 @@ from treerl.config.section import Problem
 from treerl.errors import first_line, shorten
 
 if TYPE_CHECKING:
-    from treerl.engine.branching import TreeSpec
+    from treerl.engine.tree_spec import TreeSpec
+
+Config = Any  # a `treerl.config.schema.Config`, whose module imports this one
 
 _MOST = 1_000_000  # samples of an iteration or of an evaluation
 _TREES = ("tree.branching", "tree.trees_per_prompt")
 
 
-def conflicts(config: Any) -> list[Problem]:
+def conflicts(config: Config) -> list[Problem]:
     """Everything that does not fit together; empty for a configuration that can run."""
     problems = [*_precision(config), *_watch(config), *_evaluation(config)]
     branching = config.tree.branching.build()
@@ -33,7 +32,7 @@ def conflicts(config: Any) -> list[Problem]:
     return [*problems, *_baseline(config, specs)]
 
 
-def _steps(config: Any, spec: "TreeSpec") -> Problem | None:
+def _steps(config: Config, spec: "TreeSpec") -> Problem | None:
     """The last step has no density, so it cannot be sampled."""
     paths = ("tree.branching", "env.steps")
     if spec.steps != config.env.steps:
@@ -44,7 +43,7 @@ def _steps(config: Any, spec: "TreeSpec") -> Problem | None:
     return None
 
 
-def _leaves(config: Any, spec: "TreeSpec") -> Problem | None:
+def _leaves(config: Config, spec: "TreeSpec") -> Problem | None:
     """A group needs two leaves to compare, and no more than was allowed."""
     tree = config.tree
     leaves = tree.trees_per_prompt * spec.leaves
@@ -61,7 +60,7 @@ def _leaves(config: Any, spec: "TreeSpec") -> Problem | None:
     return None
 
 
-def _decisions(config: Any, spec: "TreeSpec") -> Problem | None:
+def _decisions(config: Config, spec: "TreeSpec") -> Problem | None:
     """An optimizer step needs a node to train."""
     train = config.train
     each = train.selection.build().decisions(spec)
@@ -75,28 +74,28 @@ def _decisions(config: Any, spec: "TreeSpec") -> Problem | None:
     return Problem(message, paths=("train.optimizer_steps", "train.prompts_per_iteration", *_TREES))
 
 
-def _baseline(config: Any, specs: tuple["TreeSpec", ...]) -> Iterator[Problem]:
+def _baseline(config: Config, specs: tuple["TreeSpec", ...]) -> Iterator[Problem]:
     chains = all(max(spec.children) == 1 for spec in specs)
     if chains and not config.tree.previews and config.advantage.baseline.build().needs_siblings:
         message = "expected trees that branch, as without siblings every advantage is 0"
         yield Problem(message, paths=("advantage.baseline", "tree.branching"))
 
 
-def _precision(config: Any) -> Iterator[Problem]:
+def _precision(config: Config) -> Iterator[Problem]:
     dtype = config.backbone.params.get("dtype")
     if config.train.trainable == "full" and dtype == "float16":
         message = "expected float32 or bfloat16 for full weights (gradients underflow), got float16"
         yield Problem(message, paths=("backbone.dtype", "train.trainable"))
 
 
-def _watch(config: Any) -> Iterator[Problem]:
+def _watch(config: Config) -> Iterator[Problem]:
     both = [name for name in config.watch if name in config.rewards]
     if both:
         message = f"expected rewards that are not trained on, got {', '.join(both)}"
         yield Problem(message, paths=("watch", "rewards"))
 
 
-def _evaluation(config: Any) -> Iterator[Problem]:
+def _evaluation(config: Config) -> Iterator[Problem]:
     evaluate = config.evaluate
     samples = evaluate.max_prompts * evaluate.samples_per_prompt
     if samples > _MOST:

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from treerl.engine import noise
-from treerl.engine.branching import TreeSpec
 from treerl.engine.env import Env
 from treerl.engine.policy import KeyedDraws, Policy
 from treerl.engine.tree import State, Tree
+from treerl.engine.tree_spec import TreeSpec
 from treerl.errors import InputError, NumericsError
 
 

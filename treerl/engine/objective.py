@@ -107,7 +107,7 @@ class Clipped(EdgeObjective):
     """PPO's clipped surrogate on edges (arXiv 2512.08153 Eq. 12), with a KL to the reference.
 
     -min(ρ A, clip(ρ, 1-ε, 1+ε) A) + kl · KL(π ‖ π_ref); ρ is the D-th root of the density ratio,
-    since log-probs are means over D dimensions, which is why ε is as small as 1e-4. Where D is small,
+    since log-probs are means over D dimensions, which is why ε is as small as 1e-4. Of a small D
     take more: `Clipped(clip_range=0.1)` for a flow on the plane.
     """
 

@@ -10,9 +10,9 @@ import torch
 from annotated_types import Gt, Le
 from torch import Tensor
 
-from treerl.engine.branching import TreeSpec
 from treerl.engine.component import Component
 from treerl.engine.tree import Tree
+from treerl.engine.tree_spec import TreeSpec
 
 
 class Selection(Component, ABC):

@@ -122,7 +122,7 @@ def device_of(config: Config) -> torch.device:
 def _available(
     config: Config, tasks: list[Task], check_interrupt: Callable[[], None]
 ) -> tuple[Rewards, Rewards | None]:
-    """The rewards, trained and watched; whatever a run lacks, of model and rewards, is said at once."""
+    """The rewards, trained and watched; whatever a run lacks is said at once."""
     missing = []
     family = registry.load("backbones", config.backbone.name)
     try:

@@ -1,4 +1,4 @@
-"""Says, while it happens, that a run cannot be right: nothing is taught, or the model is destroyed."""
+"""Says, while it happens, that a run cannot be right: nothing is taught, or all is destroyed."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ class Trouble:
 
 @dataclass
 class Guard:
-    """Looks at the figures of every iteration; each thing is said once, and again only after it passed."""
+    """Looks at the figures of every iteration; each thing is said once, until it has passed."""
 
     rewards: list[float] = field(default_factory=list)
     stds: list[float] = field(default_factory=list)
@@ -55,8 +55,8 @@ class Guard:
         if self.flat < SPAN:
             return None
         return (
-            f"for {SPAN} iterations every sample of a prompt got the same reward: nothing is learned; "
-            "look at the reward, or at prompts that are neither always nor never solved"
+            f"for {SPAN} iterations every sample of a prompt got the same reward: nothing is "
+            "learned; look at the reward, or at prompts that are neither always nor never solved"
         )
 
     def _collapse(self) -> str | None:
@@ -71,8 +71,8 @@ class Guard:
         if fall <= FALL * fmean(self.stds[:SPAN]) or fall <= CERTAIN * error:
             return None
         return (
-            f"the training reward fell from {fmean(best):.4g} to {fmean(now):.4g}: the model may be "
-            "destroyed; lower train.learning_rate"
+            f"the training reward fell from {fmean(best):.4g} to {fmean(now):.4g}: the model may "
+            "be destroyed; lower train.learning_rate"
         )
 
     def _spike(self, norm: float) -> str | None:

@@ -1,4 +1,4 @@
-"""What a run will do, from its configuration alone: pure, printed by `treerl plan`, obeyed by the run."""
+"""What a run will do, from its configuration alone: printed by `treerl plan`, obeyed by the run."""
 
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -6,14 +6,15 @@ from typing import Any
 
 from treerl.engine import noise
 from treerl.engine.algorithm import Algorithm
-from treerl.engine.branching import Distribution, TreeSpec
+from treerl.engine.branching import Distribution
 from treerl.engine.noise import Stream
 from treerl.engine.objective import LeafObjective
+from treerl.engine.tree_spec import TreeSpec
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Work of one prompt, of an iteration or of a run; fractions are expectations over the trees."""
+    """Work of one prompt, of an iteration or of a run; fractions are expectations over trees."""
 
     sampling_forwards: float = 0.0  # denoiser evaluations of one latent; guidance doubles the rows
     update_forwards: float = 0.0  # with backward; siblings share their parent's
@@ -70,7 +71,7 @@ class Plan:
     seed: int
 
     def rows(self, iteration: int, available: int) -> list[tuple[int, int]]:
-        """(pass, row) of this iteration's prompts: each pass takes every row once, in a new order."""
+        """(pass, row) of an iteration's prompts: a pass takes every row once, in a new order."""
         each = self.prompts_per_iteration
         orders: dict[int, list[int]] = {}
         rows = []

@@ -1,13 +1,13 @@
-"""Figures of images that no reward sees: when they move while the reward rises, it is being hacked."""
+"""Figures of images that no reward sees: when they move as the reward rises, it is being hacked."""
 
 import torch
 from torch import Tensor
 
 
 def quality(images: Tensor, group: Tensor) -> dict[str, float]:
-    """Means over images `[M, 3, H, W]` or videos `[M, F, 3, H, W]`; none of samples that are neither.
+    """Means over images `[M, 3, H, W]` or videos `[M, F, 3, H, W]`; none of other samples.
 
-    `group` `[M]` says which samples share a task. contrast: standard deviation of an image's pixels.
+    `group` `[M]` says which samples share a task. contrast: standard deviation of the pixels.
     roughness: mean absolute difference of neighbouring pixels, which grids and speckle raise.
     saturation: share of values at 0 or 1. diversity: root mean square distance between two samples
     of one task (left out where every task has only one). motion: mean absolute difference of

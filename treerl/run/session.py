@@ -1,4 +1,4 @@
-"""A session: everything that a configuration names, made and fitted together, to be used from Python."""
+"""A session: everything that a configuration names, made and fitted together."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ class Session:
     trainer: Trainer
 
     def train(self, iterations: int | None = None) -> Iterator[Step]:
-        """Train on the tasks that the plan chooses, one step each; by default to the end of the plan."""
+        """Train on the tasks that the plan chooses, one step each; by default to the plan's end."""
         start = self.trainer.iteration
         end = self.config.train.iterations if iterations is None else start + iterations
         for iteration in range(start, end):

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and a closed terminal: the first asks the run to end cleanly, the second ends it at once."""
+"""Ctrl-C, SIGTERM, a closed terminal: the first ends a run cleanly, the second at once."""
 
 import signal
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ class Interrupt:
         self._signal: int | None = None
 
     def check(self) -> None:
-        """Raise `Stopped` when a signal has come; called where stopping leaves nothing half done."""
+        """Raise `Stopped` when a signal has come; called where nothing is half done."""
         if self._signal is not None:
             raise Stopped(self._signal)
 

@@ -1,6 +1,7 @@
 """`treerl run`: a run with its folder, its display and its signals."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -10,7 +11,6 @@ from treerl.config.algorithm import algorithm_of
 from treerl.config.resolve import dump
 from treerl.config.schema import Config
 from treerl.errors import InputError
-from treerl.report import page
 from treerl.run import folder, plugins
 from treerl.run.assemble import build, device_of, plan_of
 from treerl.run.display import Display
@@ -19,8 +19,8 @@ from treerl.run.run import Run
 from treerl.run.signals import interruptible
 
 
-def start(config: Config, console: Console) -> Path:
-    """Train as configured; the run folder. A run that is ended leaves its folder and weights too."""
+def start(config: Config, console: Console, write_page: Callable[[Path], Path]) -> Path:
+    """Train as configured; the run folder. A run that is ended leaves its weights there, too."""
     refuse_several_processes()
     if config.train.threads:
         torch.set_num_threads(config.train.threads)
@@ -38,7 +38,7 @@ def start(config: Config, console: Console) -> Path:
             try:
                 run.execute()
             finally:
-                display.say(f"report: {page.write(place.path)}")
+                display.say(f"report: {write_page(place.path)}")
         finally:
             session.close()
     return place.path

@@ -1,4 +1,4 @@
-"""Rewards that are only watched: when they fall while the trained reward rises, it is being hacked."""
+"""Rewards that are only watched: when they fall as the trained one rises, it is being hacked."""
 
 import math
 
@@ -27,8 +27,8 @@ def alarms(before: dict[str, Tensor], after: dict[str, Tensor], gain: Tensor) ->
             start = float(was.mean())
             end = float(after[name].mean())
             texts.append(
-                f"watched reward {name} fell from {start:.4g} to {end:.4g} ({_z(fall):.1f} standard "
-                "errors) while the trained reward rose: it may be hacked"
+                f"watched reward {name} fell from {start:.4g} to {end:.4g} ({_z(fall):.1f} "
+                "standard errors) while the trained reward rose: it may be hacked"
             )
     return texts
 

@@ -18,17 +18,18 @@ SIZES = (0.28, 0.325)  # square root of the area, so that no shape is given away
 JITTER = 0.03  # how far from its place a shape may lie; the canvas is 1 x 1
 
 
-def coverage(x: Tensor, y: Tensor, size: Tensor, pixels: int = PIXELS) -> Tensor:
+def coverage(x: Tensor, y: Tensor, size: Tensor, pixels: int = PIXELS, grow: float = 0.0) -> Tensor:
     """The share of each pixel that every shape covers, `[N, len(SHAPES), pixels, pixels]`.
 
     `x` (to the right), `y` (downwards) and `size` are `[N]`: centroids and square roots of areas.
+    The outlines move outwards by `grow` pixels.
     """
     ticks = (torch.arange(pixels, dtype=x.dtype, device=x.device) + 0.5) / pixels
     size = size.reshape(-1, 1, 1)
     across = ((ticks[None, None, :] - x.reshape(-1, 1, 1)) / size).expand(-1, pixels, pixels)
     down = ((ticks[None, :, None] - y.reshape(-1, 1, 1)) / size).expand(-1, pixels, pixels)
     outside = torch.stack(_distances(across, down), dim=1)
-    return (0.5 - outside * (size.unsqueeze(1) * pixels)).clamp(0, 1)
+    return (0.5 + grow - outside * (size.unsqueeze(1) * pixels)).clamp(0, 1)
 
 
 def _distances(x: Tensor, y: Tensor) -> list[Tensor]:
@@ -55,6 +56,11 @@ def blank(count: int, pixels: int = PIXELS) -> Tensor:
     """Empty images `[count, 3, pixels, pixels]`."""
     ground = torch.tensor(BACKGROUND).reshape(1, 3, 1, 1)
     return ground.expand(count, 3, pixels, pixels).clone()
+
+
+def from_ground(images: Tensor) -> Tensor:
+    """How far each pixel of `[M, 3, H, W]` is from the ground, in each channel."""
+    return images - torch.tensor(BACKGROUND).to(images).reshape(1, 3, 1, 1)
 
 
 def within(bounds: tuple[float, float], place: Tensor) -> Tensor:
