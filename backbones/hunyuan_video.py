@@ -53,9 +53,8 @@ class HunyuanVideo(PipelineBackbone):
     @property
     def shape(self) -> tuple[int, ...]:
         pipeline = self.pipeline
-        grid = self.latent_grid(
-            pipeline.vae_scale_factor_spatial, pipeline.vae_scale_factor_temporal
-        )
+        span = pipeline.vae_scale_factor_temporal
+        grid = self.latent_grid(pipeline.vae_scale_factor_spatial, span)
         return pipeline.transformer.config.in_channels, *grid
 
     def encode_prompts(self, prompts: list[str]) -> Mapping[str, Tensor]:

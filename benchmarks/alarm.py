@@ -1,16 +1,16 @@
-"""How often the alarm of a watched reward goes off: in runs whose reward is hackable, and in healthy ones.
+"""How often the alarm of a watched reward goes off, in hackable runs and in healthy ones.
 
     python benchmarks/alarm.py --seeds 20 --output DIR
 
-Hackable: the tiny model is paid for large JPEG files (`--reward jpeg=-1`), and the judge of its captions is watched.
-Healthy: it is paid for its captions, and the cleanness of its images is watched.
+Hackable: the tiny model is paid for large JPEG files (`--reward jpeg=-1`), and the judge of its
+captions is watched. Healthy: it is paid for its captions, and the cleanness of its images is watched.
 """
 
 import argparse
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,10 +49,11 @@ def train(kind: str, seed: int, folder: Path, sets: Sequence[str]) -> dict[str, 
             "--allow-plugins",
             *KINDS[kind],
         ]
-        words += [part for one in [f"seed={seed}", *sets] for part in ("--set", one)]
+        for setting in [f"seed={seed}", *sets]:
+            words += ["--set", setting]
         subprocess.run(words, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    found: dict[str, Any] = json.loads((run / "manifest.json").read_text(encoding="utf-8"))
-    return found
+    manifest: dict[str, Any] = json.loads((run / "manifest.json").read_text(encoding="utf-8"))
+    return manifest
 
 
 def main() -> None:
@@ -63,25 +64,37 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--kinds", nargs="+", default=list(KINDS))
     parser.add_argument(
-        "--set", action="append", default=["train.iterations=20", "evaluate.samples=2"], dest="sets"
+        "--set",
+        action="append",
+        default=["train.iterations=20", "evaluate.samples_per_prompt=2"],
+        dest="sets",
     )
     options = parser.parse_args()
     print("| run | alarms | reward | watched |\n|---|---|---|---|")
     for kind in options.kinds:
-        made = [train(kind, seed, options.output, options.sets) for seed in range(options.seeds)]
-        rang = sum(bool(one["alarms"]) for one in made)
-        trained = [mean(made, when, lambda one: one["reward"]) for when in ("before", "after")]
-        watched = [
-            mean(made, when, lambda one: next(iter(one["watched"].values())))
-            for when in ("before", "after")
-        ]
-        figures = [f"{before:.3f} → {after:.3f}" for before, after in (trained, watched)]
-        print(f"| {kind} | {rang} of {len(made)} | {' | '.join(figures)} |", flush=True)
+        runs = [train(kind, seed, options.output, options.sets) for seed in range(options.seeds)]
+        rang = sum(bool(run["alarms"]) for run in runs)
+        cells = [kind, f"{rang} of {len(runs)}"]
+        for figure in (_reward, _watched):
+            before = mean(runs, "before", figure)
+            after = mean(runs, "after", figure)
+            cells.append(f"{before:.3f} → {after:.3f}")
+        print(f"| {' | '.join(cells)} |", flush=True)
 
 
-def mean(made: Sequence[dict[str, Any]], when: str, figure: Any) -> float:
+def mean(
+    runs: Sequence[dict[str, Any]], when: str, figure: Callable[[dict[str, Any]], float]
+) -> float:
     """Over runs, of a figure of their evaluation."""
-    return sum(float(figure(one["evaluation"][when])) for one in made) / len(made)
+    return sum(figure(run["evaluation"][when]) for run in runs) / len(runs)
+
+
+def _reward(evaluation: dict[str, Any]) -> float:
+    return float(evaluation["reward"])
+
+
+def _watched(evaluation: dict[str, Any]) -> float:
+    return float(next(iter(evaluation["watched"].values())))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
-"""Compares recipes on the built-in tiny model at an equal number of forwards (sampling + 3 x updates), seed by seed.
+"""Compares recipes on the built-in tiny model at equal cost (sampling + 3 x update forwards).
 
-    python benchmarks/compare_recipes.py --budget 150000 --seeds 5 --recipe treegrpo --recipe flowgrpo:tree.roots=8 ...
+    python benchmarks/compare_recipes.py --budget 150000 --seeds 5 --recipe treegrpo \\
+        --recipe flowgrpo:tree.trees_per_prompt=8
 
-A recipe is NAME[:dotted.path=value,...]. Each (recipe, seed) is one line of --output (jsonl), so that an interrupted
-study goes on where it stopped; --table prints the means with 95 % intervals (Student's t over seeds).
+A recipe is NAME[:dotted.path=value,...]. Each (recipe, seed) is one line of --output (jsonl), so
+that an interrupted study goes on where it stopped; --table prints the means with 95 % intervals
+(Student's t over seeds).
 """
 
 import argparse
@@ -16,53 +18,46 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from treerl.run.scorers import scorers
 
 from treerl.config.resolve import resolve
 from treerl.config.schema import Config
-from treerl.engine import trainer
-from treerl.run.evaluate import evaluate
-from treerl.run.plan import Plan
-from treerl.run.run import load
-from treerl.run.tasks import chosen
+from treerl.run.assemble import build
+from treerl.run.session import Session
 
 T95 = {1: 12.71, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
 
 
 def configure(spec: str, seed: int, sets: list[str]) -> Config:
-    """The configuration of NAME[:path=value,...] with that seed."""
-    name, _, own = spec.partition(":")
-    return resolve(None, {"recipe": name, "seed": seed}, [*sets, *filter(None, own.split(","))])
+    """The configuration of NAME[:path=value,...] with that seed, whose training has no end."""
+    name, _, changes = spec.partition(":")
+    endless = "train.iterations=1000000"
+    own = [change for change in changes.split(",") if change]
+    return resolve(None, {"recipe": name, "seed": seed}, [endless, *sets, *own])
 
 
 def train(config: Config, budget: float, marks: int) -> dict[str, Any]:
-    """Train until the budget is spent; held-out figures before, at `marks` even points on the way, and at the end."""
-    plan, (texts, heldout) = Plan(config), chosen(config)
-    rewards, _ = scorers(config, [*texts, *heldout])
-    backbone, env = load(config, plan, torch.device("cpu"), rewards)
-    made = trainer.make(config, plan, backbone, env, lambda: None)
-    began, spent, iteration = time.perf_counter(), 0.0, 0
-    curve = [{"spent": 0.0, **_judge(made, heldout)}]
-    while spent < budget:
-        metrics = made.iterate(iteration, texts).metrics
-        spent += metrics["forwards"] + 3 * metrics["update_forwards"]
-        iteration += 1
+    """Train until the budget is spent; held-out figures at `marks` even points, and before."""
+    session = build(config)
+    began = time.perf_counter()
+    spent = 0.0
+    curve = [{"spent": 0.0, **_judge(session)}]
+    for step in session.train():
+        spent += step.metrics["sampling_forwards"] + 3 * step.metrics["update_forwards"]
         if spent >= budget * len(curve) / marks:
-            curve.append({"spent": spent, **_judge(made, heldout)})
+            curve.append({"spent": spent, **_judge(session)})
+        if spent >= budget:
+            break
+    session.close()
     return {
-        "iterations": iteration,
+        "iterations": session.trainer.iteration,
         "spent": spent,
         "seconds": time.perf_counter() - began,
         "curve": curve,
     }
 
 
-def _judge(made: trainer.Trainer, heldout: list[str]) -> dict[str, float]:
-    config = made.config
-    found = evaluate(
-        made.env, heldout, config.evaluate.samples, made.weight, config.seed, config.train.rows
-    )
-    summary = found.summary()
+def _judge(session: Session) -> dict[str, float]:
+    summary = session.evaluate().summary()
     return {"reward": summary["reward"], **summary["measures"], **summary["quality"]}
 
 
@@ -71,7 +66,8 @@ def interval(values: list[float]) -> str:
     mean = statistics.fmean(values)
     if len(values) < 2:
         return f"{mean:.3f}"
-    return f"{mean:.3f} ± {T95[len(values) - 1] * statistics.stdev(values) / math.sqrt(len(values)):.3f}"
+    half = T95[len(values) - 1] * statistics.stdev(values) / math.sqrt(len(values))
+    return f"{mean:.3f} ± {half:.3f}"
 
 
 def rows(path: Path) -> Iterator[dict[str, Any]]:
@@ -86,10 +82,9 @@ def table(path: Path) -> str:
     for row in rows(path):
         groups.setdefault(row["recipe"], []).append(row)
     measures = ("right", "reward", "unexplained", "diversity")
-    lines = [
-        f"| recipe | seeds | {' | '.join(measures)} | area under the curve of right | iterations | seconds |",
-        "|" + "---|" * (len(measures) + 5),
-    ]
+    titles = ["recipe", "seeds", *measures, "area under the curve of right"]
+    titles += ["iterations", "seconds"]
+    lines = [f"| {' | '.join(titles)} |", "|" + "---|" * len(titles)]
     scored = []
     for name, runs in groups.items():
         area = [statistics.fmean(point["right"] for point in run["curve"][1:]) for run in runs]
@@ -127,7 +122,8 @@ def main() -> None:
                 file.write(json.dumps(row) + "\n")
             ends = [row["curve"][0]["right"], row["curve"][-1]["right"]]
             print(
-                f"{recipe} seed {seed}: right {ends[0]:.3f} -> {ends[1]:.3f} in {row['seconds']:.0f} s",
+                f"{recipe} seed {seed}: right {ends[0]:.3f} -> {ends[1]:.3f} "
+                f"in {row['seconds']:.0f} s",
                 flush=True,
             )
     if options.table:

@@ -21,30 +21,18 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--set", action="append", default=[], dest="sets")
     options = parser.parse_args()
-    print(
-        "| shapes : jpeg | seed | drawn right | shapes, last iteration | kilobytes, first → last iteration |"
-    )
+    titles = "shapes : jpeg | seed | drawn right | shapes, last iteration | kilobytes, first → last"
+    print(f"| {titles} |")
     print("|---|---|---|---|---|")
     for shapes, jpeg in WEIGHTS:
         for seed in range(options.seeds):
             run = options.output / f"{shapes}-{jpeg}-{seed}"
             if not (run / "manifest.json").is_file():
-                words = [
-                    "--reward",
-                    f"shapes={shapes}",
-                    "--reward",
-                    f"jpeg={jpeg}",
-                    "--output",
-                    str(run),
-                ]
-                words += [
-                    part for one in [f"seed={seed}", *options.sets] for part in ("--set", one)
-                ]
-                subprocess.run(
-                    [sys.executable, "-m", "treerl", "run", *words],
-                    check=True,
-                    stdout=subprocess.DEVNULL,
-                )
+                words = [sys.executable, "-m", "treerl", "run", "--output", str(run)]
+                words += ["--reward", f"shapes={shapes}", "--reward", f"jpeg={jpeg}"]
+                for setting in [f"seed={seed}", *options.sets]:
+                    words += ["--set", setting]
+                subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
             print(row(run, f"{shapes} : {jpeg}", seed), flush=True)
 
 

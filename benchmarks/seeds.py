@@ -1,4 +1,4 @@
-"""A run of a tiny model over several seeds, as a user starts it: before and after on held-out captions, one row a seed.
+"""A run of a tiny model over several seeds: before and after on held-out captions.
 
 python benchmarks/seeds.py --seeds 5 --output DIR [--backbone flux] [--set dotted.path=value ...]
 """
@@ -40,8 +40,9 @@ def main() -> None:
     for seed in range(options.seeds):
         run = options.output / f"seed-{seed}"
         if not (run / "manifest.json").is_file():
-            sets = [part for one in [f"seed={seed}", *options.sets] for part in ("--set", one)]
-            words = [sys.executable, "-m", "treerl", "run", "--output", str(run), *chosen, *sets]
+            words = [sys.executable, "-m", "treerl", "run", "--output", str(run), *chosen]
+            for setting in [f"seed={seed}", *options.sets]:
+                words += ["--set", setting]
             subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
         print(row(seed, run), flush=True)
 

@@ -1,14 +1,14 @@
 # mypy: disable-error-code="misc"
 """What a stranger's backbone must have is asked when its class is loaded, not after training."""
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from plain import Points
-from test_backbones import CPU, FAMILIES, config, family
+from plain_torch import Points
+from test_backbones import CPU, FAMILIES, family
 from test_image_conditioned import FAMILIES as CONDITIONED, folder
 
 import treerl
@@ -16,6 +16,7 @@ from treerl.backbone import random_weights
 from treerl.backbone.contract import Backbone, Condition, Footprint
 from treerl.backbone.pipeline import PipelineBackbone
 from treerl.backbone.settings import PipelineSettings
+from treerl.config.resolve import resolve
 from treerl.engine.task import Task
 from treerl.errors import InputError
 
@@ -112,7 +113,10 @@ def test_what_a_plan_asks_of_a_folder_is_what_is_loaded(tmp_path: Path) -> None:
 
 def test_a_plain_backbone_says_nothing_before_it_is_loaded() -> None:
     assert Points.footprint(Points.Settings()) == Footprint(None, None, 1)
-    assert config("sd35").backbone.settings(Points.Settings) == Points.Settings()
+    file = Path(__file__).parent / "plain_torch.py"
+    flags = {"backbone.name": f"{file}:Points", "rewards": {"jpeg": 1.0}}
+    chosen = resolve(None, flags, ["backbone.hidden=5"], allow_plugins=True)
+    assert asdict(chosen.backbone.build()) == asdict(Points.Settings(hidden=5))
 
 
 def family_of(yaml: str, place: Path) -> type[Any]:

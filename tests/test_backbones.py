@@ -1,7 +1,7 @@
 """Every announced backbone, on a small genuine pipeline of random weights."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,20 +13,20 @@ from torch import Tensor
 import treerl
 from treerl import registry
 from treerl.backbone import random_weights as architecture
-from treerl.backbone.contract import Backbone
 from treerl.backbone.pipeline import PipelineBackbone
-from treerl.backbone.settings import PipelineSettings
-from treerl.check import CHECKED
 from treerl.config import yaml as yamlfile
+from treerl.config.algorithm import algorithm_of
 from treerl.config.resolve import resolve
 from treerl.config.schema import Config
-from treerl.engine import trainer
-from treerl.engine.kernel import refuse_unsound
-from treerl.engine.recipes import recipes as RECIPES
-from treerl.engine.task import Modality
+from treerl.engine.kernel import validate_stds
+from treerl.engine.recipes import recipes
+from treerl.engine.task import Modality, Samples
 from treerl.reward.contract import Reward
+from treerl.reward.rewards import Rewards
+from treerl.run.assemble import build, plan_of
 from treerl.run.memory import memory
 from treerl.run.plan import Plan
+from treerl.run.session import Session
 
 ROOT = Path(__file__).parent.parent
 FAMILIES = sorted(registry.announced("backbones"))
@@ -49,16 +49,16 @@ PUBLISHED = {  # billions of weights of the denoiser, as the model cards and pap
 class Brightness(Reward):
     """A reward that needs no weights."""
 
-    def __init__(self, takes: Modality) -> None:
-        self.takes = takes  # type: ignore[misc]
+    def __init__(self, modality: Modality) -> None:
+        self.modality = modality
 
-    def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
-        return images.flatten(1).mean(1)
+    def __call__(self, samples: Samples) -> Tensor:
+        return samples.images.flatten(1).mean(1)
 
 
 def family(name: str) -> type[PipelineBackbone]:
-    found: type[PipelineBackbone] = treerl.load("backbones", name)
-    return found
+    kind: type[PipelineBackbone] = treerl.load("backbones", name)
+    return kind
 
 
 def config(name: str, *sets: str) -> Config:
@@ -66,49 +66,55 @@ def config(name: str, *sets: str) -> Config:
     size = zip(("height", "width", "frames"), architecture.sizes(family(name))[0], strict=False)
     small = [
         "env.steps=4",
-        "tree.branch=2",
-        "tree.depth=2",
-        "train.prompts=2",
-        "train.rows=4",
-        "train.rank=2",
+        "tree.branching.branching_factor=2",
+        "tree.branching.depth=2",
+        "train.prompts_per_iteration=2",
+        "train.micro_batch_size=4",
+        "train.lora_rank=2",
+        "train.optimizer_steps=2",
+        "rewards={jpeg: 1}",
     ]
-    small += [f"backbone.{key}={value}" for key, value in size] + [
-        "rewards={shapes: 1}",
-        "train.updates=2",
-    ]
+    small += [f"backbone.{key}={value}" for key, value in size]
     return resolve(None, {"backbone.name": name, "backbone.model": "miniature"}, [*small, *sets])
 
 
-def made(chosen: Config) -> trainer.Trainer:
-    """A trainer of that configuration whose reward is brightness."""
-    backbone: Backbone = family(chosen.backbone.name).load(
-        chosen.backbone.settings(PipelineSettings), CPU
-    )
-    env = treerl.load("envs", "denoising").make(
-        backbone, {"brightness": Brightness(backbone.modality)}, chosen
-    )
-    return trainer.make(chosen, Plan(chosen), backbone, env, lambda: None)
+def backbone_of(chosen: Config) -> Any:
+    """The backbone of that configuration, on the CPU."""
+    return family(chosen.backbone.name).load(chosen.backbone.build(), CPU)
 
 
-@pytest.mark.parametrize("name", FAMILIES)
-def test_the_conformance_kit_finds_nothing_wrong(name: str) -> None:
-    found = list(
-        CHECKED["backbone"](
-            resolve(None, {"backbone.name": name, "backbone.model": "miniature"}, [])
-        )
-    )
-    assert found
-    assert [line for finding in found if not finding.good for line in finding.lines()] == []
+def session_of(chosen: Config, reward: Reward | None = None) -> Session:
+    """A session of that configuration whose reward is this one; brightness by default."""
+    session = build(chosen)
+    scorer = reward or Brightness(session.backbone.modality)
+    scoring = chosen.scoring
+    rewards = Rewards({"brightness": scorer}, None, scoring.on_bad_reward, scoring.retries)
+    trainer = replace(session.trainer, rewards=rewards)
+    return replace(session, rewards=rewards, trainer=trainer)
+
+
+def trained(session: Session) -> list[torch.nn.Parameter]:
+    """The parameters that train."""
+    parameters: list[torch.nn.Parameter] = session.trainer.optimizer.param_groups[0]["params"]
+    return parameters
+
+
+def plan(chosen: Config) -> Plan:
+    return plan_of(chosen, algorithm_of(chosen))
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_family_trains_one_treegrpo_iteration(name: str) -> None:
-    one = made(config(name, "train.checkpointing=true", "env.store=cpu"))
-    before = [parameter.detach().clone() for parameter in one.parameters]
-    step = one.iterate(0, ["a cat", "a dog in the rain", "x"])
+    sets = ["train.gradient_checkpointing=true", "env.latent_device=cpu"]
+    if name == "mochi":  # its schedule is so steep that the usual noise overshoots in four steps
+        sets.append("kernel.noise_level=0.3")
+    chosen = config(name, *sets)
+    session = session_of(chosen)
+    before = [parameter.detach().clone() for parameter in trained(session)]
+    step = session.trainer.iterate(["a cat", "a dog in the rain"])
     assert step.metrics["ratio_deviation"] == 0
     assert step.metrics["leaves"] == 8 and step.metrics["edges"] == 12
-    moved = [not torch.equal(a, b) for a, b in zip(before, one.parameters, strict=True)]
+    moved = [not torch.equal(a, b) for a, b in zip(before, trained(session), strict=True)]
     assert sum(moved) > len(moved) / 2
     assert step.tree.x.device.type == "cpu"
 
@@ -126,30 +132,29 @@ def test_the_published_architecture_has_the_published_size(name: str) -> None:
 @pytest.mark.parametrize("name", FAMILIES)
 def test_naming_a_backbone_means_its_published_model(name: str) -> None:
     chosen = resolve(None, {"backbone.name": name, "rewards": {"shapes": 1.0}}, [])
-    assert "/" in chosen.backbone.model and chosen.backbone.dtype == "bfloat16"
-    assert chosen.prompts.builtin == ("clips" if family(name).modality == "videos" else "scenes")
+    settings = chosen.backbone.build()
+    assert "/" in settings.model and settings.dtype == "bfloat16"
+    assert chosen.data.builtin == ("clips" if family(name).modality == "videos" else "scenes")
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_recipe_samples_sound_steps_with_the_published_settings(name: str) -> None:
-    chosen = [
-        resolve(None, {"backbone.name": name, "recipe": one, "rewards": {"jpeg": 1.0}}, [])
-        for one in RECIPES
-    ]
-    told = replace(
-        chosen[0].backbone.settings(PipelineSettings), model="random", offload_text_encoders=False
+    runs = []
+    for recipe in recipes:
+        flags = {"backbone.name": name, "recipe": recipe, "rewards": {"jpeg": 1.0}}
+        runs.append(resolve(None, flags, []))
+    settings = replace(
+        runs[0].backbone.build(), model="random", offload_text_encoders=False, tiny_vae=None
     )
-    backbone = family(name).load(
-        told, torch.device("meta")
-    )  # schedules need the size, and no weights
-    for one in chosen:
-        schedule = backbone.schedule(one.env.steps)
-        table = registry.build("kernels", one.kernel.name, one.kernel).table(schedule)
-        for shape in Plan(one).starts().values():
-            refuse_unsound(table, schedule, shape.stochastic)
-        assert backbone.schedule(one.evaluate.steps or one.env.steps).steps == (
-            one.evaluate.steps or one.env.steps
-        )
+    # schedules need the size, and no weights
+    backbone = family(name).load(settings, torch.device("meta"))
+    for run in runs:
+        schedule = backbone.schedule(run.env.steps)
+        coefficients = algorithm_of(run).kernel.coefficients(schedule)
+        for spec in plan(run).support:
+            validate_stds(coefficients, schedule, spec.stochastic)
+        steps = run.evaluate.steps or run.env.steps
+        assert backbone.schedule(steps).steps == steps
 
 
 @pytest.mark.parametrize(
@@ -161,22 +166,12 @@ def test_a_preset_says_what_the_model_needs_and_leaves_the_algorithm_to_the_reci
     path: Path,
 ) -> None:
     sections = yamlfile.parse(path.read_text(encoding="utf-8"), path.name).plain()
-    assert set(sections) <= {
-        "backbone",
-        "env",
-        "train",
-        "evaluate",
-        "prompts",
-        "objective",
-        "kernel",
-        "rewards",
-    }
-    assert set(sections.get("objective", {})) <= {
-        "clip"
-    }  # its unit depends on the size of the latent
-    assert (
-        sections.get("kernel", {"name": "ddim"})["name"] == "ddim"
-    )  # a diffusion model has no other
+    known = {"backbone", "env", "train", "evaluate", "data", "objective", "kernel", "rewards"}
+    assert set(sections) <= known
+    # its unit depends on the size of the latent
+    assert set(sections.get("objective", {})) <= {"clip_range"}
+    # a diffusion model has no other
+    assert sections.get("kernel", {"name": "ddim"})["name"] == "ddim"
     assert ("rewards" in sections) <= path.stem.endswith("-tiny")
 
 
@@ -203,9 +198,11 @@ def _runs(lines: list[str], length: int) -> Iterator[tuple[Any, ...]]:
 
 def test_a_plan_asks_the_published_architecture_what_a_run_would_keep() -> None:
     chosen = resolve(None, {"backbone.name": "wan", "rewards": {"moving-shapes": 1.0}}, [])
-    found = memory(chosen, Plan(chosen))
-    assert found["latent_shape"] == [16, 9, 30, 52]  # 33 frames of 240x416
-    assert found["rows_per_forward"] == 2 * chosen.train.rows
-    assert found["model_bytes"] == pytest.approx(2 * (1.42e9 + 5.68e9) + 4 * 0.127e9, rel=0.01)
+    figures = memory(chosen, plan(chosen))
+    assert figures["latent_shape"] == [16, 9, 30, 52]  # 33 frames of 240x416
+    assert figures["rows_per_forward"] == 2 * chosen.train.micro_batch_size
+    expected = 2 * (1.42e9 + 5.68e9) + 4 * 0.127e9
+    assert figures["model_bytes"] == pytest.approx(expected, rel=0.01)
     embedded = resolve(None, {"backbone.name": "flux", "rewards": {"jpeg": 1.0}}, [])
-    assert memory(embedded, Plan(embedded))["rows_per_forward"] == embedded.train.rows
+    figures = memory(embedded, plan(embedded))
+    assert figures["rows_per_forward"] == embedded.train.micro_batch_size

@@ -102,7 +102,7 @@ def test_a_fault_is_found(kind: Any, name: str) -> None:
     chosen = [check for check in kit.CHECKS if check.name == name]
     reward = kind()
     (finding,) = run(chosen, kit.subject("mine", reward))
-    assert not finding.good, finding.lines()
+    assert finding.wrong, finding.lines()
     for kept in getattr(reward, "kept", []):
         if isinstance(kept, io.IOBase):
             kept.close()
@@ -111,26 +111,26 @@ def test_a_fault_is_found(kind: Any, name: str) -> None:
 def test_a_slow_reward_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([0.0, 1e6])
     monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
-    (found,) = run(
-        [check for check in kit.CHECKS if check.name == "quick"], kit.subject("mine", Good())
-    )
-    assert not found.good
+    chosen = [check for check in kit.CHECKS if check.name == "quick"]
+    (finding,) = run(chosen, kit.subject("mine", Good()))
+    assert finding.wrong
 
 
 def test_every_check_has_a_fault_and_a_good_reward_has_none() -> None:
     assert {name for _, name in FAULTS} | {"quick"} == {check.name for check in kit.CHECKS}
-    assert all(found.good for found in run(kit.CHECKS, kit.subject("mine", Good())))
+    assert not any(finding.wrong for finding in run(kit.CHECKS, kit.subject("mine", Good())))
 
 
 @pytest.mark.parametrize("name", ["shapes", "moving-shapes", "jpeg"])
 def test_the_built_in_rewards_conform(name: str) -> None:
-    found = list(kit.findings(resolve(None, {"rewards": {name: 1.0}}, [])))
-    assert found and [line for one in found if not one.good for line in one.lines()] == []
+    findings = list(kit.findings(resolve(None, {"rewards": {name: 1.0}}, [])))
+    assert findings
+    assert [line for finding in findings if finding.wrong for line in finding.lines()] == []
 
 
 def test_a_cache_that_fills_is_no_leak() -> None:
     (finding,) = run([kit.leaks], kit.subject("mine", Warming()))
-    assert finding.good, finding.lines()
+    assert not finding.wrong, finding.lines()
 
 
 def test_the_slope_of_a_series_ignores_jumps_and_sees_a_trend() -> None:

@@ -52,8 +52,8 @@ def plain_settings(model: type[BaseModel], prefix: str = "") -> set[str]:
 @cache
 def parameters(kind: str) -> set[str]:
     """The parameters of all announced plug-ins of a kind."""
-    each = [registry.parameters(kind, name) for name in registry.announced(kind)]
-    return {name for holder in each for name in registry.fields(holder)}
+    holders = [registry.parameters(kind, name) for name in registry.announced(kind)]
+    return {name for holder in holders for name in registry.fields(holder)}
 
 
 def exists(path: str) -> bool:

@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from plain import Points
+from plain_torch import Points
 from safetensors.torch import load_file, save_file
-from test_backbones import CPU, FAMILIES, config, family
+from test_backbones import CPU, FAMILIES, backbone_of, config, family
 
 from treerl.backbone import adapter, comfyui, exporting, lora, random_weights
 from treerl.backbone.pipeline import PipelineBackbone
 from treerl.backbone.settings import PipelineSettings
-from treerl.config.resolve import dump
+from treerl.config.resolve import dump, resolve
 from treerl.config.schema import Config
 from treerl.engine.task import Task
 from treerl.errors import InputError, StorageError
@@ -34,19 +34,18 @@ def trained(name: str, folder: Path, *sets: str) -> Path:
     model = folder / "model"
     random_weights.build(family(name), "miniature", CPU, torch.float32).save_pretrained(model)
     chosen = config(name, f"backbone.model={model}", *SMALL, *sets)
-    settings = chosen.backbone.settings(PipelineSettings)
-    return saved(family(name).load(settings, CPU), chosen, folder / "run")
+    return saved(backbone_of(chosen), chosen, folder / "run")
 
 
 def saved(backbone: Any, chosen: Config, run: Path) -> Path:
     """The run folder of a backbone that is trained a little."""
     train = chosen.train
-    trainable = lora.Trainable(train.weights, train.rank, train.alpha)
+    trainable = lora.Trainable(train.trainable, train.lora_rank, train.lora_alpha)
     with torch.no_grad():
         for number, parameter in enumerate(lora.attach(backbone, trainable, None, seed=0)):
             draw = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(number))
             parameter.add_(draw, alpha=0.1)
-    backbone.save(run / "checkpoints" / "last")
+    backbone.save(run / "checkpoints" / "iteration-000001")
     (run / "config.yaml").write_text(dump(chosen), encoding="utf-8")
     return run
 
@@ -66,7 +65,7 @@ def test_a_fresh_process_draws_the_same_image_from_an_exported_lora(
 
 
 def test_a_fresh_process_draws_the_same_image_from_exported_weights(tmp_path: Path) -> None:
-    done = export(trained("sd35", tmp_path, "train.weights=full"), tmp_path / "out")
+    done = export(trained("sd35", tmp_path, "train.trainable=full"), tmp_path / "out")
     assert done.kind == "weights" and done.difference <= 1e-4 and done.change is None
     assert (tmp_path / "out" / "model_index.json").is_file()
 
@@ -88,7 +87,7 @@ def test_a_lora_that_no_pipeline_loads_is_merged_into_the_weights(
 def test_the_image_is_of_a_prompt_of_the_run(tmp_path: Path) -> None:
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("an owl at night\n", encoding="utf-8")
-    done = export(trained("sd35", tmp_path, f"prompts.train={prompts}"), tmp_path / "out")
+    done = export(trained("sd35", tmp_path, f"data.train={prompts}"), tmp_path / "out")
     assert done.prompt == "an owl at night"
 
 
@@ -150,11 +149,10 @@ def test_what_cannot_be_exported_is_refused(tmp_path: Path) -> None:
 def plugin(tmp_path: Path) -> Path:
     """A run of a plain backbone from a user's own file, which is gone afterwards."""
     original = tmp_path / "mine.py"
-    shutil.copy(Path(__file__).parent / "plain.py", original)
+    shutil.copy(Path(__file__).parent / "plain_torch.py", original)
     name = f"{original}:Points"
-    chosen = config("sd35", "train.rank=2")
-    backbone = chosen.backbone.model_copy(update={"name": name, "model": "tiny"})
-    chosen = chosen.model_copy(update={"backbone": backbone})
+    flags = {"backbone.name": name, "rewards": {"jpeg": 1.0}}
+    chosen = resolve(None, flags, ["train.lora_rank=2", "env.steps=4"], allow_plugins=True)
     run = saved(Points.load(Points.Settings(), CPU), chosen, tmp_path / "run")
     copy = run / "plugins" / "mine.py"
     copy.parent.mkdir()
@@ -201,8 +199,8 @@ def full_disk() -> Iterator[None]:
 
 @pytest.mark.parametrize("weights", ["lora", "full"])
 def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path, weights: str) -> None:
-    run = trained("sd35", tmp_path, f"train.weights={weights}")
-    checkpoint = run / "checkpoints" / "last"
+    run = trained("sd35", tmp_path, f"train.trainable={weights}")
+    checkpoint = run / "checkpoints" / "iteration-000001"
     backbone = family("sd35").load(PipelineSettings(model=str(tmp_path / "model")), CPU)
     backbone.restore(checkpoint)
     with full_disk(), pytest.raises(StorageError) as error:

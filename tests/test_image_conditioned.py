@@ -1,4 +1,4 @@
-"""A family that reads a picture works through the task's media: rollout, training, export."""
+"""A family that reads an image works through the task's media: rollout, training, export."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -46,11 +46,11 @@ def load(kind: type[Any], shipped: str, place: Path) -> PipelineBackbone:
 
 
 def tasks(place: Path) -> list[Task]:
-    """Two tasks with pictures of their own; the second has a negative prompt too."""
+    """Two tasks with images of their own; the second has a negative prompt too."""
     for number, colour in enumerate([(200, 30, 30), (20, 60, 220)]):
-        picture = Image.new("RGB", (70, 50), colour)
-        picture.paste((250, 250, 250), (10, 10, 30, 30))
-        picture.save(place / f"{number}.png")
+        image = Image.new("RGB", (70, 50), colour)
+        image.paste((250, 250, 250), (10, 10, 30, 30))
+        image.save(place / f"{number}.png")
     return [
         Task("make it night", media={"image": place / "0.png"}),
         Task("a cat jumps", negative="blur", media={"image": place / "1.png"}),
@@ -61,13 +61,13 @@ def rollout(backbone: PipelineBackbone, asked: list[Task], start: Tensor, guidan
     """The deterministic path from `start`, and what it decodes to."""
     condition = backbone.encode(asked)
     schedule = backbone.schedule(STEPS)
-    table = ODE().table(schedule)
+    coefficients = ODE().coefficients(schedule)
     x = backbone.initial(start, condition)
     with torch.no_grad():
         for step in range(STEPS):
             time = schedule.time[[step] * len(x)]
             prediction = backbone.predict(x, time, condition, guidance)
-            x = table.gaussian(x, prediction, torch.full((len(x),), step)).mean
+            x = coefficients.gaussian(x, prediction, torch.full((len(x),), step)).mean
         return x, backbone.decode(x, condition)
 
 
@@ -85,13 +85,13 @@ def test_the_rollout_is_the_pipelines_own_call(
     latents, samples = rollout(backbone, asked, start(backbone), guidance)
     expected = backbone.call(asked, start(backbone), STEPS, guidance, "latent")
     shown = backbone.call(asked, start(backbone), STEPS, guidance, "pt")
-    # the pipeline's latents have the picture's frame before those that are drawn
+    # the pipeline's latents have the image's frame before those that are drawn
     torch.testing.assert_close(latents, expected[:, -latents.shape[1] :], atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(samples, shown, atol=2e-5, rtol=0)
 
 
 @pytest.mark.parametrize(("kind", "shipped"), FAMILIES)
-def test_the_picture_and_the_negative_prompt_are_read(
+def test_the_image_and_the_negative_prompt_are_read(
     kind: type[Any], shipped: str, tmp_path: Path
 ) -> None:
     backbone = load(kind, shipped, tmp_path / "model")
@@ -108,7 +108,7 @@ def test_the_picture_and_the_negative_prompt_are_read(
 
 
 @pytest.mark.parametrize(("kind", "shipped"), FAMILIES)
-def test_a_lora_learns_through_the_picture(kind: type[Any], shipped: str, tmp_path: Path) -> None:
+def test_a_lora_learns_through_the_image(kind: type[Any], shipped: str, tmp_path: Path) -> None:
     backbone = load(kind, shipped, tmp_path / "model")
     parameters = lora.attach(backbone, lora.Trainable(rank=2, alpha=2), None, seed=0)
     condition = backbone.encode(tasks(tmp_path))
@@ -120,7 +120,7 @@ def test_a_lora_learns_through_the_picture(kind: type[Any], shipped: str, tmp_pa
     )
 
 
-def test_an_edit_model_is_exported_with_its_own_prompt_and_picture(
+def test_an_edit_model_is_exported_with_its_own_prompt_and_image(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backbone = load(Kontext, "flux", tmp_path / "model")
@@ -140,9 +140,7 @@ def test_an_edit_model_is_exported_with_its_own_prompt_and_picture(
         (Task("x", media={"image": Path(__file__)}), "task 'x': image: .*cannot identify"),
     ],
 )
-def test_a_task_without_a_picture_is_refused_by_name(
-    task: Task, match: str, tmp_path: Path
-) -> None:
+def test_a_task_without_an_image_is_refused_by_name(task: Task, match: str, tmp_path: Path) -> None:
     backbone = load(Kontext, "flux", tmp_path / "model")
     with pytest.raises(InputError, match=match):
         backbone.encode([task])

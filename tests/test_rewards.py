@@ -18,7 +18,7 @@ from treerl.errors import InputError, RewardError, Stopped, printable
 from treerl.reward.build import Scoring, build_rewards
 from treerl.reward.contract import Reward
 from treerl.reward.rewards import OnBadReward, Rewards
-from treerl.run.signals import watched
+from treerl.run.signals import interruptible
 
 IMAGES = torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 SAMPLES = Samples.of(IMAGES, ["good", "bad", "none"])
@@ -146,8 +146,8 @@ def test_a_stop_of_the_users_is_not_the_fault_of_the_reward() -> None:
             os.kill(os.getpid(), number)
             return red(samples)
 
-        with watched() as stop:
-            rewards = Rewards({"red": stopped}, check_interrupt=stop.poll)
+        with interruptible() as stop:
+            rewards = Rewards({"red": stopped}, check_interrupt=stop.check)
             with pytest.raises(Stopped) as caught:
                 rewards(SAMPLES)
             assert caught.value.code == 128 + number
@@ -155,11 +155,11 @@ def test_a_stop_of_the_users_is_not_the_fault_of_the_reward() -> None:
 
 
 def test_a_reward_that_takes_the_handlers_away_is_blamed_and_they_are_put_back() -> None:
-    with watched() as stop:
-        rewards = Rewards({"m": Resetting()}, check_interrupt=stop.poll)
+    with interruptible() as stop:
+        rewards = Rewards({"m": Resetting()}, check_interrupt=stop.check)
         with pytest.raises(RewardError, match=r"^reward m: it changed the signal handlers"):
             rewards(SAMPLES)
-        assert signal.getsignal(signal.SIGTERM) == stop.arrived
+        assert signal.getsignal(signal.SIGTERM) == stop.handle
 
 
 def test_an_interrupt_of_its_own_is_blamed_and_that_of_the_user_outside_a_run_is_not() -> None:
@@ -168,8 +168,8 @@ def test_an_interrupt_of_its_own_is_blamed_and_that_of_the_user_outside_a_run_is
 
     with pytest.raises(KeyboardInterrupt):
         Rewards({"m": interrupts})(SAMPLES)
-    with watched() as stop, pytest.raises(RewardError, match=r"^reward m: KeyboardInterrupt"):
-        Rewards({"m": interrupts}, check_interrupt=stop.poll)(SAMPLES)
+    with interruptible() as stop, pytest.raises(RewardError, match=r"^reward m: KeyboardInterrupt"):
+        Rewards({"m": interrupts}, check_interrupt=stop.check)(SAMPLES)
 
 
 def test_a_stop_ends_the_wait_for_a_worker_within_a_second() -> None:

@@ -1,4 +1,4 @@
-"""Runs as a user starts them: the folder that they leave, interrupts, faults, and the adapter that loads back."""
+"""Runs as a user starts them: their folder, interrupts, faults, and what loads back."""
 
 import json
 import os
@@ -15,8 +15,18 @@ import torch
 import treerl
 from treerl.backbone.pipeline import PipelineBackbone
 from treerl.backbone.settings import PipelineSettings
+from treerl.config.algorithm import algorithm_of
+from treerl.config.resolve import resolve
+from treerl.run.assemble import plan_of
+from treerl.run.checkpoints import newest
 
-SMALL = ["--set", "train.prompts=2", "--set", "evaluate.prompts=4", "--set", "tree.depth=2"]
+
+def flags(*sets: str) -> list[str]:
+    """Settings as the command line takes them."""
+    return [word for setting in sets for word in ("--set", setting)]
+
+
+SMALL = flags("train.prompts_per_iteration=2", "evaluate.max_prompts=4", "tree.branching.depth=2")
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
 
 
@@ -34,8 +44,8 @@ def treerl_run(folder: Path, *words: str, code: int = 0) -> subprocess.Completed
 
 
 def manifest(run: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((run / "manifest.json").read_text())
-    return found
+    written: dict[str, Any] = json.loads((run / "manifest.json").read_text())
+    return written
 
 
 @pytest.fixture(scope="module")
@@ -53,22 +63,19 @@ def test_a_run_leaves_the_whole_folder(finished: Path) -> None:
         "metrics.jsonl",
         "report.html",
         "samples/samples.json",
-        "trees/tree.json",
-        "checkpoints/last/transformer/diffusion_pytorch_model.safetensors",
+        "trees/first.json",
+        "trees/last.json",
+        "checkpoints/iteration-000002/transformer/diffusion_pytorch_model.safetensors",
     } <= names
     assert manifest(finished)["status"] == "done"
     assert "data:image/png;base64," in (finished / "report.html").read_text()
 
 
 def test_what_was_spent_is_what_the_plan_draws(finished: Path) -> None:
-    from treerl.config.resolve import resolve
-    from treerl.run.plan import Plan
-
     config = resolve(finished / "config.yaml", {"output": str(finished) + "-again"}, [])
     spent = manifest(finished)["spent"]
-    assert {name: spent[name] for name in Plan(config).drawn(2).plain()} == Plan(config).drawn(
-        2
-    ).plain()
+    drawn = plan_of(config, algorithm_of(config)).drawn(2).plain()
+    assert {name: spent[name] for name in drawn} == drawn
 
 
 def test_the_ratio_of_the_first_update_is_exactly_one(finished: Path) -> None:
@@ -78,15 +85,13 @@ def test_the_ratio_of_the_first_update_is_exactly_one(finished: Path) -> None:
 
 @pytest.mark.parametrize("weights", ["full", "lora"])
 def test_what_was_trained_loads_back_and_draws_the_same(tmp_path: Path, weights: str) -> None:
-    words = [*SMALL, "--set", f"train.weights={weights}"]
+    words = [*SMALL, "--set", f"train.trainable={weights}"]
     treerl_run(tmp_path, "run", "--output", "first", *words, "--set", "train.iterations=1")
-    saved = tmp_path / "first" / "checkpoints" / "last"
+    saved = newest(tmp_path / "first" / "checkpoints")
     again = ["--set", f"backbone.adapter={saved}", "--set", "train.iterations=0"]
     treerl_run(tmp_path, "run", "--output", "again", *words, *again)
-    first, second = (
-        manifest(tmp_path / "first")["evaluation"],
-        manifest(tmp_path / "again")["evaluation"],
-    )
+    first = manifest(tmp_path / "first")["evaluation"]
+    second = manifest(tmp_path / "again")["evaluation"]
     assert second["before"] == first["after"] != first["before"]
 
 
@@ -94,20 +99,13 @@ def test_the_lora_loads_through_diffusers_own_loader(tmp_path: Path) -> None:
     from diffusers import StableDiffusion3Pipeline
 
     sets = [
-        "train.weights=lora",
+        "train.trainable=lora",
         "train.learning_rate=0.01",
         "train.iterations=1",
-        "train.alpha=64",
+        "train.lora_alpha=64",
     ]
-    treerl_run(
-        tmp_path,
-        "run",
-        "--output",
-        "run",
-        *SMALL,
-        *(part for one in sets for part in ("--set", one)),
-    )
-    saved = tmp_path / "run" / "checkpoints" / "last"
+    treerl_run(tmp_path, "run", "--output", "run", *SMALL, *flags(*sets))
+    saved = newest(tmp_path / "run" / "checkpoints")
     backbone: PipelineBackbone = treerl.load("backbones", "sd35").load(
         PipelineSettings(max_sequence_length=1), torch.device("cpu")
     )
@@ -124,8 +122,8 @@ def test_the_lora_loads_through_diffusers_own_loader(tmp_path: Path) -> None:
             generator=noise,
             output_type="pt",
         )
-        pictures: torch.Tensor = drawn.images
-        return pictures
+        images: torch.Tensor = drawn.images
+        return images
 
     base = draw()
     pipeline.load_lora_weights(saved)
@@ -165,13 +163,14 @@ def test_a_signal_ends_the_run_with_report_and_adapter(
     assert b"Traceback" not in stderr
     assert manifest(tmp_path / "run")["status"] == "interrupted"
     assert (tmp_path / "run" / "report.html").is_file()
-    assert (tmp_path / "run" / "checkpoints" / "last" / "transformer" / "config.json").is_file()
+    assert (newest(tmp_path / "run" / "checkpoints") / "transformer" / "config.json").is_file()
 
 
 def test_a_failing_reward_stops_the_run_by_name_with_code_6(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(
         "import torch\nfrom treerl.reward.contract import Reward\n\n\nclass Bad(Reward):\n"
-        "    def __call__(self, samples):\n        return torch.full((len(samples),), float('nan'))\n"
+        "    def __call__(self, samples):\n"
+        "        return torch.full((len(samples),), float('nan'))\n"
     )
     words = ["--reward", "./mine.py:Bad", "--allow-plugins", "--output", "run"]
     done = treerl_run(tmp_path, "run", *words, *SMALL, code=6)
@@ -186,31 +185,18 @@ def test_a_plug_in_file_needs_the_flag(tmp_path: Path) -> None:
 
 def test_zero_learning_rate_leaves_the_weights_as_they_are(tmp_path: Path) -> None:
     for name, iterations in (("moved", 2), ("unmoved", 0)):
-        treerl_run(tmp_path, "run", "--output", name, *SMALL, "--set", "train.learning_rate=0", "--set",
-                   f"train.iterations={iterations}")  # fmt: skip
-    moved, unmoved = manifest(tmp_path / "moved"), manifest(tmp_path / "unmoved")
-    assert (
-        moved["evaluation"]["after"]
-        == moved["evaluation"]["before"]
-        == unmoved["evaluation"]["before"]
-    )
-    rows = [
-        json.loads(line) for line in (tmp_path / "moved" / "metrics.jsonl").read_text().splitlines()
-    ]
+        sets = flags("train.learning_rate=0", f"train.iterations={iterations}")
+        treerl_run(tmp_path, "run", "--output", name, *SMALL, *sets)
+    moved = manifest(tmp_path / "moved")["evaluation"]
+    unmoved = manifest(tmp_path / "unmoved")["evaluation"]
+    assert moved["after"] == moved["before"] == unmoved["before"]
+    lines = (tmp_path / "moved" / "metrics.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
     assert [(row["clip_fraction"], row["ratio_deviation"]) for row in rows] == [(0.0, 0.0)] * 2
 
 
 def test_one_prompt_file_of_ones_own_is_enough(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("a red circle on the left\n\na blue square at the top\n")
-    treerl_run(
-        tmp_path,
-        "run",
-        "--prompts",
-        "mine.txt",
-        "--output",
-        "run",
-        *SMALL,
-        "--set",
-        "train.iterations=1",
-    )
+    words = ["--prompts", "mine.txt", "--output", "run", *SMALL, *flags("train.iterations=1")]
+    treerl_run(tmp_path, "run", *words)
     assert manifest(tmp_path / "run")["prompts"] == {"train": 1, "heldout": 1}

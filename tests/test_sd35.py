@@ -10,19 +10,16 @@ from torch import Tensor
 
 import treerl
 from treerl.backbone import adapter, lora
+from treerl.backbone.env import BackboneEnv, EnvSettings
 from treerl.backbone.pipeline import PipelineBackbone
 from treerl.backbone.settings import PipelineSettings
-from treerl.config.resolve import resolve
-from treerl.config.schema import Config
 from treerl.engine import noise
 from treerl.engine.branching import ode, window
-from treerl.engine.env import PromptedEnv
-from treerl.engine.grow import grow, plant
+from treerl.engine.grow import grow, make_roots
 from treerl.engine.kernel import ODE, FlowSDE
 from treerl.engine.schedule import Flow
 from treerl.engine.tree import Tree
 from treerl.errors import InputError
-from treerl.reward.rewards import Rewards
 
 PROMPTS = ["a red circle on the left", "a blue cross at the top", "a green square in the centre"]
 CPU = torch.device("cpu")
@@ -36,23 +33,26 @@ def backbone() -> PipelineBackbone:
     return loaded
 
 
-def environment(backbone: PipelineBackbone, *sets: str) -> PromptedEnv:
-    config: Config = resolve(None, {}, list(sets))
-    rewards = Rewards({name: treerl.load("rewards", name)() for name in config.rewards})
-    env: PromptedEnv = treerl.load("envs", "denoising").make(backbone, rewards, config)
-    return env.ask(PROMPTS)
+def environment(
+    backbone: PipelineBackbone, steps: int = 10, guidance: float = 1.0, dtype: str = "float32"
+) -> BackboneEnv:
+    settings = EnvSettings(
+        steps=steps, guidance=guidance, latent_dtype=dtype, latent_device="device", rows=24
+    )
+    env: BackboneEnv = treerl.load("envs", "denoising").make(backbone, FlowSDE(0.7), settings)
+    return env.with_tasks(PROMPTS)
 
 
-def forest(env: PromptedEnv, steps: int, rows: int = 3, order: list[int] | None = None) -> Tree:
+def forest(env: BackboneEnv, steps: int, rows: int = 3, order: list[int] | None = None) -> Tree:
     keys = [noise.key(0, row) for row in order or range(len(PROMPTS))]
-    return grow(env, plant(keys, 1), window(steps, 1, 2, 3), rows)
+    return grow(env, make_roots(keys, 1), window(steps, 1, 2, 3), rows)
 
 
 def pipeline(
     backbone: PipelineBackbone, latents: Tensor, guidance: float, steps: int, output: str
 ) -> Tensor:
-    made: StableDiffusion3Pipeline = backbone.pipeline
-    pictures: Tensor = made(
+    call: StableDiffusion3Pipeline = backbone.pipeline
+    images: Tensor = call(
         PROMPTS,
         num_inference_steps=steps,
         guidance_scale=guidance,
@@ -60,7 +60,7 @@ def pipeline(
         latents=latents,
         output_type=output,
     ).images
-    return pictures
+    return images
 
 
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
@@ -68,20 +68,21 @@ def pipeline(
 def test_the_ode_path_equals_the_diffusers_pipeline_on_the_same_latents(
     backbone: PipelineBackbone, guidance: float, steps: int
 ) -> None:
-    env = environment(backbone, f"env.guidance={guidance}", f"env.steps={steps}", "tree.depth=1")
-    roots = plant([noise.key(0, row) for row in range(3)], 1)
+    env = environment(backbone, steps, guidance)
+    roots = make_roots([noise.key(0, row) for row in range(3)], 1)
     tree = grow(env, roots, ode(steps), rows=3)
     latents = noise.normal(roots.start, env.shape, torch.float32)
     expected = pipeline(backbone, latents, guidance, steps, "latent")
-    found = tree.at(tree.leaves)
-    torch.testing.assert_close(found.x, expected, atol=1e-5, rtol=0)
-    pictures = pipeline(backbone, latents, guidance, steps, "pt")
-    torch.testing.assert_close(env.decode(found), pictures, atol=1e-5, rtol=0)
+    leaves = tree.at(tree.leaves)
+    torch.testing.assert_close(leaves.x, expected, atol=1e-5, rtol=0)
+    images = pipeline(backbone, latents, guidance, steps, "pt")
+    torch.testing.assert_close(env.samples(leaves).images, images, atol=1e-5, rtol=0)
 
 
 def test_a_stochastic_kernel_with_zero_noise_is_the_ode(backbone: PipelineBackbone) -> None:
     schedule = backbone.schedule(10)
-    silent, plain = FlowSDE(noise=0.0).table(schedule), ODE().table(schedule)
+    silent = FlowSDE(noise_level=0.0).coefficients(schedule)
+    plain = ODE().coefficients(schedule)
     assert torch.equal(silent.state, plain.state) and torch.equal(silent.std, plain.std)
     torch.testing.assert_close(silent.prediction, plain.prediction, atol=1e-15, rtol=0)
 
@@ -89,18 +90,17 @@ def test_a_stochastic_kernel_with_zero_noise_is_the_ode(backbone: PipelineBackbo
 def test_the_schedule_is_the_pipelines_own(backbone: PipelineBackbone) -> None:
     scheduler = FlowMatchEulerDiscreteScheduler.from_config(backbone.pipeline.scheduler.config)
     scheduler.set_timesteps(10)
-    found = backbone.schedule(10)
-    assert isinstance(found, Flow)
-    assert torch.equal(found.sigma, scheduler.sigmas.double()) and torch.equal(
-        found.time, scheduler.timesteps
-    )
+    schedule = backbone.schedule(10)
+    assert isinstance(schedule, Flow)
+    assert torch.equal(schedule.sigma, scheduler.sigmas.double())
+    assert torch.equal(schedule.time, scheduler.timesteps)
 
 
 @pytest.mark.parametrize("storage", ["float32", "bfloat16", "float16"])
 def test_the_ratio_on_replay_is_exactly_one_with_one_row_count(
     backbone: PipelineBackbone, storage: str
 ) -> None:
-    env = environment(backbone, f"env.storage={storage}")
+    env = environment(backbone, dtype=storage)
     tree = forest(env, 10)
     edges = tree.edges[torch.randperm(len(tree.edges), generator=torch.Generator().manual_seed(0))]
     for part in torch.split(edges, 3):
@@ -111,7 +111,8 @@ def test_the_ratio_on_replay_is_exactly_one_with_one_row_count(
 
 def test_the_same_seed_gives_the_same_tree_whatever_the_rows(backbone: PipelineBackbone) -> None:
     env = environment(backbone)
-    one, other = forest(env, 10, rows=3), forest(env, 10, rows=8)
+    one = forest(env, 10, rows=3)
+    other = forest(env, 10, rows=8)
     assert torch.equal(one.key, other.key)
     # the noise is equal to the bit; matrix products of another height round otherwise
     torch.testing.assert_close(one.x, other.x, atol=1e-3, rtol=0)
@@ -122,13 +123,12 @@ def test_the_same_seed_gives_the_same_tree_whatever_the_order_of_prompts(
     backbone: PipelineBackbone,
 ) -> None:
     env = environment(backbone)
-    one, order = forest(env, 10), [2, 0, 1]
-    other = forest(env.ask([PROMPTS[row] for row in order]), 10, order=order)
+    one = forest(env, 10)
+    order = [2, 0, 1]
+    other = forest(env.with_tasks([PROMPTS[row] for row in order]), 10, order=order)
     for place, row in enumerate(order):
-        mine, theirs = (
-            one.leaves[one.prompt[one.leaves] == row],
-            other.leaves[other.prompt[other.leaves] == place],
-        )
+        mine = one.leaves[one.task[one.leaves] == row]
+        theirs = other.leaves[other.task[other.leaves] == place]
         assert torch.equal(one.at(mine).x, other.at(theirs).x)
 
 
@@ -142,25 +142,22 @@ def test_gradients_reach_every_trainable_weight_and_no_other() -> None:
             parameter.add_(0.01)
     env = environment(backbone)
     tree = forest(env, 10)
-    env.policy(tree.at(tree.parent[tree.edges[:3]]), stochastic=True).mean.square().sum().backward()  # type: ignore[no-untyped-call]
-    names = {
-        name
-        for name, one in backbone.denoisers["transformer"].named_parameters()
-        if any(one is two for two in trained)
-    }
-    reached = {
-        name
-        for name, one in backbone.denoisers["transformer"].named_parameters()
-        if one.grad is not None and bool(one.grad.any())
-    }
+    policy = env.policy(tree.at(tree.parent[tree.edges[:3]]), stochastic=True)
+    policy.mode.square().sum().backward()  # type: ignore[no-untyped-call]
+    known = {id(parameter) for parameter in trained}
+    names = set()
+    reached = set()
+    others = []
+    for name, parameter in backbone.denoisers["transformer"].named_parameters():
+        if id(parameter) in known:
+            names.add(name)
+        else:
+            others.append(parameter)
+        if parameter.grad is not None and bool(parameter.grad.any()):
+            reached.add(name)
     # the last block drops the text after its attention: nothing depends on its queries there
     last = len(backbone.pipeline.transformer.transformer_blocks) - 1
     assert names - reached == {name for name in names if f"blocks.{last}.attn.add_q_proj" in name}
-    others = [
-        p
-        for p in backbone.denoisers["transformer"].parameters()
-        if not any(p is one for one in trained)
-    ]
     assert others and all(parameter.grad is None for parameter in others)
 
 
@@ -177,7 +174,8 @@ def test_what_is_saved_is_what_is_restored(
     first.save(tmp_path)
     second: PipelineBackbone = load(PipelineSettings(max_sequence_length=1), CPU)
     lora.attach(second, train, tmp_path, seed=1)
-    tree, again = (forest(environment(one), 10) for one in (first, second))
+    tree = forest(environment(first), 10)
+    again = forest(environment(second), 10)
     assert torch.equal(tree.x, again.x)
 
 

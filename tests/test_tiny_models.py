@@ -6,14 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from treerl.run.scorers import scorers
 
-from treerl.config.resolve import resolve
-from treerl.run.evaluate import evaluate
-from treerl.run.plan import Plan
-from treerl.run.run import load
-from treerl.run.tasks import chosen
+import treerl
 
 GENUINE = {
     "sd35": "SD3Transformer2DModel",
@@ -28,23 +22,26 @@ def folder(name: str) -> Path:
 
 def figures(name: str, guidance: float) -> dict[str, Any]:
     """What held-out samples of the untrained model are, as a run evaluates them."""
-    config = resolve(
-        None, {"backbone.name": name, "backbone.model": "tiny"}, [f"env.guidance={guidance}"]
-    )
-    _, heldout = chosen(config)
-    _, env = load(config, Plan(config), torch.device("cpu"), scorers(config, heldout)[0])
-    return evaluate(env, heldout, 3, torch.ones(1, dtype=torch.float64), seed=5, rows=24).summary()
+    settings = {
+        "backbone.name": name,
+        "backbone.model": "tiny",
+        "env.guidance": guidance,
+        "evaluate.samples_per_prompt": 3,
+        "train.micro_batch_size": 24,
+        "seed": 5,
+    }
+    return treerl.assemble(settings=settings).evaluate().summary()
 
 
 def test_every_tiny_model_is_tried_here() -> None:
-    assert {path.name for path in folder("sd35").parent.iterdir() if path.is_dir()} == set(GENUINE)
+    names = {path.name for path in folder("sd35").parent.iterdir() if path.is_dir()}
+    assert names == set(GENUINE)
 
 
 @pytest.mark.parametrize("name", GENUINE)
 def test_it_is_small_and_made_of_diffusers_own_classes(name: str) -> None:
-    assert (
-        sum(path.stat().st_size for path in folder(name).rglob("*") if path.is_file()) <= 8_000_000
-    )
+    sizes = [path.stat().st_size for path in folder(name).rglob("*") if path.is_file()]
+    assert sum(sizes) <= 8_000_000
     index = json.loads((folder(name) / "model_index.json").read_text())
     assert index["transformer"] == ["diffusers", GENUINE[name]]
     assert not list(folder(name).rglob("*.bin")) and not list(folder(name).rglob("*.pt"))
@@ -53,9 +50,9 @@ def test_it_is_small_and_made_of_diffusers_own_classes(name: str) -> None:
 @pytest.mark.parametrize("name", GENUINE)
 def test_it_is_wrong_often_without_guidance(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    found = figures(name, 1.0)
-    assert 0.4 < found["measures"]["right"] < 0.75
-    assert found["measures"]["clean"] > 0.9
+    measures = figures(name, 1.0)["measures"]
+    assert 0.4 < measures["right"] < 0.75
+    assert measures["clean"] > 0.9
 
 
 @pytest.mark.parametrize("name", ["sd35", "wan"])  # the tiny FLUX has no guidance

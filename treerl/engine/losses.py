@@ -33,7 +33,7 @@ class Losses(ABC):
     advantage: Tensor  # [N] float64
     algorithm: Algorithm
     rows: int  # states in every forward
-    reference: Reference | None  # inside it, `env` is the reference policy
+    reference: Reference | None  # inside it the network, in place, is the reference's
 
     @abstractmethod
     def batches(self, generator: np.random.Generator) -> list[list[Minibatch]]:

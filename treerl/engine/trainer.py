@@ -58,10 +58,12 @@ class Step:
 class Trainer:
     """Trains whatever the optimizer holds, with one algorithm on one environment.
 
-    trainer = treerl.Trainer(env, rewards, treerl.recipes["treegrpo"], optimizer)
-    for _ in range(100):
-        step = trainer.iterate(tasks)
-        print(step.metrics["reward"])
+    A run in four lines, with any `Scorer` for rewards:
+
+        trainer = treerl.Trainer(env, rewards, treerl.recipes["treegrpo"], optimizer)
+        for _ in range(100):
+            step = trainer.iterate(tasks)
+            print(step.metrics["reward"])
     """
 
     env: Env
@@ -71,7 +73,7 @@ class Trainer:
     micro_batch_size: int = 24  # states in every forward
     seed: int = 0
     max_grad_norm: float = 1.0
-    reference: Reference | None = None  # inside it, `env` is the reference policy
+    reference: Reference | None = None  # inside it the network, in place, is the reference's
     check_interrupt: Callable[[], None] = _nothing  # called where stopping is clean; may raise
     iteration: int = 0  # of the next call
 

@@ -59,6 +59,8 @@ class Display(Listener):
             f"plan: {config.train.iterations} iterations, {total.sampling_forwards:,.0f} sampling "
             f"and {total.update_forwards:,.0f} update forwards expected · folder {self._folder}"
         )
+        if session.backbone.random_weights:
+            self.say("no checkpoint: a LoRA of random weights could be mistaken for a trained one")
         self._bar.start()
         self._task = self._bar.add_task(
             "training", total=config.train.iterations, figures="", visible=False

@@ -17,9 +17,10 @@ from treerl.config.resolve import resolve
 from treerl.config.schema import Config
 from treerl.engine.task import Task
 from treerl.errors import InputError, StorageError, first_line, printable
-from treerl.run import proof, tasks
+from treerl.run import checkpoints, proof
+from treerl.run.assemble import device_of
 from treerl.run.folder import storing
-from treerl.run.run import device
+from treerl.run.tasks import read_tasks
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,20 @@ class Exported:
     difference: float  # largest, of pixels in [0, 1] or of weights, to what was loaded again
     change: float | None  # mean, of pixels, that the LoRA makes; None where none was exported
     comfyui: bool  # whether there is a file for ComfyUI too
+
+    def lines(self) -> list[str]:
+        """As the command line prints it."""
+        lines = [f"exported: {self.folder} ({self.kind})"]
+        if self.change is None:
+            lines.append(f"loaded again: differs by {self.difference:.2g} at most")
+        else:
+            lines.append(
+                f"drawn by diffusers alone for {self.prompt!r}: pixels differ by "
+                f"{self.difference:.2g} at most; the LoRA changes them by {self.change:.2g}"
+            )
+        if self.comfyui:
+            lines.append(f"for ComfyUI: {self.folder / comfyui.FILE}")
+        return lines
 
 
 @dataclass(frozen=True)
@@ -58,20 +73,20 @@ def export(
     checkpoint = _checkpoint(source, allow_plugins)
     config = checkpoint.config
     family = registry.load("backbones", config.backbone.name)
-    settings = config.backbone.settings(family.Settings)
+    settings = config.backbone.build()
     if issubclass(family, PipelineBackbone):
         settings = replace(settings, tiny_vae=None)  # others decode with the model's own
-    backbone: Backbone = family.load(settings, device(config))
+    backbone: Backbone = family.load(settings, device_of(config))
     backbone.check_exportable()
     backbone.restore(checkpoint.folder)
-    task = Task.of((prompts or tasks.chosen(config)[1])[0])
+    task = Task.of((prompts or read_tasks(config)[1])[0])
     target = target.resolve()  # the other process works elsewhere
     draft = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         if isinstance(backbone, PipelineBackbone):
             exported = _pipeline(backbone, config, task, draft)
         else:
-            exported = _plain(backbone, task, draft, family.load(settings, device(config)))
+            exported = _plain(backbone, task, draft, family.load(settings, device_of(config)))
         with storing(target):
             if target.exists():
                 target.rmdir()
@@ -122,11 +137,9 @@ def _checkpoint(source: Path, allow_plugins: bool) -> _Checkpoint:
             f"export: expected a run folder, or a checkpoint in one, got {source} (no config.yaml)"
         )
     run = runs[0]
-    folder = source / "checkpoints" / "last" if run == source else source
+    folder = checkpoints.newest(run / "checkpoints") if run == source else source
     if not folder.is_dir():
-        raise InputError(
-            f"export: {source} has no checkpoint: its run ended before the first iteration"
-        )
+        raise InputError(f"export: expected a checkpoint, and there is no folder {folder}")
     config = resolve(run / "config.yaml", {}, [], allow_plugins=True)
     name = config.backbone.name
     if registry.is_file(name):
@@ -174,7 +187,9 @@ def _card(backbone: PipelineBackbone, config: Config, draft: Path) -> str:
     lora = exporting.as_lora(backbone)
     base = backbone.source if lora else "this folder"
     steps = config.evaluate.steps or config.env.steps
-    rewards = ", ".join(f"{name} (weight {weight:g})" for name, weight in config.rewards.items())
+    rewards = ", ".join(
+        f"{name} (weight {reward.weight:g})" for name, reward in config.rewards.items()
+    )
     source = base if lora else "."
     code = [
         f"from diffusers import {backbone.pipeline_class}",

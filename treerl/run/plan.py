@@ -99,11 +99,11 @@ class Plan:
     def total(self, iterations: int | None = None) -> Counts:
         """The expected work of the run, or of its first `iterations`."""
         span = self.iterations if iterations is None else iterations
-        iterations: dict[Distribution, int] = {}  # a window that moves comes back
-        for distribution, times in self.algorithm.branching.phases(self.steps, span):
-            iterations[distribution] = iterations.get(distribution, 0) + times
+        merged: dict[Distribution, int] = {}  # a window that moves comes back
+        for distribution, count_ in self.algorithm.branching.phases(self.steps, span):
+            merged[distribution] = merged.get(distribution, 0) + count_
         work = Counts()
-        for distribution, times in iterations.items():
+        for distribution, times in merged.items():
             work += self._expected(distribution) * times
         return work * self.prompts_per_iteration
 

@@ -19,7 +19,7 @@ import treerl.run.redraw
 from treerl.backbone import adapter, exporting
 from treerl.backbone.pipeline import PipelineBackbone
 from treerl.engine import noise
-from treerl.engine.noise import Purpose
+from treerl.engine.noise import Stream
 from treerl.engine.task import Task
 from treerl.errors import InputError, StorageError, printable
 from treerl.run.redraw import IMAGE
@@ -52,7 +52,7 @@ def request(backbone: PipelineBackbone, drawing: Drawing) -> Request:
     """`InputError` names the argument that no other process can be given."""
     tasks = [drawing.task]
     draws = noise.normal(
-        noise.key(drawing.seed, Purpose.EVALUATION, 0),
+        noise.key(drawing.seed, Stream.EVALUATION, 0),
         backbone.shape,
         torch.float32,
         backbone.device,
