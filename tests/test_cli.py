@@ -1,4 +1,4 @@
-"""The command line as scripts use it: help, lists, plans, exit codes; nothing heavy is imported for an error."""
+"""The command line as scripts use it: help, lists, plans, exit codes; an error imports little."""
 
 import io
 import json
@@ -63,6 +63,12 @@ def test_lists_hold_what_is_announced() -> None:
     assert set(found["branchings"]) == {"geometric", "shift", "uniform", "fixed"}
     assert json.loads(treerl("list", "rewards", "--json")) == {"rewards": found["rewards"]}
     assert "shapes" in treerl("list", "rewards")
+
+
+def test_a_list_of_one_kind_tells_the_parameters() -> None:
+    lines = treerl("list", "branchings").splitlines()
+    assert "    depth: an integer >= 1 and <= 999 or 'all'; 3" in lines
+    assert "    ratio: a number > 0 and < 1; 0.5" in lines
 
 
 def test_an_unknown_list_names_the_nearest() -> None:

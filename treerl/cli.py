@@ -4,6 +4,8 @@ import hashlib
 import json
 import os
 import sys
+from collections.abc import Iterator
+from dataclasses import MISSING
 from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,7 +14,7 @@ import typer
 
 from treerl import registry
 from treerl.config.flags import Allow, Json, Model, Set, takes_settings
-from treerl.errors import InputError, TreerlError, printable
+from treerl.errors import InputError, TreerlError, printable, shorten
 
 if TYPE_CHECKING:
     from treerl.config.schema import Config
@@ -168,6 +170,22 @@ def list_(
         print(title)
         for name, about in rows.items():
             print(f"  {name:<16} {about}")
+            for line in _parameters(title, name) if kind in registry.CONTRACTS else ():
+                print(f"    {line}")
+
+
+def _parameters(kind: str, name: str) -> Iterator[str]:
+    """What a plug-in's parameters are, one line each."""
+    if kind == "envs":
+        return
+    try:
+        holder = registry.parameters(kind, name)
+    except InputError as error:  # its package lacks something
+        yield printable(error)
+        return
+    for parameter, field in registry.fields(holder).items():
+        default = "" if field.default is MISSING else f"; {shorten(field.default)}"
+        yield f"{parameter}: {registry.words(holder, parameter)}{default}"
 
 
 def announce(config: "Config") -> None:

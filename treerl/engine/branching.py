@@ -86,16 +86,8 @@ def width(depth: int | str, steps: int) -> int:
     return depth
 
 
-class Steady(Branching):
-    """A branching whose distribution is the same in every iteration."""
-
-    def phases(self, steps: int, iterations: int) -> Iterator[tuple[Distribution, int]]:
-        if iterations:
-            yield self.distribution(steps, 0), iterations
-
-
 @dataclass(frozen=True)
-class Geometric(Steady):
+class Geometric(Branching):
     """TreeGRPO's random window (2512.08153 Eq. 7): Pr[s] = (1-r) rˢ / (1-r^(T-d)), s < T-d."""
 
     branching_factor: BranchingFactor = 3  # k, children of a node in the window
@@ -107,7 +99,7 @@ class Geometric(Steady):
 
 
 @dataclass(frozen=True)
-class Uniform(Steady):
+class Uniform(Branching):
     """A window whose start is uniform over 0 ... T-d-1."""
 
     branching_factor: BranchingFactor = 3
@@ -135,10 +127,6 @@ class Shift(Branching):
         start = iteration // self.interval * self.stride % (steps - depth)
         return ((1.0, window(steps, start, depth, self.branching_factor)),)
 
-    def phases(self, steps: int, iterations: int) -> Iterator[tuple[Distribution, int]]:
-        for first in range(0, iterations, self.interval):
-            yield self.distribution(steps, first), min(self.interval, iterations - first)
-
     def support(self, steps: int) -> tuple[TreeSpec, ...]:
         moves = range(steps - width(self.depth, steps))  # then it begins again
         specs = [self.distribution(steps, move * self.interval)[0][1] for move in moves]
@@ -146,7 +134,7 @@ class Shift(Branching):
 
 
 @dataclass(frozen=True)
-class Fixed(Steady):
+class Fixed(Branching):
     """A window that stays; depth "all" and one child is the chain of Flow-GRPO and DanceGRPO."""
 
     branching_factor: BranchingFactor = 1

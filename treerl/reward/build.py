@@ -81,7 +81,7 @@ def placed(name: str, fields: Mapping[str, Any], scoring: Scoring) -> Reward:
 def made(name: str, parameters: Mapping[str, Any]) -> Reward:
     """A reward of this process; `InputError` says why there is none."""
     try:
-        reward: Reward = registry.build("rewards", name, parameters)
+        reward: Reward = registry.build("rewards", name, parameters, f"rewards.{name}")
     except TreerlError:
         raise
     except (Exception, SystemExit) as error:
