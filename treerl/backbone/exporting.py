@@ -11,10 +11,10 @@ from treerl.backbone import adapter, comfyui, loading
 from treerl.errors import InputError
 
 if TYPE_CHECKING:
-    from treerl.backbone.pipeline import PipelineBackbone
+    from treerl.backbone.parts import PipelineParts
 
 
-def check(backbone: "PipelineBackbone") -> None:
+def check(backbone: "PipelineParts") -> None:
     """`InputError` for a model that nobody else has."""
     if backbone.settings.model in loading.MADE:
         raise InputError(
@@ -23,13 +23,13 @@ def check(backbone: "PipelineBackbone") -> None:
         )
 
 
-def as_lora(backbone: "PipelineBackbone") -> bool:
+def as_lora(backbone: "PipelineParts") -> bool:
     """Whether it is exported as a LoRA: it has one, and its pipeline can load one."""
     adapted = any(map(adapter.adapted, backbone.denoisers.values()))
     return adapted and isinstance(backbone.pipeline, LoraBaseMixin)
 
 
-def write(backbone: "PipelineBackbone", folder: Path) -> None:
+def write(backbone: "PipelineParts", folder: Path) -> None:
     """The LoRA with its strength folded in, or the pipeline with what was trained in it."""
     if not as_lora(backbone):
         for module in backbone.denoisers.values():
@@ -49,7 +49,7 @@ def write(backbone: "PipelineBackbone", folder: Path) -> None:
         _cast(module)
 
 
-def _write_pipeline(backbone: "PipelineBackbone", folder: Path) -> None:
+def _write_pipeline(backbone: "PipelineParts", folder: Path) -> None:
     configured = backbone.pipeline.scheduler
     backbone.pipeline.scheduler = backbone.shipped_scheduler
     try:

@@ -18,9 +18,9 @@ from treerl.backbone.settings import PipelineSettings
 from treerl.errors import InputError, StorageError, first_line, printable
 
 if TYPE_CHECKING:
-    from treerl.backbone.pipeline import PipelineBackbone
+    from treerl.backbone.parts import PipelineParts
 
-    Family = type[PipelineBackbone]
+    Family = type[PipelineParts]
 
 INDEX = "model_index.json"
 # models of no weights: the published architecture, and the same with tiny widths
@@ -87,7 +87,7 @@ def footprint(family: "Family", settings: PipelineSettings) -> Footprint:
     return Footprint(backbone.shape, weights, 1 if family.guidance_embedded else 2)
 
 
-def arrange_vae(backbone: "PipelineBackbone") -> None:
+def arrange_vae(backbone: "PipelineParts") -> None:
     """Exchange the autoencoder for a tiny one, and decode in slices or tiles, as settings say."""
     settings = backbone.settings
     if settings.tiny_vae is not None:

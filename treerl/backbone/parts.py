@@ -1,6 +1,7 @@
 """The parts of a diffusers pipeline: networks and where they are, scheduler, latents."""
 
 import copy
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, ClassVar
@@ -8,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from treerl.backbone import comfyui
 from treerl.backbone.contract import Backbone
 from treerl.backbone.settings import BackboneSettings, PipelineSettings
 from treerl.engine.schedule import Flow
@@ -17,8 +19,18 @@ class PipelineParts(Backbone):
     """What every family finds on itself; `PipelineBackbone` makes a backbone of it."""
 
     Settings: ClassVar[type[BackboneSettings]] = PipelineSettings
+    name: ClassVar[str]
+    pipeline_class: ClassVar[str]  # of diffusers
+    guidance_embedded: ClassVar[bool] = False  # an input of the network, so nothing is doubled
+    default_negative_prompt: ClassVar[str] = ""  # what its pipeline is used with
+    media: ClassVar[tuple[str, ...]] = ()  # the slots that every task of it must fill
+    own_levels: ClassVar[bool] = False  # its noise levels are not those of the shipped scheduler
     denoiser_names: ClassVar[tuple[str, ...]] = ("transformer",)
     float32_vae: ClassVar[bool] = False  # its autoencoder needs it, whatever the denoiser's dtype
+
+    height: int  # pixels
+    width: int
+    frames: int  # 1 for images
 
     def __init__(self, pipeline: Any, settings: PipelineSettings, device: torch.device) -> None:
         self._pipeline = pipeline
@@ -30,6 +42,20 @@ class PipelineParts(Backbone):
         pipeline.set_progress_bar_config(disable=True)
         for component in self.modules.values():
             component.requires_grad_(False).eval()
+
+    @property
+    @abstractmethod
+    def default_size(self) -> tuple[int, int, int]:
+        """Height and width in pixels, and frames (1 for images), of the pipeline itself."""
+
+    @property
+    @abstractmethod
+    def size_multiple(self) -> tuple[int, int]:
+        """The multiple that height and width are of, and the one that frames - 1 is of."""
+
+    def comfyui_layers(self, layers: comfyui.Layers) -> comfyui.Layers | None:
+        """The layers of a LoRA, by name in the denoiser, under ComfyUI's names; None: unknown."""
+        return None
 
     @property
     def pipeline(self) -> Any:

@@ -3,12 +3,12 @@
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor
 
-from treerl.backbone import comfyui, exporting, loading, sizes, weights
+from treerl.backbone import exporting, loading, sizes, weights
 from treerl.backbone.contract import Condition, Footprint, require_text
 from treerl.backbone.files import boundary
 from treerl.backbone.parts import PipelineParts
@@ -24,13 +24,6 @@ class PipelineBackbone(PipelineParts):
     A family subclasses it, or a shipped family that it resembles. `name` is its name on the command
     line, and architectures/NAME.yaml beside the family's file describes its random models.
     """
-
-    name: ClassVar[str]
-    pipeline_class: ClassVar[str]  # of diffusers
-    guidance_embedded: ClassVar[bool] = False  # an input of the network, so nothing is doubled
-    default_negative_prompt: ClassVar[str] = ""  # what its pipeline is used with
-    media: ClassVar[tuple[str, ...]] = ()  # the slots that every task of it must fill
-    own_levels: ClassVar[bool] = False  # its noise levels are not those of the shipped scheduler
 
     def __init__(self, pipeline: Any, settings: PipelineSettings, device: torch.device) -> None:
         super().__init__(pipeline, settings, device)
@@ -66,16 +59,6 @@ class PipelineBackbone(PipelineParts):
 
         It is asked first, and may refuse the model; `shipped_scheduler` stays what came with it.
         """
-
-    @property
-    @abstractmethod
-    def default_size(self) -> tuple[int, int, int]:
-        """Height and width in pixels, and frames (1 for images), of the pipeline itself."""
-
-    @property
-    @abstractmethod
-    def size_multiple(self) -> tuple[int, int]:
-        """The multiple that height and width are of, and the one that frames - 1 is of."""
 
     def latent_grid(self, unit: int, span: int = 1) -> tuple[int, int, int]:
         """Frames, rows and columns of a latent that has a cell for `unit` pixels a side.
@@ -206,10 +189,6 @@ class PipelineBackbone(PipelineParts):
 
     def export(self, folder: Path) -> None:
         exporting.write(self, folder)
-
-    def comfyui_layers(self, layers: comfyui.Layers) -> comfyui.Layers | None:
-        """The layers of a LoRA, by name in the denoiser, under ComfyUI's names; None: unknown."""
-        return None
 
     def describe(self) -> dict[str, Any]:
         size = {"height": self.height, "width": self.width, "frames": self.frames}

@@ -19,9 +19,9 @@ from treerl.backbone import tokenizer
 from treerl.errors import InputError, TreerlError, first_line
 
 if TYPE_CHECKING:
-    from treerl.backbone.pipeline import PipelineBackbone
+    from treerl.backbone.parts import PipelineParts
 
-    Family = type[PipelineBackbone]
+    Family = type[PipelineParts]
 
 Parts = dict[str, Any]  # component name: its class and its config
 _SECTIONS = {"published": dict, "miniature": dict, "sizes": list}

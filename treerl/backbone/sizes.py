@@ -8,10 +8,10 @@ from treerl.engine.task import Task
 from treerl.errors import InputError, printable
 
 if TYPE_CHECKING:
-    from treerl.backbone.pipeline import PipelineBackbone
+    from treerl.backbone.parts import PipelineParts
 
 
-def chosen(backbone: "PipelineBackbone") -> tuple[int, int, int]:
+def chosen(backbone: "PipelineParts") -> tuple[int, int, int]:
     """Height, width and frames of the settings, or the pipeline's own; `InputError` when unfit."""
     settings = backbone.settings
     unit, span = _multiple(backbone)
@@ -38,7 +38,7 @@ def chosen(backbone: "PipelineBackbone") -> tuple[int, int, int]:
     return height, width, frames
 
 
-def validate_tasks(backbone: "PipelineBackbone", tasks: Sequence[Task]) -> None:
+def validate_tasks(backbone: "PipelineParts", tasks: Sequence[Task]) -> None:
     """`InputError` for the first task of another size, or without a file that the family reads."""
     for task in tasks:
         name = f"task {printable(task.prompt, 60)!r}"
@@ -55,7 +55,7 @@ def validate_tasks(backbone: "PipelineBackbone", tasks: Sequence[Task]) -> None:
                 raise InputError(f"{name}: {slot}: no such file: {printable(path)}")
 
 
-def _multiple(backbone: "PipelineBackbone") -> tuple[int, int]:
+def _multiple(backbone: "PipelineParts") -> tuple[int, int]:
     multiple: object = backbone.size_multiple
     match multiple:
         case (int() as unit, int() as span) if unit > 0 and span > 0:
