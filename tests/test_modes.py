@@ -11,7 +11,7 @@ from test_backbones import CPU, backbone_of, config, family, session_of, trained
 
 from treerl.backbone import adapter, lora, random_weights as architecture
 from treerl.backbone.contract import Condition
-from treerl.check.subject import environment, subject
+from treerl.check.subject import Subject, environment
 from treerl.config.resolve import resolve
 from treerl.engine.task import Task
 from treerl.errors import InputError
@@ -26,7 +26,7 @@ def gradients(**train: Any) -> list[torch.Tensor]:
     with torch.no_grad():
         for parameter in parameters:
             parameter.add_(0.01)
-    subject(lambda: backbone).predict().square().mean().backward()  # type: ignore[no-untyped-call]
+    Subject(lambda: backbone).predict().square().mean().backward()  # type: ignore[no-untyped-call]
     return [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
 
 
@@ -60,7 +60,7 @@ def test_a_model_in_bfloat16_trains_weights_in_float32_with_a_ratio_of_one(weigh
 def test_the_unconditional_half_is_trained_only_on_request() -> None:
     def slope(train: bool) -> torch.Tensor:
         backbone = backbone_of(config("sd35", f"backbone.cfg_grad={str(train).lower()}"))
-        one = subject(lambda: backbone)
+        one = Subject(lambda: backbone)
         negative = one.condition["negative_text"].clone().requires_grad_()
         condition = Condition({**one.condition.tensors, "negative_text": negative})
         x = one.x.clone().requires_grad_()
@@ -132,7 +132,7 @@ def test_both_experts_of_wan_are_trained_saved_and_restored(tmp_path: Path) -> N
     assert (tmp_path / adapter.FILE).is_file()
     assert (tmp_path / "transformer_2" / adapter.FILE).is_file()
     lora.attach(second, lora.Trainable(rank=2), tmp_path, seed=1)
-    one = subject(lambda: first)
+    one = Subject(lambda: first)
     for step in range(4):
         assert torch.equal(one.predict(first, step), one.predict(second, step))
 
@@ -143,7 +143,7 @@ def test_prompts_are_forgotten_oldest_first_but_never_those_asked_for(
     shelf: Any = importlib.import_module("treerl.envs.denoising")
     monkeypatch.setattr(shelf, "_ENCODED", 3)
     backbone = backbone_of(config("flux"))
-    env: Any = environment(subject(lambda: backbone))
+    env: Any = environment(Subject(lambda: backbone))
     for prompts in (["a", "b", "c"], ["d", "a"], ["e", "f", "g", "h", "a"], ["b"]):
         again = env.with_tasks(prompts)
         assert len(again.condition["text"]) == len(prompts)

@@ -5,18 +5,17 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from torch import Tensor
 
 from treerl.engine.task import Task
 from treerl.errors import InputError, TreerlError, printable
 from treerl.reward import call, wire
-
-if TYPE_CHECKING:
-    from treerl.reward.server import Server
+from treerl.reward.contract import Reward
 
 _IDLE = 10.0  # seconds that a client may stay silent
 _SLOWEST = 2**20  # bytes a second of a question, at least
@@ -31,10 +30,25 @@ class Refused(Exception):
         self.status = status
 
 
+class Served(Protocol):
+    """What a handler asks of its server (`treerl.reward.server.Server`)."""
+
+    name: str
+    reward: Reward
+    limit: int
+    tells: bool
+
+    def knows(self, authorization: str) -> bool: ...
+    def is_called(self, host: str) -> bool: ...
+    def heard(self, connection: Any) -> None: ...
+    def place(self) -> AbstractContextManager[None]: ...
+    def turn(self) -> AbstractContextManager[None]: ...
+
+
 class Handler(BaseHTTPRequestHandler):
     """Answers one request, and closes."""
 
-    server: "Server"
+    server: Served  # type: ignore[assignment]
     timeout = _IDLE
     server_version = "treerl"
     sys_version = ""
