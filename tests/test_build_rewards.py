@@ -40,7 +40,7 @@ def test_a_reward_of_images_scores_frames_of_videos() -> None:
         ({"executor": "http://a b:1"}, r"^reward jpeg: expected an address such as"),
         ({"executor": "http://me:secret@127.0.0.1:1"}, r"^reward jpeg: expected no password"),
         ({"executor": "http://127.0.0.1:1", "x": 1}, r"^rewards.jpeg: expected no fields"),
-        ({"x": 1}, r"unknown option"),
+        ({"x": 1}, r"^rewards.*x: unknown key; known: none"),
     ],
 )
 def test_bad_places_and_fields_are_refused(spec: dict[str, object], match: str) -> None:

@@ -13,6 +13,7 @@ from treerl import registry
 from treerl.backbone import adapter, comfyui, exporting
 from treerl.backbone.contract import Backbone
 from treerl.backbone.pipeline import PipelineBackbone
+from treerl.config import textfile, yaml
 from treerl.config.resolve import resolve
 from treerl.config.schema import Config
 from treerl.engine.task import Task
@@ -140,17 +141,21 @@ def _checkpoint(source: Path, allow_plugins: bool) -> _Checkpoint:
     folder = checkpoints.newest(run / "checkpoints") if run == source else source
     if not folder.is_dir():
         raise InputError(f"export: expected a checkpoint, and there is no folder {folder}")
-    config = resolve(run / "config.yaml", {}, [], allow_plugins=True)
-    name = config.backbone.name
-    if registry.is_file(name):
-        if not allow_plugins:
-            raise InputError(
-                f"export: backbone {name!r} is a plug-in from outside the registry; add "
-                "--allow-plugins to the command line to run its code"
-            )
-        flags = {"backbone.name": _copy_of(name, run)}
-        config = resolve(run / "config.yaml", flags, [], allow_plugins=True)
-    return _Checkpoint(folder, run, config)
+    file = run / "config.yaml"
+    written = yaml.parse(textfile.decode(textfile.read_bytes(file, 2**24), file.name), file.name)
+    sections = written.plain()
+    backbone = sections.get("backbone") if isinstance(sections, dict) else None
+    name = backbone.get("name") if isinstance(backbone, dict) else None
+    if not (isinstance(name, str) and isinstance(backbone, dict) and registry.is_file(name)):
+        return _Checkpoint(folder, run, resolve(file, {}, [], allow_plugins))
+    if not allow_plugins:
+        raise InputError(
+            f"export: backbone {name!r} is a plug-in from outside the registry; add "
+            "--allow-plugins to the command line to run its code"
+        )
+    # the file of the run may be gone or another one: its name must not be resolved
+    sections["backbone"] = {**backbone, "name": _copy_of(name, run)}
+    return _Checkpoint(folder, run, resolve(None, sections, [], allow_plugins))
 
 
 def _copy_of(name: str, run: Path) -> str:
