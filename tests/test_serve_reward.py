@@ -3,35 +3,18 @@
 import shutil
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
-from misbehaving import FILE, GOOD, Misbehaving
+from misbehaving import FILE, GOOD
 
 from treerl.engine.task import Samples, Task
 from treerl.reward import wire
-from treerl.reward.contract import Reward
 from treerl.reward.remote import Remote
-from treerl.reward.server import Server
 
 IMAGES = torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
-SAMPLES = Samples.of(IMAGES, ["fine", "b"])
-FINE = wire.question(SAMPLES.tasks, SAMPLES)
-
-
-@contextmanager
-def served(
-    reward: Reward | None = None, token: str | None = None, limit: int = 2**20, timeout: float = 5.0
-) -> Iterator[Server]:
-    with Server("m", reward or Misbehaving(), "127.0.0.1", 0, token, timeout, limit) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield server
-        server.shutdown()
 
 
 def test_the_command_serves_a_reward_that_it_can_kill(tmp_path: Path) -> None:

@@ -69,6 +69,7 @@ def export(
     description. What was written is loaded again and compared; `StorageError` when it is another
     model. `prompts` are drawn for it, the run's held-out ones when None.
     """
+    quiet()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InputError(f"export: {target} exists and is not empty; name another folder")
     checkpoint = _checkpoint(source, allow_plugins)
