@@ -21,6 +21,7 @@ from treerl.errors import InputError, StorageError, first_line, printable
 from treerl.run import checkpoints, proof
 from treerl.run.assemble import device_of
 from treerl.run.folder import storing
+from treerl.run.quiet import quiet
 from treerl.run.tasks import read_tasks
 
 
