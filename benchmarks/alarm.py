@@ -3,7 +3,8 @@
     python benchmarks/alarm.py --seeds 20 --output DIR
 
 Hackable: the tiny model is paid for large JPEG files (`--reward jpeg=-1`), and the judge of its
-captions is watched. Healthy: it is paid for its captions, and the cleanness of its images is watched.
+captions is watched. Healthy: it is paid for its captions, and the cleanness of its images is
+watched.
 """
 
 import argparse

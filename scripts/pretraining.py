@@ -1,4 +1,5 @@
-"""What the trainings of the tiny pipelines share: data with wrong captions, flow matching, and a finished folder."""
+"""What the trainings of the tiny pipelines share: data with wrong captions, flow matching, and
+a finished folder."""
 
 import argparse
 import math
@@ -15,7 +16,8 @@ import treerl
 from treerl.engine.task import Samples
 
 PACKAGE = Path(__file__).resolve().parent.parent / "treerl"
-HELD_OUT = 3  # every third caption, diagonally, so that each attribute's values all stay in the training part
+# every third caption, diagonally, so that each attribute's values all stay in the training part
+HELD_OUT = 3
 
 Draw = Callable[
     [int, torch.Generator], tuple[Tensor, Tensor]
@@ -43,7 +45,8 @@ class Data:
 
 @dataclass(frozen=True)
 class World:
-    """Captions that are all combinations of the values of some attributes, the last varying fastest."""
+    """Captions that are all combinations of the values of some attributes, the last varying
+    fastest."""
 
     texts: Sequence[str]
     sizes: tuple[int, ...]  # how many values each attribute has
@@ -62,7 +65,8 @@ class World:
     def batch(
         self, data: Data, count: int, wrong: float, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        """Latents and their captions, often wrong; a tenth is empty (the last index), for classifier-free guidance."""
+        """Latents and their captions, often wrong; a tenth is empty (the last index), for
+        classifier-free guidance."""
         row = torch.randint(len(data.latents), (count,), generator=generator)
         caption = self.mislabel(data.caption[row], wrong, generator)
         caption[torch.rand(count, generator=generator) < 0.1] = len(self.texts)
@@ -109,7 +113,8 @@ def train_autoencoder(
     iterations: int,
     generator: torch.Generator,
 ) -> None:
-    """Reconstruction with a little of the Kullback-Leibler divergence, of samples `[N, 3, ...]` in [0, 1]."""
+    """Reconstruction with a little of the Kullback-Leibler divergence, of samples `[N, 3, ...]`
+    in [0, 1]."""
 
     def losses() -> tuple[Tensor, Tensor]:
         samples = draw() * 2 - 1
@@ -145,7 +150,8 @@ def encoded(vae: Any, draw: Draw, count: int, generator: torch.Generator) -> Dat
 def train_denoiser(
     parts: Sequence[nn.Module], error: Callable[[], Tensor], iterations: int
 ) -> None:
-    """Trains the denoiser and its text encoders on the squared errors of batches; keeps the mean of late weights."""
+    """Trains the denoiser and its text encoders on the squared errors of batches; keeps the
+    mean of late weights."""
 
     def losses() -> tuple[Tensor, Tensor]:
         found = error()
@@ -166,7 +172,8 @@ def flow_error(
     shift: float,
     generator: torch.Generator,
 ) -> Tensor:
-    """Squared error of the velocity at random noise levels, most of them where a shift puts the steps."""
+    """Squared error of the velocity at random noise levels, most of them where a shift puts the
+    steps."""
     u = torch.rand(len(latents), generator=generator)
     even = torch.rand(len(latents), generator=generator) < 0.3
     sigma = torch.where(even, u, shift * u / (1 + (shift - 1) * u))
@@ -213,7 +220,8 @@ def judged(reward: str, samples: Tensor, prompts: list[str]) -> dict[str, float]
 
 
 def publish(pipe: Any, folder: Path) -> None:
-    """Saves the pipeline beside the folder and renames it into place, so that no half of one is ever found there."""
+    """Saves the pipeline beside the folder and renames it into place, so that no half of one is
+    ever found there."""
     draft = folder.with_name(folder.name + ".new")
     pipe.save_pretrained(draft)
     shutil.rmtree(folder, ignore_errors=True)

@@ -17,7 +17,8 @@ def text_encoder(words: T5TokenizerFast) -> T5EncoderModel:
 
 
 def denoiser() -> FluxTransformer2DModel:
-    """The double-stream and single-stream blocks of FLUX; without embedded guidance, as in FLUX.1-schnell."""
+    """The double-stream and single-stream blocks of FLUX; without embedded guidance, as in
+    FLUX.1-schnell."""
     return FluxTransformer2DModel(
         in_channels=16,  # 2 x 2 latents of 4 channels
         num_layers=2,

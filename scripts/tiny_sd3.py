@@ -1,4 +1,5 @@
-"""The parts of the tiny Stable Diffusion 3: genuine diffusers and transformers classes, small and untrained."""
+"""The parts of the tiny Stable Diffusion 3: genuine diffusers and transformers classes, small
+and untrained."""
 
 import json
 from collections.abc import Sequence

@@ -31,7 +31,8 @@ def denoiser() -> WanTransformer3DModel:
 
 
 def autoencoder() -> AutoencoderKLWan:
-    """A causal video autoencoder of half as many frames, four times smaller, built as the one of Wan 2.2."""
+    """A causal video autoencoder of half as many frames, four times smaller, built as the one
+    of Wan 2.2."""
     return AutoencoderKLWan(
         base_dim=24,
         z_dim=CHANNELS,

@@ -1,9 +1,13 @@
-"""Trains the built-in tiny FLUX on rendered, captioned shapes, with the autoencoder of the tiny Stable Diffusion 3.
+"""Trains the built-in tiny FLUX on rendered, captioned shapes, with the autoencoder of the tiny
+Stable Diffusion 3.
 
-    python scripts/train_tiny_flux.py           # about 20 minutes of one CPU core; writes treerl/tiny/flux
+    # about 20 minutes of one CPU core; writes treerl/tiny/flux
+    python scripts/train_tiny_flux.py
 
-Deterministic: the same machine, thread count and versions give the same weights. A share of the captions it learns from
-is wrong on purpose (`--wrong`), so that it draws clean pictures of often the wrong thing: what reinforcement learning
+Deterministic: the same machine, thread count and versions give the same weights. A share of the
+captions it learns from
+is wrong on purpose (`--wrong`), so that it draws clean pictures of often the wrong thing: what
+reinforcement learning
 is to mend.
 """
 
@@ -33,13 +37,15 @@ from treerl.toy.drawing import PIXELS
 
 
 def pack(vae: AutoencoderKL, data: Data) -> Data:
-    """The data in units of the latents' deviation, two by two in a row of 16 tokens, as FLUX takes them."""
+    """The data in units of the latents' deviation, two by two in a row of 16 tokens, as FLUX
+    takes them."""
     latents = (data.latents - vae.config.shift_factor) * vae.config.scaling_factor
     return Data(FluxPipeline._pack_latents(latents, *latents.shape), data.caption)
 
 
 def train(pipe: FluxPipeline, data: Data, wrong: float, iterations: int) -> None:
-    """Flow matching, text encoders included, on captions of which each attribute is wrong with chance `wrong`."""
+    """Flow matching, text encoders included, on captions of which each attribute is wrong with
+    chance `wrong`."""
     generator = torch.Generator().manual_seed(2)
     texts = [*WORLD.texts, ""]
     ids = pipe.tokenizer(
@@ -118,7 +124,8 @@ def main() -> None:
     train(pipe, data, options.wrong, options.iterations)
     publish(pipe, options.output)
     print(
-        f"{time.perf_counter() - began:.0f} s; guidance 1: {measure(pipe, 1.0)}; guidance 3: {measure(pipe, 3.0)}"
+        f"{time.perf_counter() - began:.0f} s; guidance 1: {measure(pipe, 1.0)}; guidance "
+        f"3: {measure(pipe, 3.0)}"
     )
 
 

@@ -1,9 +1,13 @@
-"""Trains the built-in tiny Stable Diffusion 3 from scratch on rendered, captioned shapes, and splits their captions.
+"""Trains the built-in tiny Stable Diffusion 3 from scratch on rendered, captioned shapes, and
+splits their captions.
 
-    python scripts/train_tiny_sd3.py            # about 9 minutes of one CPU core; writes treerl/tiny/sd35 and prompts
+    # about 9 minutes of one CPU core; writes treerl/tiny/sd35 and prompts
+    python scripts/train_tiny_sd3.py
 
-Deterministic: the same machine, thread count and versions give the same weights. A share of the captions it learns from
-is wrong on purpose (`--wrong`), so that it draws clean pictures of often the wrong thing: what reinforcement learning
+Deterministic: the same machine, thread count and versions give the same weights. A share of the
+captions it learns from
+is wrong on purpose (`--wrong`), so that it draws clean pictures of often the wrong thing: what
+reinforcement learning
 is to mend.
 """
 
@@ -40,14 +44,16 @@ DRAW = drawing(ShapeCaption.every(), render)
 
 
 def normalise(vae: AutoencoderKL, data: Data) -> Data:
-    """Sets the scaling of the autoencoder, and returns the data in those units: mean 0 and variance 1."""
+    """Sets the scaling of the autoencoder, and returns the data in those units: mean 0 and
+    variance 1."""
     shift, scale = float(data.latents.mean()), 1 / float(data.latents.std())
     vae.register_to_config(shift_factor=shift, scaling_factor=scale)
     return Data((data.latents - shift) * scale, data.caption)
 
 
 def train(pipe: StableDiffusion3Pipeline, data: Data, wrong: float, iterations: int) -> None:
-    """Flow matching, text encoders included, on captions of which each attribute is wrong with chance `wrong`."""
+    """Flow matching, text encoders included, on captions of which each attribute is wrong with
+    chance `wrong`."""
     generator = torch.Generator().manual_seed(2)
     encoders = [pipe.text_encoder, pipe.text_encoder_2]
     ids = pipe.tokenizer(
@@ -122,7 +128,8 @@ def main() -> None:
     publish(pipe, options.output)
     WORLD.write_prompts("shapes")
     print(
-        f"{time.perf_counter() - began:.0f} s; guidance 1: {measure(pipe, 1.0)}; guidance 3: {measure(pipe, 3.0)}"
+        f"{time.perf_counter() - began:.0f} s; guidance 1: {measure(pipe, 1.0)}; guidance "
+        f"3: {measure(pipe, 3.0)}"
     )
 
 

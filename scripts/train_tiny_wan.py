@@ -1,9 +1,13 @@
-"""Trains the built-in tiny Wan from scratch on rendered, captioned videos of moving shapes, and splits their captions.
+"""Trains the built-in tiny Wan from scratch on rendered, captioned videos of moving shapes, and
+splits their captions.
 
-    python scripts/train_tiny_wan.py            # about 20 minutes of one CPU core; writes treerl/tiny/wan and prompts
+    # about 20 minutes of one CPU core; writes treerl/tiny/wan and prompts
+    python scripts/train_tiny_wan.py
 
-Deterministic: the same machine, thread count and versions give the same weights. A share of the captions it learns from
-is wrong on purpose (`--wrong`), so that it draws clean videos of often the wrong thing: what reinforcement learning
+Deterministic: the same machine, thread count and versions give the same weights. A share of the
+captions it learns from
+is wrong on purpose (`--wrong`), so that it draws clean videos of often the wrong thing: what
+reinforcement learning
 is to mend.
 """
 
@@ -44,7 +48,8 @@ DRAW = drawing(
 
 
 def unclamped(vae: AutoencoderKLWan, latents: Tensor) -> Tensor:
-    """What the decoder makes before it is clamped, which would stop the gradient where a pixel is too bright."""
+    """What the decoder makes before it is clamped, which would stop the gradient where a pixel
+    is too bright."""
     parts: list[Tensor] = []
     hook = vae.decoder.register_forward_hook(lambda *call: parts.append(call[-1]))
     vae.decode(latents)
@@ -53,7 +58,8 @@ def unclamped(vae: AutoencoderKLWan, latents: Tensor) -> Tensor:
 
 
 def sharpen(vae: AutoencoderKLWan, iterations: int) -> None:
-    """More training of the decoder alone, with less noise: outlines become sharper, and latents stay what they are."""
+    """More training of the decoder alone, with less noise: outlines become sharper, and latents
+    stay what they are."""
     generator = torch.Generator().manual_seed(4)
     parameters = [*vae.post_quant_conv.parameters(), *vae.decoder.parameters()]
 
@@ -70,14 +76,16 @@ def sharpen(vae: AutoencoderKLWan, iterations: int) -> None:
 
 
 def normalise(vae: AutoencoderKLWan, data: Data) -> Data:
-    """Sets the means and deviations of the latents' channels, and returns the data in those units."""
+    """Sets the means and deviations of the latents' channels, and returns the data in those
+    units."""
     mean, deviation = data.latents.mean((0, 2, 3, 4)), data.latents.std((0, 2, 3, 4))
     vae.register_to_config(latents_mean=mean.tolist(), latents_std=deviation.tolist())
     return Data((data.latents - _wide(mean)) / _wide(deviation), data.caption)
 
 
 def train(pipe: WanPipeline, data: Data, wrong: float, iterations: int) -> None:
-    """Flow matching, text encoder included, on captions of which each attribute is wrong with chance `wrong`."""
+    """Flow matching, text encoder included, on captions of which each attribute is wrong with
+    chance `wrong`."""
     generator = torch.Generator().manual_seed(2)
     words = pipe.tokenizer(
         [*WORLD.texts, ""], padding="max_length", max_length=TOKENS, return_tensors="pt"
@@ -123,7 +131,8 @@ def sample(pipe: WanPipeline, prompts: list[str], guidance: float, steps: int = 
 
 
 def measure(pipe: WanPipeline, guidance: float, each: int = 4) -> dict[str, float]:
-    """What the judge of the reward `moving-shapes` makes of full-step ODE samples of every caption."""
+    """What the judge of the reward `moving-shapes` makes of full-step ODE samples of every
+    caption."""
     prompts = list(WORLD.texts) * each
     return judged("moving-shapes", sample(pipe, prompts, guidance), prompts)
 
@@ -159,7 +168,8 @@ def main() -> None:
     publish(pipe, options.output)
     WORLD.write_prompts("moving-shapes")
     print(
-        f"{time.perf_counter() - began:.0f} s; guidance 1: {measure(pipe, 1.0)}; guidance 3: {measure(pipe, 3.0)}"
+        f"{time.perf_counter() - began:.0f} s; guidance 1: {measure(pipe, 1.0)}; guidance "
+        f"3: {measure(pipe, 3.0)}"
     )
 
 

@@ -8,7 +8,8 @@ count   := number counted [setting] ["," style]                               on
 text    := carrier that says "words" [setting] ["," style]                    one of ten
 clip    := (being | thing) motion [setting] ["," camera] ["," light]
 
-Seeded. What is held out is unseen as a pair: no subject of a held-out prompt meets its setting (of a binding: its other
+Seeded. What is held out is unseen as a pair: no subject of a held-out prompt meets its setting
+(of a binding: its other
 object, of a count: its number, of a text: its words) in training.
 """
 

@@ -15,7 +15,8 @@ from treerl.engine import noise
 
 @pytest.fixture
 def fast_noise(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Draws from one generator instead of one for each key: for statistics over 1e5 trees, never for single trees."""
+    """Draws from one generator instead of one for each key: for statistics over 1e5 trees,
+    never for single trees."""
     stream = torch.Generator().manual_seed(0)
 
     def normal(

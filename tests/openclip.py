@@ -1,5 +1,6 @@
 # mypy: disable-error-code="no-any-return,operator,union-attr"
-"""open_clip's two towers written out in plain torch, with its names of weights: the reference of HPSv2's score."""
+"""open_clip's two towers written out in plain torch, with its names of weights: the reference
+of HPSv2's score."""
 
 import numpy as np
 import torch

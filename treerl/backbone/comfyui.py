@@ -1,7 +1,8 @@
 """A LoRA in the names that ComfyUI knows: `comfyui.safetensors` beside the file of diffusers.
 
 ComfyUI multiplies `lora_up` `[out, r]` by `lora_down` `[r, in]` and by alpha / r; alpha is r here,
-so that a loader that does not read it applies the same. tests/data/comfyui_keys.yaml lists the names.
+so that a loader that does not read it applies the same. tests/data/comfyui_keys.yaml lists the
+names.
 """
 
 import re

@@ -60,7 +60,8 @@ class Guard:
         )
 
     def _collapse(self) -> str | None:
-        """The reward fell far below its own best, or its beginning: the model is being destroyed."""
+        """The reward fell far below its own best, or its beginning: the model is being
+        destroyed."""
         if len(self.rewards) <= SPAN:
             return None
         ends = range(SPAN, len(self.rewards) - SPAN + 1)
