@@ -12,6 +12,7 @@ from training_faults import (
     WAN,
     Crowded,
     Detached,
+    Dropping,
     Forgetful,
     HalfDetached,
     NoGrad,
