@@ -1,178 +1,155 @@
-# mypy: disable-error-code="no-any-return,misc"
-"""The conformance kit finds each fault that it looks for, and names it."""
+"""The conformance kit finds each fault that it looks for, names it, and says it once."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import faults
+import plain_torch
 import pytest
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
-from test_backbones import CPU
-from torch import Tensor
+from faults import FAULTS, SD35, WAN
 
-import treerl
-from treerl.backbone import adapter, random_weights as architecture
-from treerl.backbone.contract import Backbone, Condition
+from treerl.backbone import random_weights
+from treerl.backbone.contract import Backbone
+from treerl.backbone.lora import Trainable
 from treerl.backbone.settings import PipelineSettings
-from treerl.check.backbone import CHECKS
-from treerl.check.finding import run
-from treerl.check.subject import subject
-from treerl.engine.schedule import Flow
+from treerl.check import backbone as kit
+from treerl.check.finding import Finding, run
+from treerl.check.subject import Subject
+from treerl.config.resolve import resolve
+from treerl.run.quiet import quiet
 
-SD35: type[Any] = treerl.load("backbones", "sd35")
-
-
-class Unclamped(SD35):
-    def decode(self, x: Tensor, condition: Condition) -> Tensor:
-        return super().decode(x, condition) * 3 - 1
-
-
-class Neighbours(SD35):
-    def encode_prompts(self, prompts: list[str]) -> Mapping[str, Tensor]:
-        return {name: one + one.mean(0) for name, one in super().encode_prompts(prompts).items()}
-
-
-class Deaf(SD35):
-    def network(self, x: Tensor, time: Tensor, condition: Condition, guidance: float) -> Tensor:
-        return super().network(
-            x, time, condition.take(torch.zeros(len(x), dtype=torch.int64)), guidance
-        )
-
-
-class Bursting(SD35):
-    def network(self, x: Tensor, time: Tensor, condition: Condition, guidance: float) -> Tensor:
-        return super().network(x, time, condition, guidance) / (time >= 700).view(-1, 1, 1, 1)
-
-
-class Counting(SD35):
-    calls = 0
-
-    def network(self, x: Tensor, time: Tensor, condition: Condition, guidance: float) -> Tensor:
-        self.calls += 1
-        return super().network(x, time, condition, guidance) + 1e-6 * self.calls
-
-
-class Batched(SD35):
-    def network(self, x: Tensor, time: Tensor, condition: Condition, guidance: float) -> Tensor:
-        return super().network(x - 0.1 * x.mean(0), time, condition, guidance)
-
-
-class Dropping(SD35):
-    def network(self, x: Tensor, time: Tensor, condition: Condition, guidance: float) -> Tensor:
-        found = super().network(x, time, condition, guidance)
-        return found * 1.01 if self.pipeline.transformer.training else found
-
-
-class Drawing(SD35):
-    def decode(self, x: Tensor, condition: Condition) -> Tensor:
-        torch.rand(1)
-        return super().decode(x, condition)
-
-
-class Misplaced(SD35):
-    def schedule(self, steps: int) -> Flow:
-        right = super().schedule(steps)
-        return Flow(time=right.time / 1000, sigma=right.sigma)
-
-
-class Miscaled(SD35):
-    def vae_decode(self, x: Tensor) -> Tensor:
-        return super().vae_decode(x * 1.1)
-
-
-class Untargeted(SD35):
-    lora_targets = ("nothing",)
-
-
-class Detached(SD35):
-    def network(self, x: Tensor, time: Tensor, condition: Condition, guidance: float) -> Tensor:
-        return super().network(x, time, condition, guidance).detach().requires_grad_()
-
-
-class Half(SD35):
-    def network(self, x: Tensor, time: Tensor, condition: Condition, guidance: float) -> Tensor:
-        found = super().network(x, time, condition, guidance)
-        return (found + found.detach()) / 2
-
-
-class Forgetful(SD35):
-    def save(self, folder: Path) -> None:
-        super().save(folder)
-        tensors = load_file(folder / adapter.FILE)
-        with safe_open(folder / adapter.FILE, framework="pt") as file:
-            metadata = file.metadata()
-        halves = {name: tensor / 2 for name, tensor in tensors.items()}
-        save_file(halves, folder / adapter.FILE, metadata)
-
-
-class Crowded(SD35):
-    def network(self, x: Tensor, time: Tensor, condition: Condition, guidance: float) -> Tensor:
-        return super().network(x, time, condition, guidance) + 0.1 * len(x)
-
-
-class Raising(SD35):
-    def decode(self, x: Tensor, condition: Condition) -> Tensor:
-        raise RuntimeError("out of order")
-
-
-FAULTS: list[tuple[type[Any], str]] = [
-    (Unclamped, "shapes"),
-    (Neighbours, "texts alone"),
-    (Deaf, "texts count"),
-    (Bursting, "finite"),
-    (Counting, "repeats"),
-    (Batched, "rows alone"),
-    (Dropping, "evaluation mode"),
-    (Drawing, "no hidden randomness"),
-    (Misplaced, "parity"),
-    (Miscaled, "parity"),
-    (Untargeted, "lora targets"),
-    (Detached, "gradients"),
-    (Half, "slope"),
-    (Forgetful, "saved"),
-    (Crowded, "replay"),
-    (Raising, "shapes"),
-]
+CPU = torch.device("cpu")
+SIZES: dict[str, Any] = {
+    "sd35": {"height": 48, "width": 32},
+    "wan": {"height": 32, "width": 32, "frames": 5},
+}
+CHECKS = {check.name: check for check in kit.CHECKS}
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = tmp_path_factory.mktemp("model")
-    architecture.build(SD35, "miniature", CPU, torch.float32).save_pretrained(made)
-    return made
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Saved miniatures by the name of their family."""
+    quiet()
+    folders = {}
+    for family in (SD35, WAN):
+        folders[family.name] = tmp_path_factory.mktemp(family.name)
+        pipeline = random_weights.build(family, "miniature", CPU, torch.float32)
+        pipeline.save_pretrained(folders[family.name])
+    return folders
 
 
-def found(kind: type[Any], folder: Path, names: Sequence[str] | None = None) -> dict[str, bool]:
-    def make() -> Backbone:
-        one: Backbone = kind.load(PipelineSettings(model=str(folder)), CPU)
-        return one
+def maker(kind: type[Any], models: dict[str, Path]) -> Callable[[], Backbone]:
+    settings = PipelineSettings(model=str(models[kind.name]), **SIZES[kind.name])
+    return partial(kind.load, settings, CPU)
 
-    chosen = [check for check in CHECKS if names is None or check.name in names]
-    return {finding.name: finding.good for finding in run(chosen, subject(make))}
+
+def wrong(findings: list[Finding]) -> list[str]:
+    return [line for finding in findings if finding.wrong for line in finding.lines()]
+
+
+def outcomes(findings: list[Finding]) -> dict[str, str]:
+    return {finding.name: finding.outcome for finding in findings}
 
 
 @pytest.mark.parametrize(
-    ("kind", "name"), FAULTS, ids=lambda value: getattr(value, "__name__", value)
+    ("kind", "name", "words"), FAULTS, ids=[f"{kind.__name__}-{name}" for kind, name, _ in FAULTS]
 )
-def test_a_fault_is_found(kind: type[Any], name: str, folder: Path) -> None:
-    assert found(kind, folder, [name]) == {name: False}
+def test_a_fault_is_found_and_named(
+    kind: type[Any], name: str, words: str, models: dict[str, Path]
+) -> None:
+    (finding,) = run([CHECKS[name]], Subject(maker(kind, models)))
+    assert finding.wrong
+    assert words in finding.came
 
 
-def test_every_check_has_a_fault_that_it_alone_is_shown_to_find(folder: Path) -> None:
-    assert {name for _, name in FAULTS} == {check.name for check in CHECKS}
-    assert all(found(SD35, folder).values())
+def test_every_check_is_shown_to_find_a_fault() -> None:
+    assert {name for _, name, _ in FAULTS} == set(CHECKS)
 
 
-def test_a_finding_says_what_was_expected_what_came_and_how_to_mend_it(folder: Path) -> None:
-    check = next(one for one in CHECKS if one.name == "shapes")
-    (finding,) = run(
-        [check], subject(lambda: Raising.load(PipelineSettings(model=str(folder)), CPU))
-    )
+@pytest.mark.parametrize("mode", ["lora", "full"])
+def test_nothing_is_wrong_with_a_family_that_is_right(mode: Any, models: dict[str, Path]) -> None:
+    subject = Subject(maker(SD35, models), trainable=Trainable(mode, 2, 2))
+    findings = list(run(kit.CHECKS, subject))
+    assert set(outcomes(findings)) == set(CHECKS)
+    assert set(outcomes(findings).values()) == {"ok"}
+
+
+@pytest.mark.parametrize(
+    "kind", [faults.Unloadable, faults.Unencodable, faults.Unpredictable, faults.Swapped]
+)
+def test_one_fault_is_said_once(kind: type[Any], models: dict[str, Path]) -> None:
+    findings = list(run(kit.CHECKS, Subject(maker(kind, models))))
+    assert sum(finding.wrong for finding in findings) == 1
+    assert findings[-1].outcome == "skipped" and "more" in findings[-1].name
+
+
+def test_without_a_layer_for_lora_the_rest_of_training_is_skipped_or_full(
+    models: dict[str, Path],
+) -> None:
+    make = maker(faults.Untargeted, models)
+    training = kit.CHECKS[-5:]
+    findings = list(run(training, Subject(make)))
+    assert outcomes(findings) == {"replay": "ok", "trainable": "WRONG", "3 more": "skipped"}
+    assert "train.trainable=full" in findings[1].mend
+    assert not wrong(list(run(training, Subject(make, trainable=Trainable("full")))))
+
+
+def test_a_family_may_mean_other_levels(models: dict[str, Path]) -> None:
+    (finding,) = run([CHECKS["levels"]], Subject(maker(faults.OwnShift, models)))
+    assert finding.outcome == "skipped"
+
+
+def test_what_a_plain_model_has_not_is_skipped() -> None:
+    make = partial(plain_torch.Points.load, plain_torch.Points.Settings(), CPU)
+    findings = list(run(kit.CHECKS, Subject(make)))
+    assert not wrong(findings)
+    skipped = {name for name, outcome in outcomes(findings).items() if outcome == "skipped"}
+    assert skipped == {"negative prompt", "guidance", "default size", "levels", "parity"}
+
+
+def test_a_finding_says_what_was_expected_what_came_and_how_to_mend_it(
+    models: dict[str, Path],
+) -> None:
+    (finding,) = run([CHECKS["encodes"]], Subject(maker(faults.Unencodable, models)))
     assert finding.lines() == [
-        "WRONG shapes: RuntimeError: out of order",
-        "      expected: Latents, predictions and samples have the shapes and dtypes of the "
-        "contract.",
-        "      to mend:  see shape, predict and decode",
+        "WRONG   encodes: RuntimeError: out of order",
+        "        expected: The tasks become tensors with a finite row for each.",
+        "        to mend:  see encode, cond, uncond and encode_prompts; tasks of its own are "
+        "--set data.train=FILE",
     ]
+
+
+def subjects(monkeypatch: pytest.MonkeyPatch, *sets: str) -> list[Subject]:
+    """What the command would look at."""
+    seen: list[Subject] = []
+
+    def spy(checks: Any, subject: Subject) -> list[Finding]:
+        seen.append(subject)
+        return [Finding("x", "ok", "")]
+
+    monkeypatch.setattr(kit, "run", spy)
+    flags: dict[str, object] = {"backbone.name": "sd35", "backbone.model": "miniature"}
+    names = [finding.name for finding in kit.findings(resolve(None, flags, list(sets)))]
+    assert names == ["x 64x64", "x 96x80"]
+    return seen
+
+
+def test_it_tries_what_would_be_trained(monkeypatch: pytest.MonkeyPatch) -> None:
+    sets = ("train.trainable=full", "train.gradient_checkpointing=true")
+    for subject in subjects(monkeypatch, *sets):
+        assert subject.trainable == replace(
+            kit.Trainable("full", 2, 2), gradient_checkpointing=True
+        )
+
+
+def test_it_encodes_the_tasks_of_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "mine.txt"
+    file.write_text("a quiet sea\na loud sea\n", encoding="utf-8")
+    subject, _ = subjects(monkeypatch, f"data.train={file}", f"data.heldout={file}")
+    assert [task.prompt for task in subject.tasks] == ["a quiet sea", "a loud sea", "a quiet sea"]
+    subject, _ = subjects(monkeypatch)
+    assert subject.tasks == kit.TASKS
