@@ -18,7 +18,7 @@ from treerl.backbone.lora import Trainable
 from treerl.backbone.settings import PipelineSettings
 from treerl.check import backbone as kit
 from treerl.check.finding import Finding, run
-from treerl.check.subject import Subject
+from treerl.check.subject import TASKS, Subject
 from treerl.config.resolve import resolve
 from treerl.run.quiet import quiet
 
@@ -141,9 +141,7 @@ def subjects(monkeypatch: pytest.MonkeyPatch, *sets: str) -> list[Subject]:
 def test_it_tries_what_would_be_trained(monkeypatch: pytest.MonkeyPatch) -> None:
     sets = ("train.trainable=full", "train.gradient_checkpointing=true")
     for subject in subjects(monkeypatch, *sets):
-        assert subject.trainable == replace(
-            kit.Trainable("full", 2, 2), gradient_checkpointing=True
-        )
+        assert subject.trainable == replace(Trainable("full", 2, 2), gradient_checkpointing=True)
 
 
 def test_it_encodes_the_tasks_of_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,4 +150,4 @@ def test_it_encodes_the_tasks_of_the_run(tmp_path: Path, monkeypatch: pytest.Mon
     subject, _ = subjects(monkeypatch, f"data.train={file}", f"data.heldout={file}")
     assert [task.prompt for task in subject.tasks] == ["a quiet sea", "a loud sea", "a quiet sea"]
     subject, _ = subjects(monkeypatch)
-    assert subject.tasks == kit.TASKS
+    assert subject.tasks == TASKS

@@ -25,7 +25,8 @@ def text(subject: Subject) -> Result:
     if not prompts:
         raise Skip("there is one prompt alone")
     # that of the last row alone changes, so that a network that reads another row's is found
-    tasks = [*subject.tasks[:-1], replace(last, prompt=prompts[0])]
+    other = max(prompts, key=len)  # a short one moves a short one little
+    tasks = [*subject.tasks[:-1], replace(last, prompt=other)]
     with torch.no_grad():
         condition = subject.backbone.encode(tasks)
         before = subject.predict(guidance=1.0)
