@@ -1,5 +1,5 @@
 # mypy: disable-error-code="no-any-return,misc"
-"""Shipped families with one fault each; the kit must find every one."""
+"""Shipped families with one fault each, as strangers make them; the kit must find every one."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,7 +16,7 @@ from training_faults import (
     Forgetful,
     HalfDetached,
     NoGrad,
-    Untargeted as Untargeted,
+    Untargeted,
 )
 
 from treerl.backbone.contract import Condition
@@ -53,7 +53,7 @@ class Neighbours(SD35):
         return {name: tensor + tensor.mean(0) for name, tensor in encoded.items()}
 
 
-class FirstText(SD35):  # of row 0, for all
+class FirstText(SD35):  # the text of row 0 for all
     def network(self, x: Tensor, time: Tensor, condition: Condition, guidance: float) -> Tensor:
         first = torch.zeros(len(x), dtype=torch.int64)
         return super().network(x, time, condition.take(first), guidance)
@@ -219,7 +219,7 @@ FAULTS: list[tuple[type[Any], str, str]] = [
     (OneTime, "rows alone", "relative difference"),
     (Dropping, "evaluation mode", "difference"),
     (Drawing, "no hidden randomness", "the global generator was used"),
-    (FirstText, "rows alone", "relative difference"),
+    (FirstText, "text", "blind to text"),
     (NoText, "text", "blind to text"),
     (ZeroNegative, "negative prompt", "blind to the negative prompt"),
     (Timeless, "time", "blind to time"),

@@ -20,17 +20,18 @@ def text(subject: Subject) -> Result:
     """Another prompt gives another prediction."""
     if not subject.condition.tensors:
         raise Skip("its tasks are encoded as nothing")
-    prompts = [task.prompt for task in subject.tasks]
-    if len(set(prompts)) == 1:
+    last = subject.tasks[-1]
+    prompts = [task.prompt for task in subject.tasks if task.prompt != last.prompt]
+    if not prompts:
         raise Skip("there is one prompt alone")
-    others = [*prompts[1:], prompts[0]]
-    swapped = []
-    for task, prompt in zip(subject.tasks, others, strict=True):
-        swapped.append(replace(task, prompt=prompt))
+    # that of the last row alone changes, so that a network that reads another row's is found
+    other = max(prompts, key=len)  # a short one moves a short one little
+    tasks = [*subject.tasks[:-1], replace(last, prompt=other)]
     with torch.no_grad():
-        condition = subject.backbone.encode(swapped)
-        other = subject.predict(condition=condition, guidance=1.0)
-        return _effect("text", subject.predict(guidance=1.0), other)
+        condition = subject.backbone.encode(tasks)
+        before = subject.predict(guidance=1.0)
+        after = subject.predict(condition=condition, guidance=1.0)
+    return _effect("text", before[-1], after[-1])
 
 
 @check("encode the negative prompt of the task in uncond, and hand it to the network")

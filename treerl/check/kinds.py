@@ -34,9 +34,11 @@ def findings(
         raise InputError(f"check: unknown kind {kind!r}; {registry.nearest(kind, list(_PATHS))}")
     path = _PATHS[kind]
     flags: dict[str, object] = {path: {name: 1.0} if kind == "reward" else name}
-    if kind in ("backbone", "env"):
-        flags["backbone.model"] = model or "miniature"
+    if model is not None:
+        flags["backbone.model"] = model
     config = resolve(None, flags, sets, allow_plugins)
+    if kind in ("backbone", "env") and model is None and "model" in config.backbone.params:
+        config = resolve(None, flags | {"backbone.model": "miniature"}, sets, allow_plugins)
     if kind == "backbone":
         yield from backbone.findings(config)
     elif kind == "env":
