@@ -130,3 +130,10 @@ def _flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         path = f"{prefix}{key}"
         flat |= _flat(value, f"{path}.") if isinstance(value, dict) else {path: value}
     return flat
+
+
+def test_the_tiny_model_has_its_own_preset_whatever_is_named_first() -> None:
+    model = {"backbone.model": "tiny", "backbone.name": "flux"}
+    name = {"backbone.name": "flux", "backbone.model": "tiny"}
+    first = resolve(None, model, [])
+    assert first == resolve(None, name, []) and first.backbone.params["height"] is None

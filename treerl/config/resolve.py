@@ -169,9 +169,10 @@ def _preset(layers: Sequence[Item]) -> list[Item]:
 
     A backbone that was named without a model means the published one, which NAME.yaml names.
     """
-    backbone = _merged(layers)["backbone"]
-    name = backbone.get("name")
-    model = backbone.get("model")
+    name = _merged(layers)["backbone"].get("name")
+    # with the name below everything, as the check will see it: a model named before it counts
+    below = [nested("backbone.name", Item(name, "")), *layers]
+    model = _merged(below)["backbone"].get("model")
     if not isinstance(name, str) or name not in announced("backbones"):  # no `..` in the file name
         return []
     sections = [find(layer, ("backbone",)) for layer in layers]
