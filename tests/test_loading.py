@@ -136,4 +136,4 @@ def test_the_tiny_model_has_its_own_preset_whatever_is_named_first() -> None:
     model = {"backbone.model": "tiny", "backbone.name": "flux"}
     name = {"backbone.name": "flux", "backbone.model": "tiny"}
     first = resolve(None, model, [])
-    assert first == resolve(None, name, []) and first.backbone.params["height"] is None
+    assert first == resolve(None, name, []) and first.backbone.params["height"] == 32
