@@ -35,8 +35,7 @@ def test_five_iterations_of_a_tiny_model_compute_what_version_0_1_0_did(name: st
         rows.append({key: step.metrics[key] for key in was["iterations"][0]})
     after = figures(session.evaluate())
     for row, expected in zip(rows, was["iterations"], strict=True):
-        # the loss is a sum of terms of order 1 that cancel: 1e-7 of those is its rounding
-        assert row == pytest.approx(expected, rel=1e-6, abs=1e-7)
+        assert row == pytest.approx(expected, rel=1e-6, abs=1e-9)
     for evaluation, when in ((before, "before"), (after, "after")):
         expected = was["evaluation"][when]
         assert evaluation["reward"] == pytest.approx(expected["reward"], rel=1e-6)

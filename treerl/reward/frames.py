@@ -49,5 +49,7 @@ class OverFrames(Reward):
         """One number `[count]` a video, of those of its frames."""
         if column.dtype == torch.bool or column.is_complex():
             return column  # no scores: the checks of every call say so
-        frames = column.view(count, -1).double()
+        frames = column.view(count, -1)
+        if not frames.is_floating_point():  # whole numbers have no mean of their own dtype
+            frames = frames.double()
         return frames.amin(1) if self.worst else frames.mean(1)
