@@ -83,6 +83,10 @@ def test_an_alarm_needs_a_large_and_certain_fall_while_the_reward_rises() -> Non
     assert alarms({"w": was}, {"w": was + 0.5}, rise) == []
     # nothing was hacked: the run is failing
     assert alarms({"w": was}, {"w": was - 0.5}, -rise) == []
+    lost = torch.full_like(rise, torch.nan)
+    assert alarms({"w": was}, {"w": was - 0.5}, lost) == []  # nothing is known of the rise
+    some = torch.where(torch.arange(len(was)) % 3 == 0, torch.nan, was - 0.5 + noise)
+    assert alarms({"w": was}, {"w": some}, rise) != []
     assert alarms({"w": was[:19]}, {"w": was[:19] - 1}, rise[:19]) == []  # too few to say
     assert alarms({"w": was[:20]}, {"w": was[:20] - 1}, rise[:20]) != []
 

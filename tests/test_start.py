@@ -3,13 +3,15 @@
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
 
 from treerl.config.resolve import resolve
-from treerl.errors import InputError, NumericsError
+from treerl.errors import InputError, NumericsError, StorageError
 from treerl.report import page
+from treerl.run.run import Listener, Run
 from treerl.run.start import start
 
 _SMALL = {
@@ -82,3 +84,29 @@ def test_two_runs_cannot_share_a_folder(tmp_path: Path) -> None:
     run(tmp_path / "run", "train.iterations=0")
     with pytest.raises(InputError, match="output"):
         run(tmp_path / "run", "train.iterations=0")
+
+
+def test_a_run_that_cannot_begin_leaves_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"backbone\.model"):
+        run(tmp_path / "run", f"backbone.model={tmp_path / 'nothing'}")
+    assert not (tmp_path / "run").exists()
+
+
+def test_every_listener_is_told_of_the_end_even_when_another_fails() -> None:
+    told: list[str] = []
+
+    class Fails(Listener):
+        def ended(self, run: Run, error: BaseException | None) -> None:
+            raise StorageError("the disk is full")
+
+    class Looks(Listener):
+        def began(self, run: Run) -> None:
+            raise NumericsError("it went wrong")
+
+        def ended(self, run: Run, error: BaseException | None) -> None:
+            told.append(str(error))
+
+    session: Any = None
+    with pytest.raises(StorageError):
+        Run(session, (Fails(), Looks())).execute()
+    assert told == ["it went wrong"]

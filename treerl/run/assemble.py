@@ -53,12 +53,18 @@ def build(config: Config, check_interrupt: Callable[[], None] = lambda: None) ->
     tasks, heldout = checked(config)
     device = device_of(config)
     rewards, watched = _available(config, [*tasks, *heldout], check_interrupt)
-    backbone = _backbone(config, device)
-    backbone.validate_tasks([*tasks, *heldout])
-    env = _env(config, backbone, algorithm)
-    for spec in plan.support:
-        env.validate_stds(spec.stochastic)
-    optimizer = _optimizer(config, backbone, algorithm)
+    try:
+        backbone = _backbone(config, device)
+        backbone.validate_tasks([*tasks, *heldout])
+        env = _env(config, backbone, algorithm)
+        for spec in plan.support:
+            env.validate_stds(spec.stochastic)
+        optimizer = _optimizer(config, backbone, algorithm)
+    except BaseException:
+        for each in (rewards, watched):
+            if each is not None:
+                each.close()  # workers would wait for a run that never comes
+        raise
     trainer = Trainer(
         env=env,
         rewards=rewards,

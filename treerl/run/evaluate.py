@@ -31,7 +31,7 @@ class Evaluation:
     def summary(self) -> dict[str, Any]:
         """The means, as the manifest keeps them."""
         return {
-            "reward": float(self.total.mean()),
+            "reward": _mean(self.total),
             "measures": {name: _mean(value) for name, value in self.measures.items()},
             "watched": {name: _mean(value) for name, value in self.watched.items()},
             "quality": self.quality,
@@ -73,5 +73,5 @@ def _by_name(watched: Rewards | None, samples: Samples) -> dict[str, Tensor]:
 
 
 def _mean(value: Tensor) -> float:
-    """The mean of what was measured; a measure may say nothing (NaN) about some samples."""
+    """The mean of what could be scored or measured; NaN marks a sample that could not."""
     return float(torch.nanmean(value.double()))

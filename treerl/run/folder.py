@@ -93,6 +93,12 @@ class RunFolder:
 
     path: Path
 
+    def discard(self) -> None:
+        """Take back a folder in which nothing was written yet."""
+        for name in ("samples", "trees", "checkpoints"):
+            (self.path / name).rmdir()
+        self.path.rmdir()
+
     def write_config(self, text: str) -> None:
         """The resolved configuration."""
         self._publish("config.yaml", text)

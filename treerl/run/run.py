@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -65,8 +65,9 @@ class Run:
             error = raised
             raise
         finally:
-            for listener in self.listeners:
-                listener.ended(self, error)
+            with ExitStack() as stack:  # each is told, even when another one fails
+                for listener in reversed(self.listeners):
+                    stack.callback(listener.ended, self, error)
 
     def _train(self) -> None:
         self.before = self._evaluate("before")

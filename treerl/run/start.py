@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import torch
@@ -26,21 +27,22 @@ def start(config: Config, console: Console, write_page: Callable[[Path], Path]) 
         torch.set_num_threads(config.train.threads)
     plan = plan_of(config, algorithm_of(config))
     manifest = manifest_of(config, plan.table()["run"], device_of(config))
+    output = None if config.output is None else Path(config.output)
     with interruptible() as interrupt:
-        session = build(config, interrupt.check)
+        place = folder.create(output, config.recipe)  # before a model is loaded for nothing
         try:
-            output = None if config.output is None else Path(config.output)
-            place = folder.create(output, config.recipe)
+            session = build(config, interrupt.check)
+        except BaseException:
+            place.discard()
+            raise
+        with closing(session):
             place.write_config(dump(config))
             manifest.plugins = plugins.keep(config, place.path)
             display = Display(console, str(place.path))
-            run = Run(session, (Recorder(place, manifest), display))
             try:
-                run.execute()
+                Run(session, (Recorder(place, manifest), display)).execute()
             finally:
                 display.say(f"report: {write_page(place.path)}")
-        finally:
-            session.close()
     return place.path
 
 

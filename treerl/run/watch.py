@@ -16,16 +16,22 @@ def alarms(before: dict[str, Tensor], after: dict[str, Tensor], gain: Tensor) ->
 
     A watched reward must have fallen by more than CERTAIN standard errors of the paired differences
     and by more than LARGE times its own spread over the samples before, while the trained reward
-    rose by more than CERTAIN of its own.
+    rose by more than CERTAIN of its own. Samples without a score (NaN) are left out.
     """
+    gain = gain[~gain.isnan()]
     if len(gain) < ENOUGH or _z(gain) <= CERTAIN:
         return []
     texts = []
-    for name, was in before.items():
-        fall = was - after[name]
+    for name, scores in before.items():
+        both = ~(scores.isnan() | after[name].isnan())
+        was = scores[both]
+        now = after[name][both]
+        fall = was - now
+        if len(fall) < ENOUGH:
+            continue
         if _z(fall) > CERTAIN and float(fall.mean()) > LARGE * float(was.std()):
             start = float(was.mean())
-            end = float(after[name].mean())
+            end = float(now.mean())
             texts.append(
                 f"watched reward {name} fell from {start:.4g} to {end:.4g} ({_z(fall):.1f} "
                 "standard errors) while the trained reward rose: it may be hacked"
