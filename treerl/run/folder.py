@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -53,37 +53,52 @@ def now() -> str:
 def create(output: Path | None, recipe: str) -> "RunFolder":
     """Make the folder of a run, which no other run gets: `output` or the next runs/RECIPE-NNNN."""
     if output is not None:
-        if not _claim(output):
+        made = _claim(output)
+        if made is None:
             text = f"output: {output} exists and is not empty; name another folder"
             raise InputError(printable(text))
-        return RunFolder(output)
+        return RunFolder(output, made)
     runs = Path("runs")
     prefix = f"{recipe}-"
     names = [path.name.removeprefix(prefix) for path in runs.glob("*")]
     number = max((int(name) for name in names if name.isdecimal()), default=0) + 1
-    while not _claim(runs / f"{recipe}-{number:04d}"):
+    while (made := _claim(runs / f"{recipe}-{number:04d}")) is None:
         number += 1
-    return RunFolder(runs / f"{recipe}-{number:04d}")
+    return RunFolder(runs / f"{recipe}-{number:04d}", made)
 
 
-def _claim(path: Path) -> bool:
-    """Make `path` a run's folder; whether it is ours. An empty folder may be there already.
+def _claim(path: Path) -> tuple[Path, ...] | None:
+    """Make `path` a run's folder; the folders that were made, None where it is another run's.
 
-    Of two runs that both see an empty folder, the one that makes `samples` has it.
+    An empty folder may be there already: of two runs that both see one, the one that makes
+    `samples` has it.
     """
+    made = []
     with storing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            os.mkdir(path)
-        except FileExistsError:
-            if not path.is_dir() or any(path.iterdir()):
-                return False
-        try:
-            os.mkdir(path / "samples")
-        except FileExistsError:
-            return False
+        if path.exists() and not path.is_dir():
+            return None
+        for folder in (*reversed(path.parents), path):
+            if _make(folder):
+                made.append(folder)
+        if path not in made and any(path.iterdir()):
+            return None
+        if not _make(path / "samples"):
+            return None
         (path / "trees").mkdir()
         (path / "checkpoints").mkdir()
+    return (*made, path / "samples", path / "trees", path / "checkpoints")
+
+
+def _make(folder: Path) -> bool:
+    """Make one folder; False where it is there already."""
+    if folder.is_dir():
+        return False
+    try:
+        folder.mkdir()
+    except FileExistsError:  # made since we looked, or a file
+        if not folder.is_dir():
+            raise
+        return False
     return True
 
 
@@ -92,12 +107,13 @@ class RunFolder:
     """Writes into a run folder; a JSON file appears whole, by one rename."""
 
     path: Path
+    made: tuple[Path, ...] = ()  # the folders that did not exist before, parents first
 
     def discard(self) -> None:
-        """Take back a folder in which nothing was written yet."""
-        for name in ("samples", "trees", "checkpoints"):
-            (self.path / name).rmdir()
-        self.path.rmdir()
+        """Take back what was made for a run that cannot begin; others' files stay."""
+        for folder in reversed(self.made):
+            with suppress(OSError):
+                folder.rmdir()
 
     def write_config(self, text: str) -> None:
         """The resolved configuration."""
