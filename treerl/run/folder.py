@@ -75,7 +75,7 @@ def _claim(path: Path) -> tuple[Path, ...] | None:
     """
     made = []
     with storing(path):
-        if path.exists() and not path.is_dir():
+        if os.path.lexists(path) and not path.is_dir():
             return None
         for folder in (*reversed(path.parents), path):
             if _make(folder):
