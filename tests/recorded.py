@@ -17,6 +17,7 @@ from treerl.engine.tree import State
 from treerl.reward.call import Scorer
 from treerl.reward.contract import Reward
 from treerl.reward.rewards import Rewards
+from treerl.run.claim import claim
 from treerl.run.evaluate import Evaluation, evaluate
 from treerl.run.files import Manifest, Status
 from treerl.run.folder import RunFolder
@@ -83,9 +84,15 @@ class Recorded:
         return self.folder.path
 
 
+def create(output: Path | None, recipe: str) -> RunFolder:
+    """A new run folder."""
+    return RunFolder(claim(output, recipe).path)
+
+
 def manifest() -> Manifest:
     """What is known when a run starts."""
     return Manifest(
+        run="0" * 32,
         treerl="0.2.0",
         command=["treerl", "run", "--seed", "3"],
         started="2026-11-20T21:00:00Z",
@@ -125,7 +132,7 @@ def record(
 
     run = Recorded(folder, manifest(), held_out())
     folder.write_config(CONFIG)
-    folder.write_samples(run.before, None)
+    folder.write_before(run.before)
     run.manifest.evaluation["before"] = run.before.summary()
     for iteration in range(1, iterations + 1):
         step = trainer.iterate(TASKS[:2])
@@ -141,7 +148,7 @@ def record(
         folder.write_tree("last", run.last, rewards.weights)
     if status == "done":
         run.after = held_out()
-        folder.write_samples(run.before, run.after)
+        folder.write_after(run.after)
         run.manifest.evaluation["after"] = run.after.summary()
     run.manifest.status = status
     run.manifest.plan["iterations"] = iterations

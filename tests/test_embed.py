@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from recorded import Recorded, record
+from recorded import Recorded, create, record
 
 from treerl.report import page
-from treerl.run.folder import create
 from treerl.run.reading import read
 
 

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from recorded import Recorded, manifest, pixels, record
+from recorded import Recorded, create, manifest, pixels, record
 from safetensors import SafetensorError, safe_open
 
 from treerl.check.world import World
 from treerl.errors import InputError, StorageError
+from treerl.run.durable import storing
 from treerl.run.files import Manifest, PluginFile, TreeFile
-from treerl.run.folder import RunFolder, create, storing
+from treerl.run.folder import RunFolder
 from treerl.run.reading import read
 
 
@@ -197,11 +198,10 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one(
 ) -> None:
     before = (run / "manifest.json").read_bytes()
 
-    def full(self: Path, text: str, encoding: str) -> None:
-        self.touch()
+    def full(handle: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(StorageError, match=r"manifest\.json: No space left on device"):
         RunFolder(run).write_manifest(_done())
     assert (run / "manifest.json").read_bytes() == before

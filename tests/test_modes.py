@@ -71,7 +71,7 @@ def test_the_unconditional_half_is_trained_only_on_request() -> None:
     assert not bool(slope(False).any()) and bool(slope(True).any())
 
 
-def test_a_run_on_random_weights_keeps_no_checkpoint(
+def test_a_run_on_random_weights_can_be_taken_up_but_not_exported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = architecture.parts  # the published sizes do not fit here
@@ -92,8 +92,9 @@ def test_a_run_on_random_weights_keeps_no_checkpoint(
     flags = {"backbone.name": "sd35", "backbone.model": "random", "rewards": {"jpeg": 1.0}}
     console = Console(record=True, width=200)
     start(resolve(None, flags, small), console, page.write)
-    assert "no checkpoint: a LoRA of random weights could be mistaken" in console.export_text()
-    assert list((tmp_path / "run" / "checkpoints").iterdir()) == []
+    assert "the run can be taken up again, but nothing can be exported" in console.export_text()
+    (kept,) = (tmp_path / "run" / "checkpoints").iterdir()
+    assert sorted(path.name for path in kept.iterdir()) == ["manifest.json", "training"]
 
 
 def test_lora_targets_that_match_nothing_are_listed() -> None:

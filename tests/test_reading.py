@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from recorded import manifest
+from recorded import create, manifest
 
 from treerl.errors import StorageError
-from treerl.run.folder import RunFolder, create
+from treerl.run.folder import RunFolder
 from treerl.run.reading import read
 
 

@@ -7,12 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from recorded import Recorded, manifest, record
+from recorded import Recorded, create, manifest, record
 
 from treerl.errors import StorageError
 from treerl.report import charts, page
 from treerl.run.files import SampleRow, SamplesFile, Shot, Status, TreeFile
-from treerl.run.folder import create
 from treerl.run.reading import read
 
 ATTACK = "\"'><script>alert(1)</script><img src=http://x onerror=a()>\u202e{{ 7 * 191 }}</style>"

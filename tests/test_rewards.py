@@ -151,7 +151,19 @@ def test_a_stop_of_the_users_is_not_the_fault_of_the_reward() -> None:
             with pytest.raises(Stopped) as caught:
                 rewards(SAMPLES)
             assert caught.value.code == 128 + number
-            assert signal.getsignal(number) is signal.SIG_DFL  # a second signal does not wait
+            assert signal.getsignal(number) == stop.handle  # nobody has changed it
+
+
+def test_a_reward_that_hangs_is_left_at_a_signal() -> None:
+    def hangs(samples: Samples) -> Tensor:
+        threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        time.sleep(60)
+        return red(samples)
+
+    began = time.monotonic()
+    with interruptible() as stop, pytest.raises(Stopped):
+        Rewards({"m": hangs}, check_interrupt=stop.check)(SAMPLES)
+    assert time.monotonic() - began < 30
 
 
 def test_a_reward_that_takes_the_handlers_away_is_blamed_and_they_are_put_back() -> None:

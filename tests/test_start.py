@@ -11,6 +11,8 @@ from rich.console import Console
 from treerl.config.resolve import resolve
 from treerl.errors import InputError, NumericsError, StorageError
 from treerl.report import page
+from treerl.run.keeper import Keeper
+from treerl.run.progress import Progress
 from treerl.run.run import Listener, Run
 from treerl.run.start import start
 
@@ -50,10 +52,10 @@ def test_a_launcher_of_several_processes_is_refused(
     assert not (tmp_path / "run").exists()
 
 
-def test_weights_are_kept_on_the_way_and_only_the_newest(tmp_path: Path) -> None:
+def test_weights_are_kept_on_the_way_and_only_the_last_two(tmp_path: Path) -> None:
     run(tmp_path / "run", "train.iterations=3", "train.save_every=2")
     names = [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()]
-    assert names == ["iteration-000003"]
+    assert sorted(names) == ["iteration-000002", "iteration-000003"]
 
 
 def test_a_constant_reward_ends_a_guarded_run_with_its_folder_kept(tmp_path: Path) -> None:
@@ -106,7 +108,14 @@ def test_every_listener_is_told_of_the_end_even_when_another_fails() -> None:
         def ended(self, run: Run, error: BaseException | None) -> None:
             told.append(str(error))
 
+    class Nothing(Keeper):
+        def __init__(self) -> None:
+            pass
+
+        def ended(self, run: Progress) -> None:
+            pass
+
     session: Any = None
     with pytest.raises(StorageError):
-        Run(session, (Fails(), Looks())).execute()
+        Run(session=session, keeper=Nothing(), listeners=(Fails(), Looks())).execute()
     assert told == ["it went wrong"]

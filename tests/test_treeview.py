@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from recorded import create
 
 from treerl.check.world import RAGGED, TASKS, Forest, forest
 from treerl.engine.advantage import Advantages, advantages
@@ -20,7 +21,6 @@ from treerl.report import charts
 from treerl.report.embed import Embedder
 from treerl.report.treeview import Drawing, lay_out
 from treerl.run.files import TreeFile
-from treerl.run.folder import create
 
 
 def _step(grown: Forest) -> Step:

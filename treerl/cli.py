@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from treerl import registry
-from treerl.config.flags import Allow, Json, Model, Set, takes_settings
+from treerl.config.flags import Allow, Json, Model, Resume, Set, takes_settings
 from treerl.errors import InputError, TreerlError, printable, shorten
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def main_options(
 
 @app.command()
 @takes_settings
-def run(config: "Config") -> None:
+def run(config: "Config", resume: Resume = None, allow_plugins: Allow = False) -> None:
     """Train a model from rewards. Without arguments: the built-in tiny model, on the CPU."""
     from rich.console import Console
 
@@ -60,7 +60,7 @@ def run(config: "Config") -> None:
     from treerl.run.start import start
 
     announce(config)
-    start(config, Console(), page.write)
+    start(config, Console(), page.write, resume, allow_plugins)
 
 
 @app.command()

@@ -1,6 +1,6 @@
 """What trains: a LoRA on the denoisers or all their weights, and the model as training started."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,6 +65,15 @@ def attach(
         copies = tuple(parameter.detach().clone() for parameter in parameters)
     backbone.start = Start(tuple(parameters), copies, trainable.mode == "lora" and start is None)
     return parameters
+
+
+def named(backbone: Backbone, parameters: Sequence[nn.Parameter]) -> list[tuple[str, nn.Parameter]]:
+    """The parameters with their names within the denoisers, as an optimizer takes them."""
+    names = {}
+    for title, module in backbone.denoisers.items():
+        for name, parameter in module.named_parameters():
+            names[parameter] = f"{title}.{name}"
+    return [(names[parameter], parameter) for parameter in parameters]
 
 
 @contextmanager

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from treerl.errors import InputError, shown
+
 if TYPE_CHECKING:
     from treerl.config.schema import Config
 
@@ -56,6 +58,15 @@ Output = Annotated[
 ]
 File = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="Run file (YAML).")]
 
+Resume = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DIR",
+        help="Go on with the run in DIR, its settings below those given here; `auto` with --output "
+        "goes on if that folder holds a run, and else begins one.",
+    ),
+]
+
 
 def settings(
     backbone: Backbone = None,
@@ -87,15 +98,28 @@ def settings(
 def takes_settings(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command, whose first argument is a `Config`, all the flags of `settings`."""
     shared = inspect.signature(settings).parameters
-    _, *others = inspect.signature(command).parameters.values()
+    _, *parameters = inspect.signature(command).parameters.values()
+    own = [parameter.name for parameter in parameters]
 
     def with_flags(**values: Any) -> None:
-        flags = {name: values.pop(name) for name in shared}
-        command(settings(**flags), **values)
+        flags = {name: values[name] for name in shared}
+        resume = values.get("resume")
+        if resume not in (None, "auto") and flags["config"] is None:
+            flags["config"] = _settings_of(Path(resume))
+        command(settings(**flags), **{name: values[name] for name in own})
 
+    others = [parameter for parameter in parameters if parameter.name not in shared]
     with_flags.__name__ = command.__name__
     with_flags.__doc__ = command.__doc__
     with_flags.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         [*shared.values(), *others]
     )
     return with_flags
+
+
+def _settings_of(folder: Path) -> Path:
+    """The run file in the folder of a run that is to go on."""
+    file = folder / "config.yaml"
+    if not file.is_file():
+        raise InputError(f"--resume: {shown(folder)}: expected a run folder, got no config.yaml")
+    return file

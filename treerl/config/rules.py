@@ -17,7 +17,7 @@ _TREES = ("tree.branching", "tree.trees_per_prompt")
 
 def conflicts(config: Config) -> list[Problem]:
     """Everything that does not fit together; empty for a configuration that can run."""
-    problems = [*_precision(config), *_watch(config), *_evaluation(config)]
+    problems = [*_precision(config), *_watch(config), *_evaluation(config), *_keeping(config)]
     branching = config.tree.branching.build()
     try:
         specs = branching.support(config.env.steps)
@@ -30,6 +30,13 @@ def conflicts(config: Config) -> list[Problem]:
         if wrong is not None:
             return [*problems, wrong]
     return [*problems, *_baseline(config, specs)]
+
+
+def _keeping(config: Config) -> Iterator[Problem]:
+    """The best checkpoint is known where the held-out reward is measured."""
+    if config.train.keep_best and not config.evaluate.every:
+        message = "expected evaluate.every >= 1 with keep_best, as the held-out reward tells, got 0"
+        yield Problem(message, paths=("train.keep_best", "evaluate.every"))
 
 
 def _steps(config: Config, spec: "TreeSpec") -> Problem | None:

@@ -176,7 +176,9 @@ class Train(Section):
     gradient_checkpointing: bool = False  # recompute activations: less memory, more time
     threads: Annotated[int, Ge(0), Le(1024)] = 0  # 0 is torch's own choice
     save_every: Annotated[int, Ge(0), Le(_ITERATIONS)] = 20  # iterations; 0 is at the end alone
-    guard: Literal["say", "stop"] = "say"  # what to do about a run that cannot be right
+    keep_last: Annotated[int, Ge(1), Le(1000)] = 2  # checkpoints
+    keep_best: bool = False  # also the one of the best held-out reward (evaluate.every)
+    guard: Literal["say", "stop", "rollback"] = "say"  # about a run that cannot be right
 
 
 class Evaluate(Section):

@@ -1,13 +1,13 @@
 """One step of training: grow a forest, score it, back up the scores, update the policy on edges."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from treerl.engine import noise
+from treerl.engine import noise, snapshot
 from treerl.engine.advantage import Advantages, advantages
 from treerl.engine.algorithm import Algorithm
 from treerl.engine.env import Env
@@ -17,6 +17,7 @@ from treerl.engine.metrics import Update, rollout_metrics, update_metrics
 from treerl.engine.minibatch import Minibatch
 from treerl.engine.noise import Stream
 from treerl.engine.objective import EdgeObjective, Loss
+from treerl.engine.snapshot import Snapshot
 from treerl.engine.task import Samples
 from treerl.engine.tree import Tree
 from treerl.errors import NumericsError, RewardError
@@ -76,6 +77,7 @@ class Trainer:
     reference: Reference | None = None  # inside it the network, in place, is the reference's
     check_interrupt: Callable[[], None] = _nothing  # called where stopping is clean; may raise
     iteration: int = 0  # of the next call
+    halfway: bool = False  # whether an iteration was left after its first optimizer step
 
     def iterate(self, tasks: Sequence[Any], keys: Sequence[noise.Keys] | None = None) -> Step:
         """One iteration over these tasks; `keys`, one `[1]` a task, name the noise of its trees."""
@@ -93,7 +95,24 @@ class Trainer:
         for component in self.algorithm.components().values():
             component.observe(step)
         self.iteration += 1
+        self.halfway = False
         return step
+
+    def state(self) -> Snapshot:
+        """All that training has changed, tensors by name; `restore` makes the next step the same.
+
+        Noise, trees and the order of minibatches follow from the seed and the iteration.
+        """
+        tensors = snapshot.take(self.optimizer, self.algorithm.components())
+        return {"iteration": torch.tensor(self.iteration), **tensors}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Take up what `state` gave; `ValueError` when another model or algorithm was trained."""
+        if "iteration" not in state:
+            raise ValueError("expected the state of a trainer, got one without an iteration")
+        snapshot.put_back(state, self.optimizer, self.algorithm.components())
+        self.iteration = int(state["iteration"])
+        self.halfway = False
 
     def _keys(self, count: int) -> list[noise.Keys]:
         path = (self.seed, Stream.ROLLOUT, self.iteration, 0)
@@ -187,5 +206,6 @@ class Trainer:
         if not bool(torch.isfinite(norm)):
             where = f"update: iteration {self.iteration + 1}"
             raise NumericsError(f"{where}: the gradient is not finite; nothing moved")
+        self.halfway = True
         self.optimizer.step()
         return float(norm)

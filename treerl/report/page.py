@@ -14,8 +14,8 @@ from treerl.engine.recipes import recipes
 from treerl.report import charts, treeview
 from treerl.report.charts import Curve, decimal, show
 from treerl.report.embed import Embedder
+from treerl.run.durable import storing
 from treerl.run.files import Manifest, SampleRow, Summary, TreeFile
-from treerl.run.folder import storing
 from treerl.run.reading import RunRecord, read
 
 # controls, marks that turn the direction of writing, and halves of letters; a line may end

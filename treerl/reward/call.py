@@ -13,6 +13,7 @@ from treerl.engine.task import Samples
 from treerl.errors import RewardError, Stopped, TreerlError, printable, reason
 from treerl.reward.contract import Reward
 from treerl.reward.guard import guarded
+from treerl.reward.interrupt import foreign_code
 
 T = TypeVar("T")
 Scorer = Callable[[Samples], Tensor]  # a `Reward`, or any function
@@ -84,7 +85,8 @@ def shorten(value: object) -> str:
 def _called(name: str, work: Callable[[], T], where: str) -> T:
     with guarded(name):
         try:
-            return work()
+            with foreign_code():
+                return work()
         except TreerlError as error:  # it says what is wrong in its own words
             if isinstance(error, Stopped) or str(error).isprintable():
                 raise

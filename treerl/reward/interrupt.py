@@ -1,5 +1,6 @@
 """The question "does the user want to stop?", asked wherever a reward waits for something."""
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -10,6 +11,28 @@ def _never() -> None:
 
 
 _current: ContextVar[Callable[[], None]] = ContextVar("check_interrupt", default=_never)
+
+
+_depth = 0  # of calls into code that is not ours; signals come to the main thread alone
+
+
+@contextmanager
+def foreign_code() -> Iterator[None]:
+    """While inside, in the main thread, a signal need not wait for the next `check_interrupt`."""
+    global _depth
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    _depth += 1
+    try:
+        yield
+    finally:
+        _depth -= 1
+
+
+def in_foreign_code() -> bool:
+    """Whether the main thread runs a reward, which may hang and may be left at any moment."""
+    return _depth > 0
 
 
 def check_interrupt() -> None:

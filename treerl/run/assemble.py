@@ -185,5 +185,8 @@ def _optimizer(config: Config, backbone: Backbone, algorithm: Algorithm) -> torc
         keep_reference=algorithm.objective.needs_reference,
     )
     return torch.optim.AdamW(
-        parameters, lr=train.learning_rate, weight_decay=train.weight_decay, fused=True
+        lora.named(backbone, parameters),
+        lr=train.learning_rate,
+        weight_decay=train.weight_decay,
+        fused=True,
     )

@@ -1,6 +1,7 @@
 """What a run prints while it goes on: a live line in a terminal, plain lines elsewhere."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
@@ -15,6 +16,7 @@ from rich.progress import (
 from treerl.engine.trainer import Step
 from treerl.errors import printable
 from treerl.run.evaluate import Evaluation
+from treerl.run.files import MetricsRow
 from treerl.run.run import Listener, Run
 
 _LINES = 20  # at most so many plain lines for the iterations of a run
@@ -60,11 +62,18 @@ class Display(Listener):
             f"and {total.update_forwards:,.0f} update forwards expected · folder {self._folder}"
         )
         if session.backbone.random_weights:
-            self.say("no checkpoint: a LoRA of random weights could be mistaken for a trained one")
+            self.say("random weights: the run can be taken up again, but nothing can be exported")
+        if run.iterations:
+            self.say(f"taken up again after iteration {run.iterations}")
         self._bar.start()
         self._task = self._bar.add_task(
             "training", total=config.train.iterations, figures="", visible=False
         )
+
+    def resumed(self, run: Run, rows: Sequence[MetricsRow]) -> None:
+        self._trend = math.nan
+        for row in rows:
+            self._follow(math.nan if row.reward is None else row.reward)
 
     def evaluated(self, run: Run, when: str, evaluation: Evaluation) -> None:
         summary = evaluation.summary()
@@ -78,7 +87,7 @@ class Display(Listener):
     def stepped(self, run: Run, step: Step, row: dict[str, Any]) -> None:
         reward = float(row["reward"])
         before = self._trend
-        self._trend = reward if math.isnan(before) else 0.9 * before + 0.1 * reward
+        self._follow(reward)
         forwards = run.spent.sampling_forwards + run.spent.update_forwards
         arrow = _arrow(before, self._trend)
         figures = (
@@ -93,6 +102,10 @@ class Display(Listener):
         if number % every == 0 or number in (1, iterations):
             left = run.seconds["train"] / run.iterations * (iterations - number)
             self.say(f"iteration {number:>4}/{iterations} · {figures} · {left:.0f} s left")
+
+    def _follow(self, reward: float) -> None:
+        before = self._trend
+        self._trend = reward if math.isnan(before) else 0.9 * before + 0.1 * reward
 
     def alarmed(self, run: Run, text: str) -> None:
         self.say(f"ALARM {text}")

@@ -18,10 +18,9 @@ from treerl.run.quality import quality
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """What was drawn and what it is worth."""
+class Figures:
+    """What held-out samples are worth."""
 
-    samples: Samples  # [M]
     scores: Tensor  # [M, K] of the rewards that are trained on
     total: Tensor  # [M] their weighted sum
     measures: dict[str, Tensor]  # each [M], further figures of the rewards
@@ -35,8 +34,15 @@ class Evaluation:
             "measures": {name: _mean(value) for name, value in self.measures.items()},
             "watched": {name: _mean(value) for name, value in self.watched.items()},
             "quality": self.quality,
-            "samples": len(self.samples),
+            "samples": len(self.total),
         }
+
+
+@dataclass(frozen=True)
+class Evaluation(Figures):
+    """What was drawn and what it is worth."""
+
+    samples: Samples  # [M]
 
 
 def evaluate(

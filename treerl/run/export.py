@@ -20,7 +20,7 @@ from treerl.engine.task import Task
 from treerl.errors import InputError, StorageError, first_line, printable
 from treerl.run import checkpoints, proof
 from treerl.run.assemble import device_of
-from treerl.run.folder import storing
+from treerl.run.durable import storing
 from treerl.run.quiet import quiet
 from treerl.run.tasks import read_tasks
 
@@ -143,6 +143,8 @@ def _checkpoint(source: Path, allow_plugins: bool) -> _Checkpoint:
     folder = checkpoints.newest(run / "checkpoints") if run == source else source
     if not folder.is_dir():
         raise InputError(f"export: expected a checkpoint, and there is no folder {folder}")
+    if checkpoints.is_one(folder):
+        checkpoints.verify(folder)
     file = run / "config.yaml"
     written = yaml.parse(textfile.decode(textfile.read_bytes(file, 2**24), file.name), file.name)
     sections = written.plain()

@@ -57,11 +57,13 @@ Status = Literal["running", "done", "interrupted", "failed"]
 ImageName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,60}\.png$")]
 
 
-class _File(BaseModel):
+class File(BaseModel):
+    """What every file of a run keeps to: no other fields, no other types."""
+
     model_config = ConfigDict(strict=True, extra="forbid", validate_assignment=True)
 
 
-class Summary(_File):
+class Summary(File):
     """The means of an evaluation."""
 
     reward: Number
@@ -75,7 +77,7 @@ def _check_summary(value: dict[str, Any]) -> dict[str, Any]:
     return Summary.model_validate(value).model_dump()
 
 
-class PluginFile(_File):
+class PluginFile(File):
     """A researcher's own file that a run used."""
 
     name: Text
@@ -84,14 +86,32 @@ class PluginFile(_File):
     kept: Text = Field(alias="copy")  # where the run folder keeps it
 
 
-class Manifest(_File):
+class Resumed(File):
+    """That a run was taken up again."""
+
+    time: Text
+    iteration: int = Field(ge=0)
+    changed: dict[Text, Text] = {}  # settings by dotted path, "old -> new"
+
+
+class Process(File):
+    """Who works on a run."""
+
+    host: Text
+    pid: int
+
+
+class Manifest(File):
     """Where a run comes from and how it stands."""
 
     format: Literal[2] = 2
+    run: Text  # tells this run from every other
     treerl: Text
     command: list[Text]
     started: Text
+    resumed: list[Resumed] = []
     ended: Text | None = None
+    process: Process | None = None  # that runs it
     status: Status = "running"
     error: Text | None = None
     seed: int
@@ -116,7 +136,7 @@ class Manifest(_File):
         return None if means is None else Summary.model_validate(means)
 
 
-class MetricsRow(_File):
+class MetricsRow(File):
     """An iteration; further numbers of one's own are kept."""
 
     model_config = ConfigDict(extra="allow")
@@ -145,7 +165,7 @@ class MetricsRow(_File):
     alarms: list[Text] = []
 
 
-class Shot(_File):
+class Shot(File):
     """A held-out sample."""
 
     image: ImageName | None
@@ -153,7 +173,7 @@ class Shot(_File):
     right: Number = None
 
 
-class SampleRow(_File):
+class SampleRow(File):
     """A held-out task, drawn from the same noise before and after training."""
 
     prompt: Text
@@ -161,13 +181,13 @@ class SampleRow(_File):
     after: Shot | None = None
 
 
-class SamplesFile(_File):
+class SamplesFile(File):
     """samples/samples.json."""
 
     samples: list[SampleRow]
 
 
-class TreeNode(_File):
+class TreeNode(File):
     """A node of a tree; the edge is the one that leads to it."""
 
     id: int = Field(ge=0)
@@ -180,7 +200,7 @@ class TreeNode(_File):
     image: ImageName | None
 
 
-class TreeFile(_File):
+class TreeFile(File):
     """The trees of an iteration's first task, parents before children."""
 
     iteration: int = Field(ge=1, le=10**9)

@@ -1,22 +1,19 @@
 """Makes a run folder, which one run alone gets, and writes its files while the run goes on."""
 
 import json
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel
-from safetensors import SafetensorError
 from torch import Tensor
 
 from treerl.engine.task import Task
 from treerl.engine.trainer import Step
-from treerl.errors import InputError, StorageError, first_line, printable
-from treerl.run import images
+from treerl.run import durable, images, reading
+from treerl.run.durable import storing
 from treerl.run.evaluate import Evaluation
 from treerl.run.files import (
     Manifest,
@@ -34,72 +31,9 @@ _SAMPLES = 24  # held-out tasks whose images a run keeps
 _LEAVES = 64  # leaves of a tree whose images a run keeps
 
 
-@contextmanager
-def storing(path: Path) -> Iterator[None]:
-    """Turns an error of the operating system or of safetensors about `path` into `StorageError`."""
-    try:
-        yield
-    except OSError as error:
-        raise StorageError(printable(f"{path}: {error.strerror or error}")) from error
-    except SafetensorError as error:
-        raise StorageError(printable(f"{path}: {first_line(error)}")) from error
-
-
 def now() -> str:
     """The time in UTC, to the second."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def create(output: Path | None, recipe: str) -> "RunFolder":
-    """Make the folder of a run, which no other run gets: `output` or the next runs/RECIPE-NNNN."""
-    if output is not None:
-        made = _claim(output)
-        if made is None:
-            text = f"output: {output} exists and is not empty; name another folder"
-            raise InputError(printable(text))
-        return RunFolder(output, made)
-    runs = Path("runs")
-    prefix = f"{recipe}-"
-    names = [path.name.removeprefix(prefix) for path in runs.glob("*")]
-    number = max((int(name) for name in names if name.isdecimal()), default=0) + 1
-    while (made := _claim(runs / f"{recipe}-{number:04d}")) is None:
-        number += 1
-    return RunFolder(runs / f"{recipe}-{number:04d}", made)
-
-
-def _claim(path: Path) -> tuple[Path, ...] | None:
-    """Make `path` a run's folder; the folders that were made, None where it is another run's.
-
-    An empty folder may be there already: of two runs that both see one, the one that makes
-    `samples` has it.
-    """
-    made = []
-    with storing(path):
-        if os.path.lexists(path) and not path.is_dir():
-            return None
-        for folder in (*reversed(path.parents), path):
-            if _make(folder):
-                made.append(folder)
-        if path not in made and any(path.iterdir()):
-            return None
-        if not _make(path / "samples"):
-            return None
-        (path / "trees").mkdir()
-        (path / "checkpoints").mkdir()
-    return (*made, path / "samples", path / "trees", path / "checkpoints")
-
-
-def _make(folder: Path) -> bool:
-    """Make one folder; False where it is there already."""
-    if folder.is_dir():
-        return False
-    try:
-        folder.mkdir()
-    except FileExistsError:  # made since we looked, or a file
-        if not folder.is_dir():
-            raise
-        return False
-    return True
 
 
 @dataclass(frozen=True)
@@ -107,13 +41,6 @@ class RunFolder:
     """Writes into a run folder; a JSON file appears whole, by one rename."""
 
     path: Path
-    made: tuple[Path, ...] = ()  # the folders that did not exist before, parents first
-
-    def discard(self) -> None:
-        """Take back what was made for a run that cannot begin; others' files stay."""
-        for folder in reversed(self.made):
-            with suppress(OSError):
-                folder.rmdir()
 
     def write_config(self, text: str) -> None:
         """The resolved configuration."""
@@ -131,21 +58,38 @@ class RunFolder:
         with storing(path), path.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
 
-    def write_samples(self, before: Evaluation, after: Evaluation | None) -> None:
-        """The first sample of every held-out task, from the same noise before and after."""
-        rows: dict[int, int] = {}  # the first row of each task: groups (5, 5, 7) give {5: 0, 7: 2}
-        for row, group in enumerate(before.samples.group.tolist()):
-            rows.setdefault(group, row)
+    def cut_metrics(self, iteration: int) -> list[MetricsRow]:
+        """Drop the rows after an iteration, and a torn one; those that are left."""
+        kept = []
+        for row in reading.read_metrics(self.path):
+            if row.iteration <= iteration:
+                kept.append(row)
+        if kept:
+            text = (self.path / "metrics.jsonl").read_text(encoding="utf-8")
+            self._publish("metrics.jsonl", "".join(text.splitlines(keepends=True)[: len(kept)]))
+        else:
+            (self.path / "metrics.jsonl").unlink(missing_ok=True)
+        return kept
+
+    def force_metrics(self) -> None:
+        """See to it that the rows so far survive a crash of the machine."""
+        durable.force(self.path / "metrics.jsonl")
+
+    def write_before(self, before: Evaluation) -> None:
+        """The first sample of every held-out task, before training."""
         samples = []
-        for number, row in enumerate(list(rows.values())[:_SAMPLES]):
+        for number, row in enumerate(_first_rows(before)):
             prompt = _prompt(before.samples.tasks[row])
-            sample = SampleRow(
-                prompt=prompt, before=self._shot(before, row, f"before-{number:03d}.png")
-            )
-            if after is not None:
-                sample.after = self._shot(after, row, f"after-{number:03d}.png")
-            samples.append(sample)
-        self._publish_model("samples/samples.json", SamplesFile(samples=samples))
+            shot = self._shot(before, row, f"before-{number:03d}.png")
+            samples.append(SampleRow(prompt=prompt, before=shot))
+        self._publish_model(reading.SAMPLES, SamplesFile(samples=samples))
+
+    def write_after(self, after: Evaluation) -> None:
+        """The same tasks from the same noise, after training, beside what was drawn before."""
+        samples = list(reading.read_samples(self.path))
+        for number, (sample, row) in enumerate(zip(samples, _first_rows(after), strict=True)):
+            sample.after = self._shot(after, row, f"after-{number:03d}.png")
+        self._publish_model(reading.SAMPLES, SamplesFile(samples=samples))
 
     def write_tree(self, name: Literal["first", "last"], step: Step, weights: Tensor) -> None:
         """The trees of the iteration's first task, with the images of their leaves."""
@@ -207,15 +151,15 @@ class RunFolder:
         self._publish(name, text + "\n")
 
     def _publish(self, name: str, text: str) -> None:
-        path = self.path / name
-        draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        with storing(path):
-            try:
-                draft.write_text(text, encoding="utf-8")
-                draft.replace(path)
-            except BaseException:
-                draft.unlink(missing_ok=True)
-                raise
+        durable.publish_file(self.path / name, text)
+
+
+def _first_rows(evaluation: Evaluation) -> list[int]:
+    """The first row of each task that a run shows: groups (5, 5, 7) give 0, 2."""
+    rows: dict[int, int] = {}
+    for row, group in enumerate(evaluation.samples.group.tolist()):
+        rows.setdefault(group, row)
+    return list(rows.values())[:_SAMPLES]
 
 
 def _prompt(task: Any) -> str:

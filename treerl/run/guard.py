@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import nan
 from statistics import fmean, median, stdev
 from typing import Any
 
@@ -18,6 +19,7 @@ class Trouble:
 
     text: str
     serious: bool  # whether going on makes no sense
+    curable: bool = False  # whether smaller steps from an earlier checkpoint may help
 
 
 @dataclass
@@ -32,11 +34,11 @@ class Guard:
 
     def look(self, metrics: Mapping[str, Any], prompts: int) -> list[Trouble]:
         """What is wrong since this iteration."""
-        self.rewards.append(float(metrics["reward"]))
-        self.stds.append(float(metrics["reward_std"]))
-        teaches_nothing = int(metrics["zero_std_prompts"]) >= prompts
+        self.rewards.append(_number(metrics["reward"]))
+        self.stds.append(_number(metrics["reward_std"]))
+        teaches_nothing = _number(metrics["zero_std_prompts"]) >= prompts
         self.flat = self.flat + 1 if teaches_nothing else 0
-        norm = float(metrics["grad_norm"])
+        norm = _number(metrics["grad_norm"])
         texts = {
             "flat": self._flat(),
             "collapse": self._collapse(),
@@ -47,7 +49,8 @@ class Guard:
         new = []
         for name, text in texts.items():
             if text is not None and name not in self._said:
-                new.append(Trouble(text, serious=name in ("flat", "collapse")))
+                serious = name in ("flat", "collapse")
+                new.append(Trouble(text, serious, curable=name == "collapse"))
         self._said = {name for name, text in texts.items() if text is not None}
         return new
 
@@ -86,13 +89,19 @@ class Guard:
         return f"the gradient norm is {norm:.3g}, {norm / usual:.0f} times what it was before"
 
 
+def _number(value: Any) -> float:
+    """A figure, of which a file says null where it was not finite."""
+    return nan if value is None else float(value)
+
+
 def _drowned(shares: Mapping[str, float]) -> str | None:
     if len(shares) < 2:
         return None
-    name = max(shares, key=lambda reward: shares[reward])
-    if shares[name] <= DROWNS:
+    sizes = {name: _number(share) for name, share in shares.items()}
+    name = max(sizes, key=lambda reward: sizes[reward])
+    if not sizes[name] > DROWNS:
         return None
     return (
-        f"reward {name} makes {shares[name]:.1%} of the variance: it drowns the others; "
+        f"reward {name} makes {sizes[name]:.1%} of the variance: it drowns the others; "
         "mind the weights"
     )

@@ -9,10 +9,11 @@ import yaml
 from pydantic import BaseModel
 
 from treerl.errors import StorageError, printable
+from treerl.run.durable import storing
 from treerl.run.files import Manifest, MetricsRow, SampleRow, SamplesFile, TreeFile, checked
-from treerl.run.folder import storing
 
 _BYTES = 1 << 28  # of a file; a larger one is no run's
+SAMPLES = "samples/samples.json"
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
@@ -31,10 +32,7 @@ class RunRecord:
 
 def read(path: Path) -> RunRecord:
     """What the folder holds; `StorageError` names the file, line and field at fault."""
-    manifest = _read_model(Manifest, path / "manifest.json")
-    if manifest is None:
-        raise StorageError(printable(f"{path}: expected a run folder, got no manifest.json in it"))
-    samples = _read_model(SamplesFile, path / "samples" / "samples.json")
+    manifest = read_manifest(path)
     trees = {}
     for name in ("first", "last"):
         tree = _read_model(TreeFile, path / "trees" / f"{name}.json")
@@ -46,14 +44,30 @@ def read(path: Path) -> RunRecord:
         config_text=text,
         config=_read_yaml(path / "config.yaml", text),
         manifest=manifest,
-        rows=tuple(_read_metrics(path / "metrics.jsonl")),
-        samples=tuple(samples.samples) if samples else (),
+        rows=tuple(read_metrics(path)),
+        samples=tuple(read_samples(path)),
         trees=trees,
     )
 
 
-def _read_metrics(path: Path) -> list[MetricsRow]:
+def read_manifest(folder: Path) -> Manifest:
+    """Where the run comes from and how it stands."""
+    manifest = _read_model(Manifest, folder / "manifest.json")
+    if manifest is None:
+        text = f"{folder}: expected a run folder, got no manifest.json in it"
+        raise StorageError(printable(text))
+    return manifest
+
+
+def read_samples(folder: Path) -> list[SampleRow]:
+    """The held-out tasks that were drawn."""
+    samples = _read_model(SamplesFile, folder / SAMPLES)
+    return samples.samples if samples else []
+
+
+def read_metrics(folder: Path) -> list[MetricsRow]:
     """The rows; a last line without an end is one that the run is still writing."""
+    path = folder / "metrics.jsonl"
     *lines, _ = (_read_bytes(path) or b"").split(b"\n")
     rows: list[MetricsRow] = []
     for number, line in enumerate(lines, 1):

@@ -1,19 +1,20 @@
 """Keeps a run in its folder while it goes on: figures, samples, trees and checkpoints."""
 
+import os
 import platform
 import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
+from uuid import uuid4
 
 import torch
 
 from treerl.config.schema import Config
 from treerl.engine.trainer import Step
 from treerl.errors import Stopped
-from treerl.run import checkpoints
 from treerl.run.evaluate import Evaluation
-from treerl.run.files import Manifest, Status
+from treerl.run.files import Manifest, Process, Status
 from treerl.run.folder import RunFolder, now
 from treerl.run.run import Listener, Run
 
@@ -26,29 +27,35 @@ class Recorder(Listener):
     def __init__(self, folder: RunFolder, manifest: Manifest) -> None:
         self.folder = folder
         self.manifest = manifest
-        self._saved = 0  # iterations in the newest checkpoint
 
     def began(self, run: Run) -> None:
         session = run.session
         parameters = session.trainer.optimizer.param_groups[0]["params"]
         self.manifest.trainable_parameters = sum(tensor.numel() for tensor in parameters)
         self.manifest.prompts = {"train": len(session.tasks), "heldout": len(session.heldout)}
+        if run.before is not None:  # taken up again
+            self.manifest.evaluation["before"] = run.before.summary()
         self._write(run)
 
     def evaluated(self, run: Run, when: str, evaluation: Evaluation) -> None:
-        if when in ("before", "after"):
-            self.manifest.evaluation[when] = evaluation.summary()
-            before = evaluation if run.before is None else run.before
-            self.folder.write_samples(before, evaluation if when == "after" else None)
-            self._write(run)
+        if when == "before":
+            self.folder.write_before(evaluation)
+        elif when == "after":
+            self.folder.write_after(evaluation)
+        else:
+            return
+        self.manifest.evaluation[when] = evaluation.summary()
+        self._write(run)
 
     def stepped(self, run: Run, step: Step, row: dict[str, Any]) -> None:
         self.folder.append_metrics(row)
-        if run.first is step:
+        iterations = run.session.config.train.iterations
+        if step.iteration == 0:
             self._draw_tree(run, "first", step)
+        elif run.iterations == iterations:  # now: a run that is taken up at its end has no step
+            self._draw_tree(run, "last", step)
         every = run.session.config.train.save_every
         if every and run.iterations % every == 0:
-            self._save(run)
             self._write(run)
 
     def ended(self, run: Run, error: BaseException | None) -> None:
@@ -56,19 +63,12 @@ class Recorder(Listener):
         manifest.ended = now()
         manifest.status = _status(error)
         manifest.error = None if error is None else str(error) or type(error).__name__
+        planned = run.session.config.train.iterations
         try:
-            self._save(run)
-            if run.last is not None and run.last is not run.first:
+            if run.last is not None and 0 < run.last.iteration < planned - 1:
                 self._draw_tree(run, "last", run.last)
         finally:
             self._write(run)
-
-    def _save(self, run: Run) -> None:
-        """Keep what was trained, once an iteration; a LoRA of random weights is nobody's."""
-        if run.iterations > self._saved and not run.session.backbone.random_weights:
-            folder = self.folder.path / "checkpoints"
-            checkpoints.save(run.session.backbone, folder, run.iterations)
-            self._saved = run.iterations
 
     def _draw_tree(self, run: Run, name: Literal["first", "last"], step: Step) -> None:
         """The trees of the iteration's first task, with the images of their leaves."""
@@ -92,12 +92,14 @@ class Recorder(Listener):
 
 
 def manifest_of(config: Config, plan: dict[str, Any], device: torch.device) -> Manifest:
-    """What is known when the run starts."""
+    """What is known when the run starts; its number is new."""
     name = str(device) if device.type == "cpu" else torch.cuda.get_device_name(device)
     versions = {"python": platform.python_version()}
     for package in _PACKAGES:
         versions[package] = version(package)
     return Manifest(
+        run=uuid4().hex,
+        process=Process(host=platform.node(), pid=os.getpid()),
         treerl=version("treerl"),
         command=[Path(sys.argv[0]).name, *sys.argv[1:]],
         started=now(),

@@ -3,16 +3,20 @@
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from treerl.engine.trainer import Step
 from treerl.errors import NumericsError
-from treerl.run.evaluate import Evaluation
-from treerl.run.guard import Guard
+from treerl.run.evaluate import Evaluation, Figures
+from treerl.run.files import MetricsRow
+from treerl.run.guard import Trouble
+from treerl.run.keeper import Keeper
 from treerl.run.plan import Counts
-from treerl.run.session import Session
+from treerl.run.progress import Progress
 from treerl.run.watch import alarms
+
+_ROLLBACKS = 3  # a run that goes wrong more often is beyond help
 
 
 class Listener:
@@ -20,6 +24,9 @@ class Listener:
 
     def began(self, run: "Run") -> None:
         """The run is about to begin."""
+
+    def resumed(self, run: "Run", rows: Sequence[MetricsRow]) -> None:
+        """The run goes on after these iterations, `began` follows; or it was rolled back."""
 
     def evaluated(self, run: "Run", when: str, evaluation: Evaluation) -> None:
         """Held-out tasks were drawn "before", "after" or at "iteration N"."""
@@ -34,25 +41,14 @@ class Listener:
         """The run is over, or was ended by an error; called whatever happens."""
 
 
-@dataclass
-class Run:
+@dataclass(kw_only=True)
+class Run(Progress):
     """One training run of a session, with those who look on."""
 
-    session: Session
+    keeper: Keeper  # of its checkpoints
     listeners: Sequence[Listener] = ()
-    before: Evaluation | None = None
     after: Evaluation | None = None
-    first: Step | None = None
-    last: Step | None = None
-    spent: Counts = field(default_factory=Counts)
-    seconds: dict[str, float] = field(default_factory=dict)  # by phase
-    alarms: list[str] = field(default_factory=list)
-    guard: Guard = field(default_factory=Guard)
-
-    @property
-    def iterations(self) -> int:
-        """Iterations that are done."""
-        return self.session.trainer.iteration
+    last: Step | None = None  # since the run was started or taken up
 
     def execute(self) -> None:
         """Do all of it; an error ends it, after the listeners were told."""
@@ -68,38 +64,88 @@ class Run:
             with ExitStack() as stack:  # each is told, even when another one fails
                 for listener in reversed(self.listeners):
                     stack.callback(listener.ended, self, error)
+                stack.callback(self.keeper.ended, self)  # the last callback is the first
+
+    def resume(self, rows: Sequence[MetricsRow]) -> None:
+        super().resume(rows)
+        for listener in self.listeners:
+            listener.resumed(self, rows)
 
     def _train(self) -> None:
-        self.before = self._evaluate("before")
-        began = time.perf_counter()
-        for step in self.session.train():
-            seconds = time.perf_counter() - began
-            self.seconds["train"] = self.seconds.get("train", 0.0) + seconds
-            self._step(step, seconds)
-            began = time.perf_counter()
+        if self.before is None:
+            self.before = self._evaluate("before")
+        self.keeper.began(self)
+        while self.iterations < self.session.config.train.iterations:
+            try:
+                self._iterations(self.before)
+            except _Wrong as error:
+                self._roll_back(str(error))
         self.after = self._evaluate("after")
         self._alarm(alarms_between(self.before, self.after), "after training")
 
-    def _step(self, step: Step, seconds: float) -> None:
-        self.first = self.first or step
+    def _iterations(self, before: Figures) -> None:
+        """All that are left; `_Wrong` when they lead nowhere and the run shall go back."""
+        began = time.perf_counter()
+        for step in self._steps():
+            seconds = time.perf_counter() - began
+            self.seconds["train"] = self.seconds.get("train", 0.0) + seconds
+            self._step(step, seconds, before)
+            began = time.perf_counter()
+
+    def _steps(self) -> Iterator[Step]:
+        try:
+            yield from self.session.train()
+        except NumericsError as error:
+            if self.session.config.train.guard == "rollback":
+                raise _Wrong(str(error)) from error
+            raise
+
+    def _step(self, step: Step, seconds: float, before: Figures) -> None:
         self.last = step
         self.spent += work_of(step)
         row = {"iteration": step.iteration + 1, **step.metrics, "seconds": round(seconds, 3)}
         when = f"iteration {step.iteration + 1}"
         troubles = self.guard.look(step.metrics, len(step.tasks))
-        texts = self._alarm([trouble.text for trouble in troubles], when)
-        serious = [trouble.text for trouble in troubles if trouble.serious]
         every = self.session.config.evaluate.every
-        if every and (step.iteration + 1) % every == 0 and self.before is not None:
+        heldout = None
+        if every and (step.iteration + 1) % every == 0:
             evaluation = self._evaluate(when)
             row["heldout"] = evaluation.summary()
-            texts += self._alarm(alarms_between(self.before, evaluation), when)
+            heldout = float(evaluation.total.nanmean())
+            watched = alarms_between(before, evaluation)
+            troubles += [Trouble(text, serious=True, curable=True) for text in watched]
+        texts = self._alarm([trouble.text for trouble in troubles], when)
         if texts:
             row["alarms"] = texts
+        self._obey([trouble for trouble in troubles if trouble.serious], when)
         for listener in self.listeners:
             listener.stepped(self, step, row)
-        if serious and self.session.config.train.guard == "stop":
-            raise NumericsError(f"train.guard: {when}: {'; '.join(serious)}")
+        self.keeper.stepped(self, heldout)
+
+    def _obey(self, troubles: Sequence[Trouble], when: str) -> None:
+        """Do as `train.guard` says about what makes going on senseless."""
+        wish = self.session.config.train.guard
+        if not troubles or wish == "say":
+            return
+        text = f"{when}: {'; '.join(trouble.text for trouble in troubles)}"
+        if wish == "rollback" and all(trouble.curable for trouble in troubles):
+            raise _Wrong(text)
+        raise NumericsError(f"train.guard: {text}")
+
+    def _roll_back(self, why: str) -> None:
+        """Go back to where the run was still right, and on from there in smaller steps."""
+        if self.rollbacks >= _ROLLBACKS:
+            raise NumericsError(f"train.guard: {why}; rolled back {self.rollbacks} times already")
+        rollbacks = self.rollbacks + 1
+        alarms = list(self.alarms)
+        self.keeper.roll_back(self)
+        self.rollbacks = rollbacks
+        self.alarms = alarms
+        self.slow_down()
+        self._alarm(
+            [f"back at this iteration with the learning rate {self.learning_rate:.3g}: {why}"],
+            f"iteration {self.iterations}",
+        )
 
     def _evaluate(self, when: str) -> Evaluation:
         with self.timed("evaluate"):
@@ -126,7 +172,11 @@ class Run:
             self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - began
 
 
-def alarms_between(before: Evaluation, after: Evaluation) -> list[str]:
+class _Wrong(Exception):
+    """Why a run is to be rolled back."""
+
+
+def alarms_between(before: Figures, after: Figures) -> list[str]:
     """Watched rewards that fell while the trained one rose."""
     return alarms(before.watched, after.watched, after.total - before.total)
 

@@ -1,11 +1,13 @@
 """Ctrl-C, SIGTERM, a closed terminal: the first ends a run cleanly, the second at once."""
 
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 from treerl.errors import Stopped
+from treerl.reward import interrupt as waiting
 
 STOPPING = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
@@ -24,10 +26,13 @@ class Interrupt:
             raise Stopped(self._signal)
 
     def handle(self, number: int, frame: FrameType | None) -> None:
-        """The signal handler."""
+        """The signal handler; it stays the handler, so that nobody is taken for who changed it."""
+        if self._signal is not None:  # a second signal does not wait
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
         self._signal = number
-        for stopping in STOPPING:  # a second signal does not wait
-            signal.signal(stopping, signal.SIG_DFL)
+        if waiting.in_foreign_code():  # which may never come back, and changes nothing of ours
+            self.check()
 
 
 @contextmanager

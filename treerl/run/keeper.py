@@ -1,0 +1,197 @@
+"""Saves a run while it goes on, and takes it up again where a checkpoint left it."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+
+from torch import Tensor
+
+from treerl.engine.task import Task
+from treerl.errors import InputError, StorageError, printable
+from treerl.run import checkpoints, durable
+from treerl.run.checkpoints import RunState
+from treerl.run.evaluate import Figures
+from treerl.run.folder import RunFolder
+from treerl.run.guard import SPAN
+from treerl.run.plan import Counts
+from treerl.run.progress import Progress
+
+_BEFORE = "before/"  # the evaluation before training, among a checkpoint's tensors
+
+
+class Keeper:
+    """The checkpoints of one run."""
+
+    def __init__(self, folder: RunFolder, number: str) -> None:
+        self.run_number = number
+        self._run_folder = folder
+        self._folder = folder.path / "checkpoints"
+        self._saved = -1  # the iteration of the newest checkpoint
+
+    def began(self, run: Progress) -> None:
+        """Keep what a run may have to go back to."""
+        durable.sweep(self._folder)
+        if run.session.config.train.guard == "rollback" and self._saved < 0:
+            self.save(run)
+
+    def stepped(self, run: Progress, heldout: float | None) -> None:
+        """Save where `train.save_every` or a new best held-out reward asks for it."""
+        train = run.session.config.train
+        due = train.save_every > 0 and run.iterations % train.save_every == 0
+        best = train.keep_best and heldout is not None and self._is_best(heldout)
+        if due or best or run.iterations == train.iterations:
+            self.save(run, heldout)
+
+    def ended(self, run: Progress) -> None:
+        """Save what was done since, unless the last iteration was left in its middle."""
+        trainer = run.session.trainer
+        if run.before is not None and not trainer.halfway and run.iterations > max(self._saved, 0):
+            self.save(run)
+
+    def save(self, run: Progress, heldout: float | None = None) -> None:
+        """Publish a checkpoint, then remove those that are not to be kept."""
+        if run.iterations == self._saved:
+            return
+        session = run.session
+        self._run_folder.force_metrics()
+        tensors = {name: value.contiguous() for name, value in session.trainer.state().items()}
+        if run.before is not None:
+            tensors |= _tensors_of(run.before)
+        state = RunState(
+            run=self.run_number,
+            iteration=run.iterations,
+            treerl=version("treerl"),
+            tasks=digest(session.tasks, session.heldout),
+            heldout=heldout,
+            spent=asdict(run.spent),
+            seconds=dict(run.seconds),
+            quality={} if run.before is None else dict(run.before.quality),
+            alarms=list(run.alarms),
+            rollbacks=run.rollbacks,
+        )
+        # a LoRA of random weights could be mistaken for a trained one: it is kept for us alone
+        backbone = None if session.backbone.random_weights else session.backbone
+        checkpoints.save(self._folder, state, tensors, backbone)
+        self._saved = run.iterations
+        checkpoints.rotate(self._folder, self._kept(run))
+
+    def take_up(self, run: Progress) -> list[str]:
+        """Put a run back to its newest whole checkpoint, or to its beginning; what was wrong."""
+        durable.sweep(self._folder)
+        wrong: list[str] = []
+        if not checkpoints.everyone(self._folder):
+            self._run_folder.cut_metrics(0)
+            return wrong
+        path, wrong = checkpoints.newest_whole(self._folder)
+        for worse in checkpoints.everyone(self._folder):
+            if checkpoints.number(worse) > checkpoints.number(path):
+                durable.discard(worse)
+        self._restore(run, checkpoints.number(path))
+        return wrong
+
+    def roll_back(self, run: Progress) -> None:
+        """Put a run back to where it was still right: before the iterations that show the fall."""
+        numbers = self._numbers()
+        good = [number for number in numbers if number <= run.iterations - SPAN]
+        target = max(good, default=min(numbers))
+        for number in numbers:
+            if number > target:
+                durable.discard(checkpoints.path_of(self._folder, number))
+        self._restore(run, target)
+
+    def _restore(self, run: Progress, iteration: int) -> None:
+        path = checkpoints.path_of(self._folder, iteration)
+        checkpoint = checkpoints.load(path, self.run_number)
+        state = checkpoint.state
+        session = run.session
+        if state.tasks != digest(session.tasks, session.heldout):
+            raise InputError("data: expected the prompts that the run began with, got others")
+        before = {}
+        training = {}
+        for name, tensor in checkpoint.tensors.items():
+            if name.startswith(_BEFORE):
+                before[name.removeprefix(_BEFORE)] = tensor
+            else:
+                training[name] = tensor
+        try:
+            session.trainer.restore(training)
+        except ValueError as error:
+            raise StorageError(printable(f"{path}: {error}")) from error
+        if session.trainer.iteration != iteration:
+            raise StorageError(printable(f"{path}: its tensors are of another iteration"))
+        rows = self._run_folder.cut_metrics(iteration)
+        if [row.iteration for row in rows] != list(range(1, iteration + 1)):
+            where = self._run_folder.path / "metrics.jsonl"
+            raise StorageError(printable(f"{where}: expected iterations 1 to {iteration}"))
+        if before:
+            run.before = _figures_of(before, state)
+        run.spent = Counts(**{name: float(value or 0) for name, value in state.spent.items()})
+        run.seconds = {name: float(value or 0) for name, value in state.seconds.items()}
+        run.alarms = list(state.alarms)
+        run.rollbacks = state.rollbacks
+        self._saved = iteration
+        run.resume(rows)
+
+    def _numbers(self) -> list[int]:
+        return [checkpoints.number(path) for path in checkpoints.everyone(self._folder)]
+
+    def _kept(self, run: Progress) -> set[int]:
+        """The last ones, the best by held-out reward, and one that a run can go back to."""
+        train = run.session.config.train
+        numbers = self._numbers()
+        kept = set(numbers[-train.keep_last :])
+        if train.keep_best:
+            scores = self._heldout(numbers)
+            kept |= {max(scores, key=lambda number: scores[number])} if scores else set()
+        if train.guard == "rollback":
+            good = [number for number in numbers if number <= run.iterations - SPAN]
+            kept.add(max(good, default=min(numbers)))
+        return kept
+
+    def _is_best(self, heldout: float) -> bool:
+        scores = self._heldout(self._numbers())
+        return heldout > max(scores.values(), default=float("-inf"))
+
+    def _heldout(self, numbers: Sequence[int]) -> dict[int, float]:
+        scores = {}
+        for number in numbers:
+            state = checkpoints.read_state(checkpoints.path_of(self._folder, number))
+            if state.heldout is not None:
+                scores[number] = float(state.heldout)
+        return scores
+
+
+def digest(train: Sequence[Task], heldout: Sequence[Task]) -> str:
+    """The sha256 of all that is trained on and held out, in its order."""
+    checksum = hashlib.sha256()
+    for task in (*train, None, *heldout):
+        text = "null" if task is None else json.dumps(asdict(task), default=str, sort_keys=True)
+        checksum.update(f"{text}\n".encode("utf-8", "surrogatepass"))
+    return checksum.hexdigest()
+
+
+def _tensors_of(before: Figures) -> dict[str, Tensor]:
+    tensors = {"scores": before.scores, "total": before.total}
+    for name, value in before.measures.items():
+        tensors[f"measures/{name}"] = value
+    for name, value in before.watched.items():
+        tensors[f"watched/{name}"] = value
+    # clones: columns of one tensor would be refused as tensors that share their memory
+    return {f"{_BEFORE}{name}": value.clone() for name, value in tensors.items()}
+
+
+def _figures_of(tensors: dict[str, Tensor], state: RunState) -> Figures:
+    parts: dict[str, dict[str, Tensor]] = {"measures": {}, "watched": {}}
+    for name, value in tensors.items():
+        part, _, title = name.partition("/")
+        if part in parts:
+            parts[part][title] = value
+    return Figures(
+        scores=tensors["scores"],
+        total=tensors["total"],
+        measures=parts["measures"],
+        watched=parts["watched"],
+        quality={name: float("nan" if v is None else v) for name, v in state.quality.items()},
+    )
