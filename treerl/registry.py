@@ -199,9 +199,9 @@ def _value(adapter: TypeAdapter[Any], value: Any) -> Any:
 def _instance(plugin: type, values: Mapping[str, Any], path: str) -> Any:
     try:
         return plugin(**values)
-    except TreerlError:
+    except (TreerlError, KeyboardInterrupt):
         raise
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         rule = isinstance(error, ValueError)  # one of its own, which says what is wrong by itself
         text = printable(error) if rule else f"{plugin.__qualname__} raised {reason(error)}"
         raise ParameterError(path, [((), text)]) from error
@@ -212,9 +212,9 @@ def _guarded(what: str) -> Iterator[None]:
     """Around somebody else's code: whatever it raises is one line."""
     try:
         yield
-    except TreerlError:
+    except (TreerlError, KeyboardInterrupt):
         raise
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         raise InputError(f"{what}: {reason(error)}") from error
 
 
