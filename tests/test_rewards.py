@@ -4,7 +4,6 @@ import os
 import signal
 import threading
 import time
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -115,55 +114,6 @@ def test_a_malformed_measure_is_named(figures: dict[str, Tensor], match: str) ->
     reward.measures = lambda samples: figures  # type: ignore[method-assign]
     with pytest.raises(RewardError, match=match):
         Rewards({"m": reward}).measures(SAMPLES)
-
-
-def test_failing_measures_are_asked_for_again_and_then_left_out() -> None:
-    policies: list[tuple[OnBadReward, int]] = [("stop", 1), ("retry", 3)]
-    for policy, times in policies:
-        with pytest.raises(RewardError, match="reward m: ConnectionError: busy"):
-            Rewards({"m": FlakyFigures(times)}, {}, policy, 2).measures(SAMPLES)
-    for policy in ("retry", "drop_tree"):
-        assert list(Rewards({"m": FlakyFigures(2)}, {}, policy, 2).measures(SAMPLES)) == ["n"]
-    both = Rewards({"m": FlakyFigures(9), "b": Measuring()}, {}, "drop_tree", 2)
-    assert list(both.measures(SAMPLES)) == ["right", "odd"]
-
-
-@dataclass
-class FlakyFigures(Flaky):
-    """Fails the first `left` times that its figures are asked for."""
-
-    def measures(self, samples: Samples) -> dict[str, Tensor]:
-        return {"n": self(samples)}
-
-
-@dataclass
-class Clinging(Reward):
-    """Fails when it is closed."""
-
-    error: BaseException
-    closed: int = 0
-
-    def __call__(self, samples: Samples) -> Tensor:
-        return red(samples)
-
-    def close(self) -> None:
-        self.closed += 1
-        raise self.error
-
-
-@pytest.mark.parametrize("error", [ValueError("no\x1b"), SystemExit(0), GeneratorExit()])
-def test_a_reward_that_fails_when_closed_is_named_after_all_are_closed(
-    error: BaseException,
-) -> None:
-    first = Clinging(error)
-    last = Clinging(error)
-    rewards = Rewards({"first": first, "last": last})
-    with pytest.raises(RewardError, match=r"^reward first: close: ") as caught:
-        rewards.close()
-    assert str(caught.value).isprintable()
-    with pytest.raises(KeyError, match="graver"), closing(rewards):
-        raise KeyError("graver")
-    assert first.closed == last.closed == 2
 
 
 class Wary(Reward):

@@ -14,7 +14,7 @@ import typer
 
 from treerl import registry
 from treerl.config.flags import Allow, Json, Model, Set, takes_settings
-from treerl.errors import InputError, TreerlError, printable, shorten
+from treerl.errors import InputError, TreerlError, fault, printable, shorten
 
 if TYPE_CHECKING:
     from treerl.config.schema import Config
@@ -220,3 +220,9 @@ def main(arguments: list[str] | None = None) -> Any:
         sys.exit(error.code)
     except KeyboardInterrupt:  # before the run has its own handler
         sys.exit(130)
+    except BaseException as error:  # SystemExit, too: a plug-in does not decide how a run ends
+        text = fault(error)
+        if text is None:
+            raise
+        print(f"treerl: {text}", file=sys.stderr)
+        sys.exit(1)

@@ -1,8 +1,11 @@
 """Errors a user can meet: one line each, with the exit code that scripts rely on."""
 
+import sys
+import traceback
 from collections.abc import Mapping
 from typing import Any
 
+OWN_FILES = "treerl_plugin_"  # how the modules of users' own files are called, and a checksum
 Problems = list[tuple[tuple[str, ...], str]]  # keys below a plug-in, and what is wrong there
 
 
@@ -77,6 +80,30 @@ def reason(error: BaseException) -> str:
     """What an error of somebody else's says, with its kind, on one printable line."""
     text = printable(error)
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def fault(error: BaseException) -> str | None:
+    """An error in a run with a user's own files: the line in them, or else where we stumbled.
+
+    None in a process that has loaded none: then the fault is ours, and its traceback is wanted.
+    """
+    if not any(name.startswith(OWN_FILES) for name in sys.modules):
+        return None
+    ours = None
+    own = None
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        module = str(frame.f_globals.get("__name__", ""))
+        place = f"{shown(frame.f_code.co_filename)}:{line}: {frame.f_code.co_qualname}"
+        if module.startswith(OWN_FILES):
+            own = place
+        elif module.partition(".")[0] == "treerl":
+            ours = place
+    if own is not None:
+        return f"{own} raised {reason(error)}"
+    if isinstance(error, SystemExit):  # how every command ends
+        return None
+    hint = "`treerl check` says whether a file of your own keeps its contract"
+    return f"{ours} raised {reason(error)}; {hint}"
 
 
 def is_control(letter: str) -> bool:

@@ -20,6 +20,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
 from treerl.errors import (
+    OWN_FILES,
     InputError,
     ParameterError,
     Problems,
@@ -84,8 +85,7 @@ def load(kind: str, name: str) -> Any:
         raise InputError(f"{kind}: unknown name {shorten(name)}; {nearest(name, points)}")
     with _guarded(f"{kind}: {printable(name)}: cannot be imported"):
         plugin = _from_source(name) if is_file(name) else points[name].load()
-    module, _, attribute = CONTRACTS[kind].partition(":")
-    contract = getattr(importlib.import_module(module), attribute)
+    contract = _from_source(CONTRACTS[kind])
     if not (isinstance(plugin, type) and issubclass(plugin, contract)):
         what = f"{kind}: {printable(name)}: expected a subclass of {CONTRACTS[kind]}"
         raise InputError(f"{what}, got {printable(plugin)}")
@@ -232,7 +232,7 @@ def _import_file(source: str) -> Any:
     path = Path(source).resolve()
     if not path.is_file():
         raise InputError(f"no such plug-in file: {printable(path)}")
-    name = f"treerl_plugin_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
+    name = f"{OWN_FILES}{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)
