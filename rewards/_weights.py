@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from treerl.backbone import hub
-from treerl.backbone.files import refuse_pointer
+from treerl.backbone.files import refuse_no_file
 from treerl.errors import InputError, printable, reason
 
 N = TypeVar("N", bound=nn.Module)
@@ -17,7 +17,7 @@ N = TypeVar("N", bound=nn.Module)
 
 def tensors(path: Path, named: str) -> dict[str, Tensor]:
     """What a .safetensors file holds, or a .pt file of tensors; nothing else is unpickled."""
-    refuse_pointer(path, f"{named} cannot be read from {printable(path.parent)}")
+    refuse_no_file(path, f"{named} cannot be read from {printable(path.parent)}")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
@@ -56,7 +56,7 @@ def pretrained(cls: Any, source: str, named: str, revision: str | None, instead:
     folder = Path(source)
     if folder.is_dir():
         for path in [*folder.glob("*.safetensors"), *folder.glob("*.bin")]:
-            refuse_pointer(path, f"{named} cannot be read from {printable(source)}")
+            refuse_no_file(path, f"{named} cannot be read from {printable(source)}")
     else:
         if source.startswith((".", "/", "~")) or source.count("/") != 1:
             expected = "expected a folder or a hub id such as owner/name"
