@@ -1,6 +1,7 @@
-"""What a run does when the code of a user's own file fails: one line that says where."""
+"""How a command ends when a user's own file fails, or the system refuses: one line, its code."""
 
 import io
+import subprocess
 import sys
 from contextlib import redirect_stderr
 from pathlib import Path
@@ -49,7 +50,29 @@ def test_only_with_files_of_ones_own_an_error_of_ours_is_one_line(
         monkeypatch.setitem(sys.modules, f"{OWN_FILES}0", sys)
     with pytest.raises(TypeError) as caught:
         describe(None)  # type: ignore[arg-type]
-    line = fault(caught.value)
-    assert (line is not None) == own_file
-    assert line is None or ("errors.py:" in line and "describe raised TypeError: " in line)
+    found = fault(caught.value)
+    assert (found is not None) == own_file
+    if found is not None:
+        assert found.code == 1
+        assert "errors.py:" in str(found) and "describe raised TypeError: " in str(found)
     assert fault(SystemExit(0)) is None
+
+
+@pytest.mark.parametrize("error", [OSError(28, "full"), OSError(36, "long", "a\x1b"), OSError()])
+def test_what_the_system_refuses_and_nobody_foresaw_is_one_line(error: OSError) -> None:
+    found = fault(error)
+    assert found is not None and found.code == 4 and str(found).isprintable()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a full device")
+def test_an_answer_that_cannot_be_written_is_one_line() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "treerl", "list"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=120,
+        )
+    assert done.returncode == 4
+    assert done.stderr == "treerl: OSError: [Errno 28] No space left on device\n"

@@ -82,13 +82,14 @@ def reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def fault(error: BaseException) -> str | None:
-    """An error in a run with a user's own files: the line in them, or else where we stumbled.
+def fault(error: BaseException) -> TreerlError | None:
+    """What ended a command, as one of our errors; None for its ordinary end and for our own faults.
 
-    None in a process that has loaded none: then the fault is ours, and its traceback is wanted.
+    Out of a user's own file it is told with the line there. When such files are in use, one that
+    returned something else than its contract says may have broken us: then where we stumbled.
     """
-    if not any(name.startswith(OWN_FILES) for name in sys.modules):
-        return None
+    if isinstance(error, TreerlError):
+        return error
     ours = None
     own = None
     for frame, line in traceback.walk_tb(error.__traceback__):
@@ -99,11 +100,16 @@ def fault(error: BaseException) -> str | None:
         elif module.partition(".")[0] == "treerl":
             ours = place
     if own is not None:
-        return f"{own} raised {reason(error)}"
-    if isinstance(error, SystemExit):  # how every command ends
+        return TreerlError(f"{own} raised {reason(error)}")
+    if isinstance(error, OSError):  # of a full stream, or of a file that nobody foresaw
+        named = error.filename and error.strerror
+        text = f"{shown(error.filename)}: {error.strerror}" if named else reason(error)
+        return StorageError(text)
+    in_use = any(name.startswith(OWN_FILES) for name in sys.modules)
+    if isinstance(error, SystemExit) or not in_use:
         return None
     hint = "`treerl check` says whether a file of your own keeps its contract"
-    return f"{ours} raised {reason(error)}; {hint}"
+    return TreerlError(f"{ours} raised {reason(error)}; {hint}")
 
 
 def is_control(letter: str) -> bool:
