@@ -5,9 +5,11 @@ import subprocess
 import sys
 from contextlib import redirect_stderr
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
+from treerl import __main__
 from treerl.cli import main
 from treerl.errors import OWN_FILES, describe, fault
 
@@ -76,3 +78,17 @@ def test_an_answer_that_cannot_be_written_is_one_line() -> None:
         )
     assert done.returncode == 4
     assert done.stderr == "treerl: OSError: [Errno 28] No space left on device\n"
+
+
+class Interrupted(ModuleType):
+    """A module during whose import the user presses Ctrl-C."""
+
+    def __getattr__(self, name: str) -> None:
+        raise KeyboardInterrupt
+
+
+def test_an_interrupt_during_the_imports_is_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "treerl.cli", Interrupted("treerl.cli"))
+    with pytest.raises(SystemExit) as ended:
+        __main__.main()
+    assert ended.value.code == 130
