@@ -207,6 +207,7 @@ def test_a_configuration_that_is_none_is_refused(model: Path, name: str, text: s
         ("transformer/config.json", {"in_channels": -1}, "Stable"),
         ("text_encoder/config.json", {"num_hidden_layers": 10**9}, "num_hidden_layers = 1000"),
         ("text_encoder/config.json", {"hidden_size": "wide"}, "Stable"),
+        ("tokenizer/tokenizer_config.json", {"model_max_length": -5}, "expected a number >= 1"),
         ("vae/config.json", {"scaling_factor": "x"}, "scaling_factor: expected numbers, got 'x'"),
         ("vae/config.json", {"shift_factor": float("nan")}, "shift_factor: expected numbers"),
         ("vae/config.json", {"latents_mean": [0, None]}, "latents_mean: expected numbers"),

@@ -147,6 +147,10 @@ def _check_numbers(key: str, value: object, what: str) -> None:
 
 def _check_tokenizer(kind: type[PreTrainedTokenizerBase], place: Path, what: str) -> None:
     """`InputError` without a vocabulary: an empty one would be made up, and every text unknown."""
+    config = place / "tokenizer_config.json"
+    length = read_json(config, what).get("model_max_length") if config.is_file() else None
+    if length is not None and not (isinstance(length, int | float) and length >= 1):
+        raise InputError(f"{what}: model_max_length: expected a number >= 1, got {shorten(length)}")
     names = kind.vocab_files_names
     whole = names.get("tokenizer_file", "tokenizer.json")
     parts = [name for name in names.values() if name != whole]
