@@ -9,16 +9,15 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from treerl.backbone import hub
+from treerl.backbone.files import refuse_no_file
 from treerl.errors import InputError, printable, reason
 
 N = TypeVar("N", bound=nn.Module)
 
-_POINTER = b"version https://git-lfs.github.com/spec/"
-
 
 def tensors(path: Path, named: str) -> dict[str, Tensor]:
     """What a .safetensors file holds, or a .pt file of tensors; nothing else is unpickled."""
-    refuse_pointer(path, named)
+    refuse_no_file(path, f"{named} cannot be read from {printable(path.parent)}")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
@@ -57,7 +56,7 @@ def pretrained(cls: Any, source: str, named: str, revision: str | None, instead:
     folder = Path(source)
     if folder.is_dir():
         for path in [*folder.glob("*.safetensors"), *folder.glob("*.bin")]:
-            refuse_pointer(path, named)
+            refuse_no_file(path, f"{named} cannot be read from {printable(source)}")
     else:
         if source.startswith((".", "/", "~")) or source.count("/") != 1:
             expected = "expected a folder or a hub id such as owner/name"
@@ -75,17 +74,6 @@ def pretrained(cls: Any, source: str, named: str, revision: str | None, instead:
     if missing:
         raise InputError(f"{named} lacks {_several(missing)} in {printable(source)!r}")
     return network
-
-
-def refuse_pointer(path: Path, named: str) -> None:
-    """`InputError` for a file that was cloned without Git LFS."""
-    try:
-        with path.open("rb") as file:
-            start = file.read(len(_POINTER))
-    except OSError as error:
-        raise InputError(f"{named} cannot be read from {path}: {_cause(error)}") from error
-    if start == _POINTER:
-        raise InputError(f"{named}: {path} is a Git LFS pointer, not the file: run git lfs pull")
 
 
 def _compare(shapes: dict[str, tuple[int, ...]], state: dict[str, Tensor], named: str) -> None:

@@ -145,6 +145,18 @@ def test_what_cannot_be_exported_is_refused(tmp_path: Path) -> None:
         export(run, tmp_path / "out")
 
 
+@pytest.mark.parametrize("place", ["a" * 300, "loop", "file", "file/x"])
+def test_a_path_that_leads_nowhere_is_one_line(tmp_path: Path, place: str) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "file").write_text("")
+    before = sorted(tmp_path.iterdir())
+    for source, target in ((tmp_path / place, tmp_path / "out"), (tmp_path, tmp_path / place)):
+        with pytest.raises((InputError, StorageError)) as caught:
+            export(source, target)
+        assert str(caught.value).isprintable()
+    assert sorted(tmp_path.iterdir()) == before
+
+
 @pytest.fixture
 def plugin(tmp_path: Path) -> Path:
     """A run of a plain backbone from a user's own file, which is gone afterwards."""

@@ -1,6 +1,7 @@
 """A model folder of which something is wrong ends in one line, quickly, never half loaded."""
 
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable
@@ -108,10 +109,43 @@ def test_a_missing_component_is_named(model: Path, component: str) -> None:
     refused(rf": {component}: there is no such folder$", model=str(model))
 
 
-def test_a_pointer_of_git_lfs_is_not_taken_for_weights(model: Path) -> None:
-    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
-    (model / "vae" / "diffusion_pytorch_model.safetensors").write_text(pointer)
-    refused("vae: diffusion_pytorch_model.safetensors is a Git LFS pointer", model=str(model))
+FILES = [
+    "vae/diffusion_pytorch_model.safetensors",
+    "transformer/config.json",
+    "scheduler/scheduler_config.json",
+    "tokenizer/tokenizer.json",
+    "tokenizer_2/tokenizer_config.json",
+]
+
+
+def pointer(path: Path) -> None:
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+
+
+@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize(
+    ("make", "match"),
+    [
+        (pointer, " is a Git LFS pointer"),
+        (os.mkfifo, ": expected a plain file"),
+        (os.mkdir, ": expected a plain file"),
+    ],
+)
+def test_what_is_no_file_is_not_taken_for_one(
+    model: Path, file: str, make: Callable[[Path], None], match: str
+) -> None:
+    (model / file).unlink()
+    make(model / file)
+    refused(": ".join(file.split("/")) + match, model=str(model))
+
+
+@pytest.mark.parametrize("kept", [["tokenizer_config.json"], ["vocab.json"], []])
+def test_a_tokenizer_without_a_vocabulary_is_refused(model: Path, kept: list[str]) -> None:
+    (model / "tokenizer" / "vocab.json").write_text("{}")
+    for path in (model / "tokenizer").iterdir():
+        if path.name not in kept:
+            path.unlink()
+    refused("tokenizer: expected tokenizer.json, or vocab.json and merges.txt", model=str(model))
 
 
 @pytest.mark.parametrize(
@@ -166,14 +200,19 @@ def test_a_configuration_that_is_none_is_refused(model: Path, name: str, text: s
     [
         ("scheduler/scheduler_config.json", {"num_train_timesteps": 10**9}, "num_train_timesteps"),
         ("scheduler/scheduler_config.json", {"num_train_timesteps": "x"}, "num_train_timesteps"),
-        ("transformer/config.json", {"num_layers": 10**9}, "num_layers = 1e.09, and its files"),
+        ("transformer/config.json", {"num_layers": 10**9}, "num_layers = 1000000000, and"),
+        ("transformer/config.json", {"num_layers": 10**400}, "an integer of more than 50 digits"),
         ("transformer/config.json", {"num_layers": "many"}, "transformer|Stable"),
         ("transformer/config.json", {"sample_size": 10**9}, "sample_size: expected at most"),
         ("transformer/config.json", {"in_channels": -1}, "Stable"),
-        ("text_encoder/config.json", {"num_hidden_layers": 10**9}, "num_hidden_layers = 1e.09"),
+        ("text_encoder/config.json", {"num_hidden_layers": 10**9}, "num_hidden_layers = 1000"),
         ("text_encoder/config.json", {"hidden_size": "wide"}, "Stable"),
+        ("tokenizer/tokenizer_config.json", {"model_max_length": -5}, "expected a number >= 1"),
+        ("vae/config.json", {"scaling_factor": "x"}, "scaling_factor: expected numbers, got 'x'"),
+        ("vae/config.json", {"shift_factor": float("nan")}, "shift_factor: expected numbers"),
+        ("vae/config.json", {"latents_mean": [0, None]}, "latents_mean: expected numbers"),
         ("vae/config.json", {"block_out_channels": 7}, "Stable"),
-        ("vae/config.json", {"layers_per_block": 10**9}, "layers_per_block = 1e.09"),
+        ("vae/config.json", {"layers_per_block": 10**9}, "layers_per_block = 1000"),
     ],
 )
 def test_absurd_values_are_refused(

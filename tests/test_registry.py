@@ -107,6 +107,7 @@ def test_a_rule_of_the_plug_in_is_one_line_at_its_path(tmp_path: Path) -> None:
             ('ValueError("expected an odd size")', "kernel: expected an odd size"),
             ('RuntimeError("a\\nb")', "kernel: Mine raised RuntimeError: a b"),
             ("SystemExit(3)", "kernel: Mine raised SystemExit: 3"),
+            ("GeneratorExit", "kernel: Mine raised GeneratorExit"),
         ]
     ):
         assert _message(_plugin(tmp_path, rule.format(error), f"rule{number}.py")) == says
@@ -127,6 +128,7 @@ def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
         ("class Mine: pass", "expected a subclass of treerl.engine.kernel:Kernel, got "),
         ("import nowhere", "ModuleNotFoundError: No module named 'nowhere'"),
         ("raise SystemExit(0)", "cannot be imported: SystemExit"),
+        ("raise GeneratorExit", "cannot be imported: GeneratorExit"),
         ("raise RuntimeError('\\x1b[2J')", "cannot be imported: RuntimeError: \\x1b[2J"),
         ("def f(:", "cannot be imported: SyntaxError"),
         ("\0", "cannot be imported: "),

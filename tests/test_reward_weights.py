@@ -80,7 +80,7 @@ BYTES: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "truncated": (lambda good: good[: len(good) // 2], "cannot be read from"),
     "flipped": (lambda good: good[:100] + bytes(400) + good[500:], "cannot be read from"),
     "text": (lambda good: b"hello\n" * 100, "cannot be read from"),
-    "Git LFS pointer": (lambda good: POINTER, "is a Git LFS pointer, not the file"),
+    "Git LFS pointer": (lambda good: POINTER, "is a Git LFS pointer"),
     "pickle with code": (lambda good: pickle.dumps(Evil()), "cannot be read from"),
     "pickle of a list": (lambda good: pickle.dumps([1]), "cannot be read from"),
     "deeply nested pickle": (lambda good: b"(" * 10**5 + b".", "cannot be read from"),

@@ -14,7 +14,7 @@ from misbehaving import FILE, Resetting
 from torch import Tensor
 
 from treerl.engine.task import Samples, Task
-from treerl.errors import InputError, RewardError, Stopped, printable
+from treerl.errors import InputError, RewardError, Stopped
 from treerl.reward.build import Scoring, build_rewards
 from treerl.reward.contract import Reward
 from treerl.reward.rewards import OnBadReward, Rewards
@@ -240,14 +240,3 @@ def test_a_working_directory_that_is_deleted_is_no_traceback(
     with pytest.raises(RewardError, match=r"^reward m: it changed the working directory"):
         Rewards({"m": deletes})(SAMPLES)
     assert Rewards({"m": red})(SAMPLES).shape == (3, 1)
-
-
-def test_text_from_outside_stays_on_one_printable_line() -> None:
-    class Mute:
-        def __str__(self) -> str:
-            raise ValueError
-
-    assert printable("a\nb\tc  d") == "a b c d"
-    assert printable("\x1b[31mred\x00\u202e") == "\\x1b[31mred\\x00\\u202e"
-    assert printable("x" * 1000, 10) == "xxxxxxx..."
-    assert printable(Mute()) == "(a Mute without a text)"

@@ -1,5 +1,17 @@
-"""`python -m treerl`."""
+"""The command `treerl`, also as `python -m treerl`: Ctrl-C may come while it is being imported."""
 
-from treerl.cli import main
+import sys
 
-main()
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        from treerl.cli import main as run
+
+        run()
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

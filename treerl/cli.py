@@ -5,6 +5,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import MISSING
 from importlib.metadata import version as package_version
 from pathlib import Path
@@ -14,7 +15,7 @@ import typer
 
 from treerl import registry
 from treerl.config.flags import Allow, Json, Model, Resume, Set, takes_settings
-from treerl.errors import InputError, TreerlError, printable, shorten
+from treerl.errors import InputError, fault, printable, shorten
 
 if TYPE_CHECKING:
     from treerl.config.schema import Config
@@ -213,10 +214,20 @@ def main(arguments: list[str] | None = None) -> Any:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
     try:
-        app(arguments)
-    except TreerlError as error:
-        for line in str(error).splitlines():
-            print(f"treerl: {printable(line, 2000)}", file=sys.stderr)
-        sys.exit(error.code)
+        try:
+            app(arguments)
+        finally:
+            if sys.stdout is not None:  # None when it is closed
+                sys.stdout.flush()
     except KeyboardInterrupt:  # before the run has its own handler
         sys.exit(130)
+    except BaseException as error:  # SystemExit, too: a plug-in does not decide how a run ends
+        known = fault(error)
+        if known is None:
+            raise
+        for line in str(known).splitlines():
+            print(f"treerl: {printable(line, 2000)}", file=sys.stderr)
+        if isinstance(error, OSError):  # what stdout did not take is not tried again at the exit
+            with suppress(OSError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(known.code)

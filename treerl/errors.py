@@ -1,8 +1,11 @@
 """Errors a user can meet: one line each, with the exit code that scripts rely on."""
 
+import sys
+import traceback
 from collections.abc import Mapping
 from typing import Any
 
+OWN_FILES = "treerl_plugin_"  # how the modules of users' own files are called, and a checksum
 Problems = list[tuple[tuple[str, ...], str]]  # keys below a plug-in, and what is wrong there
 
 
@@ -77,6 +80,36 @@ def reason(error: BaseException) -> str:
     """What an error of somebody else's says, with its kind, on one printable line."""
     text = printable(error)
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def fault(error: BaseException) -> TreerlError | None:
+    """What ended a command, as one of our errors; None for its ordinary end and for our own faults.
+
+    Out of a user's own file it is told with the line there. When such files are in use, one that
+    returned something else than its contract says may have broken us: then where we stumbled.
+    """
+    if isinstance(error, TreerlError):
+        return error
+    ours = None
+    own = None
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        module = str(frame.f_globals.get("__name__", ""))
+        place = f"{shown(frame.f_code.co_filename)}:{line}: {frame.f_code.co_qualname}"
+        if module.startswith(OWN_FILES):
+            own = place
+        elif module.partition(".")[0] == "treerl":
+            ours = place
+    if own is not None:
+        return TreerlError(f"{own} raised {reason(error)}")
+    if isinstance(error, OSError):  # of a full stream, or of a file that nobody foresaw
+        named = error.filename and error.strerror
+        text = f"{shown(error.filename)}: {error.strerror}" if named else reason(error)
+        return StorageError(text)
+    in_use = any(name.startswith(OWN_FILES) for name in sys.modules)
+    if isinstance(error, SystemExit) or not in_use:
+        return None
+    hint = "`treerl check` says whether a file of your own keeps its contract"
+    return TreerlError(f"{ours} raised {reason(error)}; {hint}")
 
 
 def is_control(letter: str) -> bool:

@@ -20,6 +20,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
 from treerl.errors import (
+    OWN_FILES,
     InputError,
     ParameterError,
     Problems,
@@ -84,8 +85,7 @@ def load(kind: str, name: str) -> Any:
         raise InputError(f"{kind}: unknown name {shorten(name)}; {nearest(name, points)}")
     with _guarded(f"{kind}: {printable(name)}: cannot be imported"):
         plugin = _from_source(name) if is_file(name) else points[name].load()
-    module, _, attribute = CONTRACTS[kind].partition(":")
-    contract = getattr(importlib.import_module(module), attribute)
+    contract = _from_source(CONTRACTS[kind])
     if not (isinstance(plugin, type) and issubclass(plugin, contract)):
         what = f"{kind}: {printable(name)}: expected a subclass of {CONTRACTS[kind]}"
         raise InputError(f"{what}, got {printable(plugin)}")
@@ -199,9 +199,9 @@ def _value(adapter: TypeAdapter[Any], value: Any) -> Any:
 def _instance(plugin: type, values: Mapping[str, Any], path: str) -> Any:
     try:
         return plugin(**values)
-    except TreerlError:
+    except (TreerlError, KeyboardInterrupt):
         raise
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         rule = isinstance(error, ValueError)  # one of its own, which says what is wrong by itself
         text = printable(error) if rule else f"{plugin.__qualname__} raised {reason(error)}"
         raise ParameterError(path, [((), text)]) from error
@@ -212,9 +212,9 @@ def _guarded(what: str) -> Iterator[None]:
     """Around somebody else's code: whatever it raises is one line."""
     try:
         yield
-    except TreerlError:
+    except (TreerlError, KeyboardInterrupt):
         raise
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         raise InputError(f"{what}: {reason(error)}") from error
 
 
@@ -232,7 +232,7 @@ def _import_file(source: str) -> Any:
     path = Path(source).resolve()
     if not path.is_file():
         raise InputError(f"no such plug-in file: {printable(path)}")
-    name = f"treerl_plugin_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
+    name = f"{OWN_FILES}{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)

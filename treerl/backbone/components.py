@@ -9,13 +9,18 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
+from transformers import PreTrainedTokenizerBase
 
-from treerl.backbone.files import boundary, read_json, refuse_pointer, refuse_tensors
-from treerl.errors import InputError, first_line, printable
+from treerl.backbone.files import boundary, read_json, refuse_no_file, refuse_tensors
+from treerl.errors import InputError, first_line, printable, shorten
 
 LIBRARIES = ("diffusers", "transformers")
+_READ = (".json", ".txt", ".model", ".safetensors")  # files of a component that are ever read
 _TIMESTEPS = 100_000  # of a scheduler's training; models have 1,000
 _LARGEST = 16_384  # pixels or latent cells a side that a model may say it is made for
+# what latents are reckoned with, long after the model was loaded
+_RECKONED = ("scaling_factor", "shift_factor", "latents_mean", "latents_std")
+_HUGE = 1e30  # of a number that latents are reckoned with; NaN is not below it either
 _REPEATED = re.compile(r"(num|n)_(.*_)?(layers|blocks)|depth|layers_per_block", re.ASCII)
 # buffers that older files still hold, and heads that a text encoder does not use
 _HARMLESS = re.compile(r"(.*\.)?(position_ids|inv_freq)|lm_head\..*", re.ASCII)
@@ -54,8 +59,13 @@ def check_folder(folder: Path, kinds: dict[str, type], what: str) -> None:
         about = f"{what}: {printable(name, 60)}"
         if not place.is_dir():
             raise InputError(f"{about}: there is no such folder")
+        for path in sorted(place.iterdir()):
+            if path.suffix in _READ:
+                refuse_no_file(path, about)
         if issubclass(kind, nn.Module):
             check_network(place, about)
+        elif issubclass(kind, PreTrainedTokenizerBase):
+            _check_tokenizer(kind, place, about)
         elif (place / "scheduler_config.json").is_file():
             _check_scheduler(place / "scheduler_config.json", about)
 
@@ -107,22 +117,50 @@ def check_network(place: Path, what: str) -> None:
         raise InputError(f"{what}: it has no safetensors file")
     tensors = 0
     for path in files:
-        refuse_pointer(path, what)
+        refuse_no_file(path, what)
         try:
             with safe_open(path, framework="pt") as file:
                 tensors += len(file.keys())
         except (OSError, SafetensorError) as error:
             raise InputError(f"{what}: {printable(path.name)}: {first_line(error)}") from error
+    for key in _RECKONED:
+        _check_numbers(key, config.get(key), what)
     for key, number in _integers(config):
         if _REPEATED.fullmatch(key) and number > tensors:  # a layer has a tensor at least
             raise InputError(
-                f"{what}: config.json says {printable(key, 60)} = {number:.3g}, and its files hold "
-                f"{tensors} tensors"
+                f"{what}: config.json says {printable(key, 60)} = {shorten(number)}, and its files "
+                f"hold {tensors} tensors"
             )
         if key.endswith("sample_size") and number > _LARGEST:
             raise InputError(
-                f"{what}: {printable(key, 60)}: expected at most {_LARGEST}, got {number:.3g}"
+                f"{what}: {printable(key, 60)}: expected at most {_LARGEST}, got {shorten(number)}"
             )
+
+
+def _check_numbers(key: str, value: object, what: str) -> None:
+    """`InputError` for what is neither absent, nor a finite number, nor a list of such."""
+    for number in value if isinstance(value, list) else [value]:
+        plain = isinstance(number, int | float) and -_HUGE < number < _HUGE
+        if value is not None and not plain:
+            raise InputError(f"{what}: {key}: expected numbers, got {shorten(number)}")
+
+
+def _check_tokenizer(kind: type[PreTrainedTokenizerBase], place: Path, what: str) -> None:
+    """`InputError` without a vocabulary: an empty one would be made up, and every text unknown."""
+    config = place / "tokenizer_config.json"
+    length = read_json(config, what).get("model_max_length") if config.is_file() else None
+    if length is not None and not (isinstance(length, int | float) and length >= 1):
+        raise InputError(f"{what}: model_max_length: expected a number >= 1, got {shorten(length)}")
+    names = kind.vocab_files_names
+    whole = names.get("tokenizer_file", "tokenizer.json")
+    parts = [name for name in names.values() if name != whole]
+    present = [name for name in parts if (place / name).is_file()]
+    if (place / whole).is_file() or (parts and present == parts):
+        return
+    instead = f", or {' and '.join(parts)}" if parts else ""
+    raise InputError(
+        f"{what}: expected {whole}{instead}, got {' and '.join(present) or 'none of them'}"
+    )
 
 
 def _check_scheduler(path: Path, what: str) -> None:

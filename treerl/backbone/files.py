@@ -47,6 +47,7 @@ def boundary(what: str) -> Iterator[None]:
 
 def read_json(path: Path, what: str) -> dict[str, Any]:
     """The mapping in a JSON file."""
+    refuse_no_file(path, what)
     name = printable(path.name)
     try:
         if path.stat().st_size > _JSON_BYTES:
@@ -63,7 +64,7 @@ def read_json(path: Path, what: str) -> dict[str, Any]:
 
 def read_tensors(path: Path, what: str) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors of a safetensors file by name, and its metadata."""
-    refuse_pointer(path, what)
+    refuse_no_file(path, what)
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}
@@ -83,17 +84,18 @@ def write_tensors(
         raise StorageError(f"{printable(path)}: {first_line(error)}") from error
 
 
-def refuse_pointer(path: Path, what: str) -> None:
-    """`InputError` when Git LFS left a pointer where the weights belong."""
+def refuse_no_file(path: Path, what: str) -> None:
+    """`InputError` for what is no plain file, or what Git LFS left where a file belongs."""
+    name = printable(path.name)
+    if path.exists() and not path.is_file():  # a pipe would keep whoever reads it waiting for ever
+        raise InputError(f"{what}: {name}: expected a plain file")
     try:
         with path.open("rb") as file:
             start = file.read(len(_POINTER))
     except OSError as error:
-        raise InputError(f"{what}: {printable(path.name)}: {first_line(error)}") from error
+        raise InputError(f"{what}: {name}: {first_line(error)}") from error
     if start == _POINTER:
-        raise InputError(
-            f"{what}: {printable(path.name)} is a Git LFS pointer, not weights; run `git lfs pull`"
-        )
+        raise InputError(f"{what}: {name} is a Git LFS pointer, not the file; run `git lfs pull`")
 
 
 def refuse_other_tensors(what: str, wanted: Shapes, present: Shapes, missing: list[str]) -> None:

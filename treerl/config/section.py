@@ -238,7 +238,8 @@ def _recipe(name: str) -> str:
     return name
 
 
-Text = Annotated[str, AfterValidator(_clean), Expected("a text without control characters")]
+_TEXT = f"a text of 1 to {_LONGEST} characters without control characters"
+Text = Annotated[str, AfterValidator(_clean), Expected(_TEXT)]
 EnvName = Annotated[Text, AfterValidator(_env)]
 Recipe = Annotated[Text, AfterValidator(_recipe)]
 Executor = Annotated[

@@ -82,9 +82,9 @@ def made(name: str, parameters: Mapping[str, Any]) -> Reward:
     """A reward of this process; `InputError` says why there is none."""
     try:
         reward: Reward = registry.build("rewards", name, parameters, f"rewards.{name}")
-    except TreerlError:
+    except (TreerlError, KeyboardInterrupt):
         raise
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         raise InputError(f"rewards.{name}: cannot be made: {reason(error)}") from error
     return reward
 

@@ -66,6 +66,15 @@ def validate(name: str, reward: Reward, tasks: Sequence[Any]) -> None:
     _called(name, lambda: reward.validate_tasks(tasks), "")
 
 
+def close(name: str, reward: Reward) -> TreerlError | None:
+    """Give back what the reward holds; the error of one that fails at it."""
+    try:
+        _called(f"{name}: close", reward.close, "")
+    except TreerlError as error:
+        return error
+    return None
+
+
 def is_title(title: object) -> bool:
     """Whether a measure may be called so: it stands in files, on a terminal and on a page."""
     return isinstance(title, str) and 0 < len(title) <= 64 and title.isprintable()

@@ -1,6 +1,7 @@
 """All rewards of a run as one value: names, weights, checks, retries, what a failure means."""
 
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, TypeVar
 
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from treerl.engine.task import Samples, Task
 from treerl.errors import InputError, RewardError, printable
-from treerl.reward.call import Scorer, measure, rate, score, validate
+from treerl.reward.call import Scorer, close, measure, rate, score, validate
 from treerl.reward.contract import Reward
 from treerl.reward.interrupt import check_interrupt as ask, interruptible
 
@@ -78,7 +79,7 @@ class Rewards:
         with interruptible(self.check_interrupt):
             for name, scorer in self.scorers.items():
                 if isinstance(scorer, Reward):
-                    for title, column in measure(name, scorer, samples).items():
+                    for title, column in self._figures(name, scorer, samples).items():
                         figures[f"{name}.{title}" if title in figures else title] = column
         return figures
 
@@ -95,10 +96,17 @@ class Rewards:
                     raise InputError(f"rewards.{name}: {printable(error)}") from error
 
     def close(self) -> None:
-        """Ends the processes and connections of all rewards."""
-        for scorer in self.scorers.values():
+        """Ends the processes and connections of all rewards; `RewardError` names one that fails.
+
+        It is not raised while another error is on its way, which says more.
+        """
+        failed = None
+        for name, scorer in self.scorers.items():
             if isinstance(scorer, Reward):
-                scorer.close()
+                error = close(name, scorer)
+                failed = failed or error
+        if failed is not None and sys.exception() is None:
+            raise failed
 
     def _column(self, name: str, scorer: Scorer, samples: Samples) -> Tensor:
         if self.on_bad_reward == "stop":
@@ -113,6 +121,17 @@ class Rewards:
         # one sample may break the call of all: asked one by one, the others keep their scores
         singles = [samples.take(torch.tensor([row])) for row in range(len(samples))]
         return torch.cat([self._column(name, scorer, single) for single in singles])
+
+    def _figures(self, name: str, reward: Reward, samples: Samples) -> dict[str, Tensor]:
+        """Its measures, asked for as its scores are; none when they fail with `drop_tree`."""
+        if self.on_bad_reward == "stop":
+            return measure(name, reward, samples)
+        try:
+            return self._patiently(lambda: measure(name, reward, samples))
+        except RewardError:
+            if self.on_bad_reward == "retry":
+                raise
+        return {}
 
     def _patiently(self, call: Callable[[], T]) -> T:
         for _ in range(self.retries):

@@ -71,8 +71,10 @@ def export(
     model. `prompts` are drawn for it, the run's held-out ones when None.
     """
     quiet()
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise InputError(f"export: {target} exists and is not empty; name another folder")
+    with storing(target):
+        taken = target.is_symlink() or target.exists()
+        if taken and (not target.is_dir() or any(target.iterdir())):
+            raise InputError(f"export: {target} exists and is not empty; name another folder")
     checkpoint = _checkpoint(source, allow_plugins)
     config = checkpoint.config
     family = registry.load("backbones", config.backbone.name)
@@ -133,8 +135,10 @@ def _plain(backbone: Backbone, task: Task, draft: Path, again: Backbone) -> Expo
 
 def _checkpoint(source: Path, allow_plugins: bool) -> _Checkpoint:
     """The checkpoint folder and the configuration of its run, whose plug-in is the run's copy."""
-    folders = [source, *source.resolve().parents[:2]]
-    runs = [folder for folder in folders if (folder / "config.yaml").is_file()]
+    # not resolve, which breaks at a link that leads to itself
+    folders = [source, *Path(os.path.realpath(source)).parents[:2]]
+    with storing(source):
+        runs = [folder for folder in folders if (folder / "config.yaml").is_file()]
     if not runs:
         raise InputError(
             f"export: expected a run folder, or a checkpoint in one, got {source} (no config.yaml)"

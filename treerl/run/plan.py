@@ -121,7 +121,8 @@ class Plan:
         """Everything, as `treerl plan --json` prints it."""
         iterations = max(self.iterations, 1)
         prompts = self.prompts_per_iteration
-        mean = self.total(iterations) * (1 / (iterations * prompts))
+        work = self.total(iterations)
+        mean = work * (1 / (iterations * prompts))
         by_start = []
         for spec in sorted(self.support, key=lambda spec: spec.start):
             by_start.append({"start": spec.start, **self.per_prompt(spec).plain()})
@@ -130,7 +131,8 @@ class Plan:
             **(mean * prompts).plain(),
             "optimizer_steps": self.updates,
         }
-        run = {"iterations": self.iterations, **self.total().plain()}
+        spent = work if self.iterations else Counts()
+        run = {"iterations": self.iterations, **spent.plain()}
         return {
             "recipe": self.algorithm.name,
             "per_prompt": {**mean.plain(), "by_start": by_start},
