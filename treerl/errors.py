@@ -10,6 +10,7 @@ class TreerlError(Exception):
     """An error that is reported as one line; `code` is the process's exit code."""
 
     code = 1
+    said = False  # whether another process of the run prints it
 
 
 class InputError(TreerlError):
@@ -37,6 +38,12 @@ class StorageError(TreerlError):
     """A file could not be written or read back."""
 
     code = 4
+
+
+class PeerError(TreerlError):
+    """Another process of the run ended, failed or went another way."""
+
+    code = 5
 
 
 class RewardError(TreerlError):
