@@ -59,7 +59,8 @@ def run(config: "Config") -> None:
     from treerl.report import page
     from treerl.run.start import start
 
-    announce(config)
+    if os.environ.get("RANK", "0") == "0":
+        announce(config)
     start(config, Console(), page.write)
 
 
@@ -215,8 +216,10 @@ def main(arguments: list[str] | None = None) -> Any:
     try:
         app(arguments)
     except TreerlError as error:
-        for line in str(error).splitlines():
-            print(f"treerl: {printable(line, 2000)}", file=sys.stderr)
+        # before processes know of each other, the first of each machine speaks for those beside it
+        if not error.said and (error.shared or os.environ.get("LOCAL_RANK", "0") == "0"):
+            for line in str(error).splitlines():
+                print(f"treerl: {printable(line, 2000)}", file=sys.stderr)
         sys.exit(error.code)
     except KeyboardInterrupt:  # before the run has its own handler
         sys.exit(130)

@@ -11,6 +11,7 @@ class TreerlError(Exception):
 
     code = 1
     said = False  # whether another process of the run prints it
+    shared = False  # whether the processes of the run settled which of them prints it
 
 
 class InputError(TreerlError):

@@ -23,6 +23,7 @@ from treerl.run.plan import Plan
 from treerl.run.quiet import quiet
 from treerl.run.session import Session
 from treerl.run.tasks import checked
+from treerl.run.world import World
 
 
 def assemble(
@@ -45,14 +46,24 @@ def assemble(
     return build(config)
 
 
-def build(config: Config, check_interrupt: Callable[[], None] = lambda: None) -> Session:
-    """The session that a configuration describes; whatever it lacks is said before it is loaded."""
+def build(
+    config: Config,
+    check_interrupt: Callable[[], None] = lambda: None,
+    world: World | None = None,
+) -> Session:
+    """The session that a configuration describes; whatever it lacks is said before it is loaded.
+
+    In a `world` of several processes `check_interrupt` is called by all at the same points.
+    """
+    world = world or World()
     quiet()
     algorithm = algorithm_of(config)
     plan = plan_of(config, algorithm)
     tasks, heldout = checked(config)
-    device = device_of(config)
-    rewards, watched = _available(config, [*tasks, *heldout], check_interrupt)
+    device = device_of(config, world)
+    # the calls of a reward differ from process to process: there all wait for the next common point
+    check_reward = check_interrupt if world.size == 1 else _nothing
+    rewards, watched = _available(config, [*tasks, *heldout], check_reward)
     try:
         backbone = _backbone(config, device)
         backbone.validate_tasks([*tasks, *heldout])
@@ -75,6 +86,7 @@ def build(config: Config, check_interrupt: Callable[[], None] = lambda: None) ->
         max_grad_norm=config.train.max_grad_norm,
         reference=lambda: lora.reference(backbone),
         check_interrupt=check_interrupt,
+        peers=world,
     )
     return Session(
         config=config,
@@ -108,11 +120,20 @@ def plan_of(config: Config, algorithm: Algorithm) -> Plan:
     )
 
 
-def device_of(config: Config) -> torch.device:
-    """The device that the configuration names, tried; `InputError` when it cannot be used."""
+def _nothing() -> None:
+    return
+
+
+def device_of(config: Config, world: World | None = None) -> torch.device:
+    """The device that the configuration names, tried; `InputError` when it cannot be used.
+
+    Each process of a `world` has a GPU of its own.
+    """
     name = str(config.backbone.params.get("device", "auto"))
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and world is not None and world.size > 1:
+        name = f"cuda:{world.local_rank}"
     try:
         device = torch.device(name)
         torch.empty(1, device=device)

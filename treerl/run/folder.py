@@ -29,8 +29,8 @@ from treerl.run.files import (
     checked,
     plain,
 )
+from treerl.run.showing import SHOWN
 
-_SAMPLES = 24  # held-out tasks whose images a run keeps
 _LEAVES = 64  # leaves of a tree whose images a run keeps
 
 
@@ -137,7 +137,7 @@ class RunFolder:
         for row, group in enumerate(before.samples.group.tolist()):
             rows.setdefault(group, row)
         samples = []
-        for number, row in enumerate(list(rows.values())[:_SAMPLES]):
+        for number, row in enumerate(list(rows.values())[:SHOWN]):
             prompt = _prompt(before.samples.tasks[row])
             sample = SampleRow(
                 prompt=prompt, before=self._shot(before, row, f"before-{number:03d}.png")
@@ -155,7 +155,7 @@ class RunFolder:
         place = {node: number for number, node in enumerate(nodes)}
         self._make_folder(f"trees/{name}")
         names: dict[int, str | None] = {}  # the image of each leaf
-        for row, leaf in enumerate(tree.leaves.tolist()):
+        for row, leaf in enumerate(tree.here(tree.leaves).tolist()):
             if leaf in place and len(names) < _LEAVES:
                 path = f"trees/{name}/leaf-{len(names):03d}.png"
                 names[leaf] = self._draw(path, step.samples.images, row)
@@ -182,8 +182,8 @@ class RunFolder:
         right = evaluation.measures.get("right")
         return Shot(
             image=self._draw(f"samples/{name}", evaluation.samples.images, row),
-            score=float(evaluation.total[row]),
-            right=None if right is None else float(right[row]),
+            score=float(evaluation.total[evaluation.row(row)]),
+            right=None if right is None else float(right[evaluation.row(row)]),
         )
 
     def _draw(self, name: str, samples: Tensor, row: int) -> str | None:

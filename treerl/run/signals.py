@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from treerl.engine.peers import Peers
 from treerl.errors import Stopped
 
 STOPPING = tuple(
@@ -22,6 +23,12 @@ class Interrupt:
         """Raise `Stopped` when a signal has come; called where nothing is half done."""
         if self._signal is not None:
             raise Stopped(self._signal)
+
+    def check_together(self, peers: Peers) -> None:
+        """The same where a signal has come to any process: all of them stop at this point."""
+        number = peers.agree(self._signal or 0)
+        if number:
+            raise Stopped(number)
 
     def handle(self, number: int, frame: FrameType | None) -> None:
         """The signal handler."""

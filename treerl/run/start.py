@@ -1,56 +1,91 @@
-"""`treerl run`: a run with its folder, its display and its signals."""
+"""`treerl run`: a run with its folder, its display and its signals, in one process or several."""
 
-import os
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 
 import torch
 from rich.console import Console
 
-from treerl.config.algorithm import algorithm_of
 from treerl.config.resolve import dump
 from treerl.config.schema import Config
-from treerl.errors import InputError
+from treerl.errors import TreerlError
 from treerl.run import folder, plugins
-from treerl.run.assemble import build, device_of, plan_of
+from treerl.run.assemble import build, device_of
 from treerl.run.display import Display
+from treerl.run.folder import RunFolder
 from treerl.run.record import Recorder, manifest_of
 from treerl.run.run import Run
+from treerl.run.session import Session
 from treerl.run.signals import interruptible
+from treerl.run.world import World, join
 
 
-def start(config: Config, console: Console, write_page: Callable[[Path], Path]) -> Path:
-    """Train as configured; the run folder. A run that is ended leaves its weights there, too."""
-    refuse_several_processes()
-    if config.train.threads:
-        torch.set_num_threads(config.train.threads)
-    plan = plan_of(config, algorithm_of(config))
-    manifest = manifest_of(config, plan.table()["run"], device_of(config))
-    output = None if config.output is None else Path(config.output)
-    with interruptible() as interrupt:
-        place = folder.create(output, config.recipe)  # before a model is loaded for nothing
-        try:
-            session = build(config, interrupt.check)
-        except BaseException:
-            place.discard()
-            raise
-        with closing(session):
-            place.write_config(dump(config))
-            manifest.plugins = plugins.keep(config, place.path)
-            display = Display(console, str(place.path))
+def start(config: Config, console: Console, write_page: Callable[[Path], Path]) -> Path | None:
+    """Train as configured; the run folder, which rank 0 of several processes alone has.
+
+    A run that is ended leaves its weights there, too.
+    """
+    with joined(config.parallel.timeout) as world:
+        if config.train.threads:
+            torch.set_num_threads(config.train.threads)
+        with interruptible() as interrupt:
+            check = interrupt.check
+            if world.size > 1:
+                check = partial(interrupt.check_together, world)
+            place = world.attempt(lambda: _claim(config, world))  # before a model is loaded
             try:
-                Run(session, (Recorder(place, manifest), display)).execute()
-            finally:
-                display.say(f"report: {write_page(place.path)}")
-    return place.path
+                session = world.attempt(lambda: build(config, check, world))
+            except BaseException:
+                if place is not None:
+                    place.discard()
+                raise
+            with closing(session):
+                if place is None:
+                    Run(session).execute()
+                else:
+                    _record(session, place, console, write_page, world)
+        return None if place is None else place.path
 
 
-def refuse_several_processes() -> None:
-    """`InputError` under a launcher of several processes, which would all do the same run."""
-    world = os.environ.get("WORLD_SIZE", "1")
-    if world.strip() not in ("", "1"):
-        raise InputError(
-            f"WORLD_SIZE: expected 1, as a run is one process, got {world!r}; start treerl without "
-            "a launcher, on one device"
-        )
+@contextmanager
+def joined(timeout: float) -> Iterator[World]:
+    """The world of this process; an error that ends it is left for the others to find."""
+    world = join(timeout)
+    try:
+        yield world
+    except BaseException as error:
+        world.tell(error)
+        if isinstance(error, TreerlError):
+            error.shared = world.size > 1
+            error.said = not world.first_to_say(str(error))
+        raise
+    world.close()
+
+
+def _claim(config: Config, world: World) -> RunFolder | None:
+    """The folder of the run, in the process that writes it."""
+    if world.rank > 0:
+        return None
+    output = None if config.output is None else Path(config.output)
+    return folder.create(output, config.recipe)
+
+
+def _record(
+    session: Session,
+    place: RunFolder,
+    console: Console,
+    write_page: Callable[[Path], Path],
+    world: World,
+) -> None:
+    """The run with those who look on."""
+    config = session.config
+    manifest = manifest_of(config, session.plan.table()["run"], device_of(config, world))
+    place.write_config(dump(config))
+    manifest.plugins = plugins.keep(config, place.path)
+    display = Display(console, str(place.path))
+    try:
+        Run(session, (Recorder(place, manifest), display)).execute()
+    finally:
+        display.say(f"report: {write_page(place.path)}")
