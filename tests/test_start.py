@@ -39,15 +39,28 @@ class Same(Reward):
 
 def run(folder: Path, *sets: str, allow_plugins: bool = False) -> Path:
     config = resolve(None, {**_SMALL, "output": str(folder)}, sets, allow_plugins)
-    return start(config, Console(file=io.StringIO()), page.write)
+    path = start(config, Console(file=io.StringIO()), page.write)
+    assert path is not None
+    return path
 
 
-@pytest.mark.parametrize("world", ["2", "8", " 4 ", "x"])
-def test_a_launcher_of_several_processes_is_refused(
+@pytest.mark.parametrize("world", ["2", "8", " 4 ", "x", "0"])
+def test_a_launcher_that_says_half_is_refused(
     world: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", world)
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
     with pytest.raises(InputError, match="WORLD_SIZE"):
+        run(tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_tasks_of_slurm_that_do_not_know_of_each_other_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    monkeypatch.setenv("SLURM_NTASKS", "4")
+    with pytest.raises(InputError, match=r"SLURM_NTASKS.*torchrun"):
         run(tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

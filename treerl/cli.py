@@ -60,7 +60,8 @@ def run(config: "Config", resume: Resume = None, allow_plugins: Allow = False) -
     from treerl.report import page
     from treerl.run.start import start
 
-    announce(config)
+    if os.environ.get("RANK", "0") == "0":
+        announce(config)
     start(config, Console(), page.write, resume, allow_plugins)
 
 
@@ -225,8 +226,10 @@ def main(arguments: list[str] | None = None) -> Any:
         known = fault(error)
         if known is None:
             raise
-        for line in str(known).splitlines():
-            print(f"treerl: {printable(line, 2000)}", file=sys.stderr)
+        # before processes know of each other, the first of each machine speaks for those beside it
+        if not known.said and (known.shared or os.environ.get("LOCAL_RANK", "0") == "0"):
+            for line in str(known).splitlines():
+                print(f"treerl: {printable(line, 2000)}", file=sys.stderr)
         if isinstance(error, OSError):  # what stdout did not take is not tried again at the exit
             with suppress(OSError):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

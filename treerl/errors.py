@@ -13,6 +13,8 @@ class TreerlError(Exception):
     """An error that is reported as one line; `code` is the process's exit code."""
 
     code = 1
+    said = False  # whether another process of the run prints it
+    shared = False  # whether the processes of the run settled which of them prints it
 
 
 class InputError(TreerlError):
@@ -40,6 +42,12 @@ class StorageError(TreerlError):
     """A file could not be written or read back."""
 
     code = 4
+
+
+class PeerError(TreerlError):
+    """Another process of the run ended, failed or went another way."""
+
+    code = 5
 
 
 class RewardError(TreerlError):

@@ -7,6 +7,7 @@ from annotated_types import Ge, Gt, Le
 from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
 
 from treerl.config import rules
+from treerl.config.parallel import Parallel
 from treerl.config.section import (
     EnvName,
     Executor,
@@ -221,6 +222,7 @@ class Config(Section):
     data: Data = default()
     train: Train = default()
     evaluate: Evaluate = default()
+    parallel: Parallel = default()
 
     @model_validator(mode="after")
     def _fits_together(self, info: ValidationInfo) -> Self:

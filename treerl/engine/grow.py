@@ -26,6 +26,11 @@ class Roots:
     def __len__(self) -> int:
         return len(self.key)
 
+    def part(self, share: range) -> "Roots":
+        """The roots of a contiguous share."""
+        rows = slice(share.start, share.stop)
+        return Roots(self.task[rows], self.key[rows], self.start[rows])
+
 
 @dataclass(frozen=True)
 class _Level:
@@ -65,14 +70,17 @@ def grow(
     rows: int,
     check_interrupt: Callable[[], None] = lambda: None,
     previews: bool = False,
+    together: bool = False,
 ) -> Tree:
     """The forest of `roots` under one spec for all trees, or one for each.
 
     All specs are stochastic at the same steps. `rows` states go through every forward;
-    `check_interrupt` may raise to stop. With `previews` the x̂₀ of the levels that
-    `TreeSpec.previewed` names are kept.
+    `check_interrupt` may raise to stop: it is called before every forward, or once a step where
+    processes with different numbers of forwards stop `together`. With `previews` the x̂₀ of the
+    levels that `TreeSpec.previewed` names are kept. No roots give an empty forest of one spec.
     """
-    specs = (spec,) * len(roots) if isinstance(spec, TreeSpec) else tuple(spec)
+    specs = (spec,) * max(len(roots), 1) if isinstance(spec, TreeSpec) else tuple(spec)
+    check_chunk = _nothing if together else check_interrupt
     stochastic = _shared_steps(specs, len(roots))
     state = _start(env, roots)
     nothing = _nan(len(roots))
@@ -81,11 +89,13 @@ def grow(
     x0: list[Tensor | None] = []
     with torch.no_grad():
         for step in range(specs[0].steps):
+            if together:
+                check_interrupt()
             children = torch.tensor([tree.children[step] for tree in specs])
             counts = children[levels[-1].root]
             wanted = previews and specs[0].previewed[step]
             level, x0_level = _advance(
-                env, state, levels[-1], counts, stochastic[step], rows, check_interrupt, wanted
+                env, state, levels[-1], counts, stochastic[step], rows, check_chunk, wanted
             )
             state = env.transition(state.take(level.parent.to(env.latent_device)), level.x)
             levels.append(level)
@@ -94,7 +104,7 @@ def grow(
 
 
 def _shared_steps(specs: tuple[TreeSpec, ...], count: int) -> tuple[bool, ...]:
-    if len(specs) != count:
+    if len(specs) != max(count, 1):
         raise ValueError(f"expected a spec for each of {count} trees, got {len(specs)}")
     stochastic = specs[0].stochastic
     for spec in specs:
@@ -123,9 +133,9 @@ def _advance(
     """The next level, and the x̂₀ of this one where they are wanted."""
     keys = noise.children(level.key, counts.numpy())
     end = counts.cumsum(0)  # node i's children are end[i] - counts[i] ... end[i] - 1
-    x: list[Tensor] = []
-    log_prob: list[Tensor] = []
-    x0: list[Tensor] = []
+    x = [state.x[:0]]
+    log_prob = [_nan(0)]
+    x0 = [state.x[:0]]
     for index, real in chunks(len(level.key), rows):
         check_interrupt()
         policy = env.policy(state.take(index.to(env.latent_device)), stochastic)
@@ -191,6 +201,10 @@ def _assemble(
         previewed=previewed,
         x0=None if x0 is None else torch.cat([part for part in x0 if part is not None]),
     )
+
+
+def _nothing() -> None:
+    return
 
 
 def _nan(count: int) -> Tensor:

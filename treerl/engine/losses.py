@@ -126,6 +126,7 @@ class LeafLosses(Losses):
 
     def _step(self, nodes: Tensor) -> list[Minibatch]:
         weight = torch.full((self.rows,), 1 / max(len(nodes), 1), dtype=torch.float64)
+        nodes = self.tree.here(nodes)
         batches = []
         for index, real in chunks(len(nodes), self.rows):
             leaves = nodes[index]

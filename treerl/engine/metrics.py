@@ -11,6 +11,7 @@ from treerl.engine.algorithm import Algorithm
 from treerl.engine.minibatch import Minibatch
 from treerl.engine.normaliser import Standardised
 from treerl.engine.objective import Loss
+from treerl.engine.peers import Peers
 from treerl.engine.tree import Tree
 
 Update = list[list[tuple[Minibatch, Loss]]]  # what every optimizer step did
@@ -46,20 +47,25 @@ def rollout_metrics(
     }
 
 
-def update_metrics(update: Update, norms: Sequence[float]) -> dict[str, Any]:
-    """The loss and what the clip did, over all optimizer steps."""
+def update_metrics(update: Update, norms: Sequence[float], peers: Peers) -> dict[str, Any]:
+    """The loss and what the clip did, over all optimizer steps and processes."""
     pairs = [pair for step in update for pair in step]
     loss = sum(float((batch.weight * loss.value.cpu().double()).sum()) for batch, loss in pairs)
     edges = sum(len(batch.children) for batch, _ in pairs)
     clipped = sum(int(loss.clipped.sum()) for _, loss in pairs)
     # of the first optimizer step, where the policy has not moved: all but 0 is an error of replay
     deviations = [float((loss.ratio - 1).abs().max()) for _, loss in update[0]]
+    forwards = sum(batch.real for batch, _ in pairs)
+    deviation = max(deviations, default=0.0)  # a selection may train nothing
+    own = torch.tensor([loss, edges, clipped, forwards, deviation], dtype=torch.float64)
+    every = torch.stack([part["update"] for part in peers.gather({"update": own})])
+    loss, edges_, clipped_, forwards_, _ = every.sum(0).tolist()
     return {
         "loss": loss / len(update),
-        "update_forwards": sum(batch.real for batch, _ in pairs),
-        "edges": edges,
-        "clip_fraction": clipped / max(edges, 1),
-        "ratio_deviation": max(deviations, default=0.0),  # a selection may train nothing
+        "update_forwards": int(forwards_),
+        "edges": int(edges_),
+        "clip_fraction": clipped_ / max(edges_, 1),
+        "ratio_deviation": float(every[:, 4].max()),
         "grad_norm": max(norms),
     }
 

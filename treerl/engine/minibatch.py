@@ -33,6 +33,9 @@ def minibatches(
 ) -> list[list[Minibatch]]:
     """The nodes with trained edges `[N]` in random order, cut into optimizer steps of chunks.
 
+    Of a forest that several processes grew, each gets the nodes of its own trees, with the weights
+    that they have among all.
+
     `reduction` says what a step's loss is: "nodes" sums over siblings and averages over nodes (the
     TreeGRPO authors' code), "edges" averages over edges, "depths" gives every depth of the tree the
     same weight. Boundaries follow from the node count alone: no gradient is left for the next
@@ -54,6 +57,11 @@ def _step(
     first = torch.searchsorted(parents, nodes)
     count = torch.searchsorted(parents, nodes, right=True) - first
     weight = _weights(tree, nodes, count, reduction)
+    own = tree.slot[nodes] != Tree.DROPPED  # after the weights: they are those of all processes
+    nodes = nodes[own]
+    first = first[own]
+    count = count[own]
+    weight = weight[own]
     batches = []
     for low in range(0, len(nodes), rows):
         part = slice(low, low + rows)

@@ -1,7 +1,7 @@
 """One step of training: grow a forest, score it, back up the scores, update the policy on edges."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -11,12 +11,15 @@ from treerl.engine import noise, snapshot
 from treerl.engine.advantage import Advantages, advantages
 from treerl.engine.algorithm import Algorithm
 from treerl.engine.env import Env
+from treerl.engine.gradients import sum_gradients
 from treerl.engine.grow import grow, make_roots
 from treerl.engine.losses import EdgeLosses, LeafLosses, Losses, Reference
+from treerl.engine.merge import merge
 from treerl.engine.metrics import Update, rollout_metrics, update_metrics
 from treerl.engine.minibatch import Minibatch
 from treerl.engine.noise import Stream
 from treerl.engine.objective import EdgeObjective, Loss
+from treerl.engine.peers import Alone, Peers
 from treerl.engine.snapshot import Snapshot
 from treerl.engine.task import Samples
 from treerl.engine.tree import Tree
@@ -49,7 +52,7 @@ class Step:
     iteration: int  # 0, 1, ...
     tree: Tree
     tasks: tuple[Any, ...]  # row p of `tree.task` means `tasks[p]`
-    samples: Samples  # [L] of the leaves
+    samples: Samples  # [L] of the leaves that this process grew: `tree.here(tree.leaves)`
     scores: Tensor  # [N, K] float64, NaN at nodes that were not scored
     advantages: Advantages
     metrics: dict[str, Any]
@@ -78,6 +81,7 @@ class Trainer:
     check_interrupt: Callable[[], None] = _nothing  # called where stopping is clean; may raise
     iteration: int = 0  # of the next call
     halfway: bool = False  # whether an iteration was left after its first optimizer step
+    peers: Peers = field(default_factory=Alone)  # processes that grow the forest together
 
     def iterate(self, tasks: Sequence[Any], keys: Sequence[noise.Keys] | None = None) -> Step:
         """One iteration over these tasks; `keys`, one `[1]` a task, name the noise of its trees."""
@@ -123,26 +127,41 @@ class Trainer:
         each = algorithm.trees_per_prompt
         uniform = noise.generator(self.seed, Stream.SHAPE, self.iteration).random()
         specs = algorithm.branching.specs(env.steps, self.iteration, uniform, env.tasks)
+        roots = make_roots(keys, each, algorithm.shared_noise)
+        share = self.peers.share(len(roots))
+        every = [spec for spec in specs for _ in range(each)]
+        self.peers.phase("rollout")
         return grow(
             env,
-            make_roots(keys, each, algorithm.shared_noise),
-            [spec for spec in specs for _ in range(each)],
+            roots.part(share),
+            every[share.start : share.stop] or every[0],
             self.micro_batch_size,
             self.check_interrupt,
             algorithm.previews,
+            together=self.peers.size > 1,
         )
 
     @torch.no_grad()
     def _score(self, env: Env, tree: Tree) -> tuple[Tree, Samples, Tensor, int]:
-        """The forest without trees that a reward could not score, and the scores `[N, K]`."""
-        samples = env.samples(tree.at(tree.leaves))
+        """The forest of all processes without trees that a reward could not score, and its scores.
+
+        These are `[N, K]`, the samples those of this process.
+        """
+        self.peers.phase("reward")
         scores = torch.full((len(tree), len(self.rewards.names)), torch.nan, dtype=torch.float64)
-        scores[tree.leaves] = self.rewards(samples)
-        scored = tree.leaves
-        if tree.previewed is not None:
+        scored = torch.zeros(len(tree), dtype=torch.bool)
+        samples = Samples(torch.empty(0), (), torch.empty(0, dtype=torch.int64))
+        if len(tree):
+            samples = env.samples(tree.at(tree.leaves))
+            scores[tree.leaves] = self.rewards(samples)
+            scored[tree.leaves] = True
+        if tree.previewed is not None and len(tree.previewed):
             scores[tree.previewed] = self.rewards(env.samples(tree.previews()))
-            scored = torch.cat([scored, tree.previewed])
-        bad = scored[torch.isnan(scores[scored]).any(1)]
+            scored[tree.previewed] = True
+        self.peers.phase("merge")
+        tree, columns = merge(tree, {"scores": scores, "scored": scored}, self.peers)
+        scores = columns["scores"]
+        bad = (columns["scored"] & torch.isnan(scores).any(1)).nonzero().flatten()
         if len(bad) == 0:
             return tree, samples, scores, 0
         roots = tree.roots()
@@ -153,7 +172,7 @@ class Trainer:
                 "without a score"
             )
         kept = ~torch.isin(roots, trees)
-        leaves = kept[tree.leaves].nonzero().flatten()
+        leaves = kept[tree.here(tree.leaves)].nonzero().flatten()
         return tree.without(trees), samples.take(leaves), scores[kept], len(trees)
 
     @torch.no_grad()
@@ -172,6 +191,7 @@ class Trainer:
 
     def _update(self, env: Env, tree: Tree, advantage: Tensor) -> dict[str, Any]:
         """Move the policy, and tell what that did; no gradient is left over."""
+        self.peers.phase("update")
         algorithm = self.algorithm
         on_edges = isinstance(algorithm.objective, EdgeObjective)
         kind = EdgeLosses if on_edges else LeafLosses
@@ -184,10 +204,14 @@ class Trainer:
             self.optimizer.zero_grad(set_to_none=True)
             # once the first step is taken, the iteration is finished: half of one is nobody's
             check = self.check_interrupt if not update else _nothing
-            update.append([(batch, self._backward(losses, batch, check)) for batch in batches])
+            together = self.peers.size > 1  # their numbers of batches differ
+            if together:
+                check()
+            each = _nothing if together else check
+            update.append([(batch, self._backward(losses, batch, each)) for batch in batches])
             norms.append(self._optimizer_step())
         self.optimizer.zero_grad(set_to_none=True)
-        return update_metrics(update, norms)
+        return update_metrics(update, norms, self.peers)
 
     def _backward(self, losses: Losses, batch: Minibatch, check: Callable[[], None]) -> Loss:
         check()
@@ -202,8 +226,9 @@ class Trainer:
 
     def _optimizer_step(self) -> float:
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        sum_gradients(parameters, self.peers)
         norm = nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)
-        if not bool(torch.isfinite(norm)):
+        if self.peers.agree(int(not bool(torch.isfinite(norm)))):
             where = f"update: iteration {self.iteration + 1}"
             raise NumericsError(f"{where}: the gradient is not finite; nothing moved")
         self.halfway = True

@@ -34,7 +34,7 @@ class Tree:
     """
 
     x: Tensor  # [K, ...] the latents that are read again: both ends of sampled edges, and leaves
-    slot: Tensor  # [N] int64, row of `x`, DROPPED where the latent was not kept
+    slot: Tensor  # [N] int64, row of `x`, DROPPED where the latent was not kept in this process
     task: Tensor  # [N] int64, row of the task that the tree belongs to
     parent: Tensor  # [N] int64, NO_PARENT at the roots
     log_prob: (
@@ -56,7 +56,7 @@ class Tree:
     @property
     def dims(self) -> int:
         """D, the number of dimensions of a latent."""
-        return self.x[0].numel()
+        return self.x.shape[1:].numel()
 
     @property
     def steps(self) -> int:
@@ -78,6 +78,10 @@ class Tree:
     def edges(self) -> Tensor:
         """The sampled (trainable) edges `[E]`, as the nodes they lead to."""
         return self.stochastic.nonzero().flatten()
+
+    def here(self, nodes: Tensor) -> Tensor:
+        """Those of `nodes` whose latent was kept in this process, in their order."""
+        return nodes[self.slot[nodes] != Tree.DROPPED]
 
     def at(self, nodes: Tensor) -> State:
         """The states of `nodes`; only nodes whose latent was kept have one."""

@@ -1,6 +1,7 @@
 """Makes a session of a configuration: model, environment, rewards, algorithm and trainer."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -23,6 +24,7 @@ from treerl.run.plan import Plan
 from treerl.run.quiet import quiet
 from treerl.run.session import Session
 from treerl.run.tasks import checked
+from treerl.run.world import World
 
 
 def assemble(
@@ -45,26 +47,31 @@ def assemble(
     return build(config)
 
 
-def build(config: Config, check_interrupt: Callable[[], None] = lambda: None) -> Session:
-    """The session that a configuration describes; whatever it lacks is said before it is loaded."""
+def build(
+    config: Config,
+    check_interrupt: Callable[[], None] = lambda: None,
+    world: World | None = None,
+) -> Session:
+    """The session that a configuration describes; whatever it lacks is said before it is loaded.
+
+    In a `world` of several processes `check_interrupt` is called by all at the same points.
+    """
+    world = world or World()
     quiet()
     algorithm = algorithm_of(config)
     plan = plan_of(config, algorithm)
     tasks, heldout = checked(config)
-    device = device_of(config)
-    rewards, watched = _available(config, [*tasks, *heldout], check_interrupt)
-    try:
+    device = device_of(config, world)
+    # the calls of a reward differ from process to process: there all wait for the next common point
+    check_reward = check_interrupt if world.size == 1 else _nothing
+    rewards, watched = _available(config, [*tasks, *heldout], check_reward)
+    with _closed_on_error(rewards, watched):
         backbone = _backbone(config, device)
         backbone.validate_tasks([*tasks, *heldout])
         env = _env(config, backbone, algorithm)
         for spec in plan.support:
             env.validate_stds(spec.stochastic)
         optimizer = _optimizer(config, backbone, algorithm)
-    except BaseException:
-        for each in (rewards, watched):
-            if each is not None:
-                each.close()  # workers would wait for a run that never comes
-        raise
     trainer = Trainer(
         env=env,
         rewards=rewards,
@@ -75,6 +82,7 @@ def build(config: Config, check_interrupt: Callable[[], None] = lambda: None) ->
         max_grad_norm=config.train.max_grad_norm,
         reference=lambda: lora.reference(backbone),
         check_interrupt=check_interrupt,
+        peers=world,
     )
     return Session(
         config=config,
@@ -88,6 +96,18 @@ def build(config: Config, check_interrupt: Callable[[], None] = lambda: None) ->
         watched=watched,
         trainer=trainer,
     )
+
+
+@contextmanager
+def _closed_on_error(*built: Rewards | None) -> Iterator[None]:
+    """Ends the workers of rewards when the rest fails: they would wait for what never comes."""
+    try:
+        yield
+    except BaseException:
+        for rewards in built:
+            if rewards is not None:
+                rewards.close()
+        raise
 
 
 def make_env(config: Config) -> BackboneEnv:
@@ -108,11 +128,20 @@ def plan_of(config: Config, algorithm: Algorithm) -> Plan:
     )
 
 
-def device_of(config: Config) -> torch.device:
-    """The device that the configuration names, tried; `InputError` when it cannot be used."""
+def _nothing() -> None:
+    return
+
+
+def device_of(config: Config, world: World | None = None) -> torch.device:
+    """The device that the configuration names, tried; `InputError` when it cannot be used.
+
+    Each process of a `world` has a GPU of its own.
+    """
     name = str(config.backbone.params.get("device", "auto"))
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and world is not None and world.size > 1:
+        name = f"cuda:{world.local_rank}"
     try:
         device = torch.device(name)
         torch.empty(1, device=device)

@@ -1,6 +1,6 @@
 """Held-out tasks, drawn by the full-step ODE from noise that stays the same before and after."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +12,11 @@ from treerl.engine.branching import ode
 from treerl.engine.env import Env
 from treerl.engine.grow import grow, make_roots
 from treerl.engine.noise import Stream
+from treerl.engine.peers import Alone, Peers
 from treerl.engine.task import Samples
 from treerl.reward.rewards import Rewards
-from treerl.run.quality import quality
+from treerl.run.quality import means, qualities
+from treerl.run.showing import SHOWN, bring
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,12 @@ class Figures:
 class Evaluation(Figures):
     """What was drawn and what it is worth."""
 
-    samples: Samples  # [M]
+    samples: Samples  # [S] those that this process has: all M where it is alone
+    rows: Tensor | None = None  # [S] which of the M rows `samples` are; None is all of them
+
+    def row(self, place: int) -> int:
+        """The row among M of `samples[place]`."""
+        return place if self.rows is None else int(self.rows[place])
 
 
 def evaluate(
@@ -54,22 +61,76 @@ def evaluate(
     seed: int = 0,
     rows: int = 24,
     check_interrupt: Callable[[], None] = lambda: None,
+    peers: Peers | None = None,
 ) -> Evaluation:
-    """`samples_per_task` samples of each; noise is a function of (seed, task's place, sample)."""
+    """`samples_per_task` samples of each; noise is a function of (seed, task's place, sample).
+
+    Of several processes each draws whole tasks; the figures are those of all samples in each.
+    """
+    peers = peers or Alone()
+    peers.phase("evaluate")
     env = env.with_tasks(tasks)
     keys = [noise.key(seed, Stream.EVALUATION, row) for row in range(len(tasks))]
     roots = make_roots(keys, samples_per_task)
-    tree = grow(env, roots, ode(env.steps), rows, check_interrupt)
-    samples = env.samples(tree.at(tree.leaves))
-    scores = rewards(samples)
+    share = peers.share(len(tasks))
+    own = range(share.start * samples_per_task, share.stop * samples_per_task)
+    together = peers.size > 1
+    part = roots.part(own)
+    tree = grow(env, part, ode(env.steps), rows, check_interrupt, together=together)
+    samples = Samples(torch.empty(0), (), torch.empty(0, dtype=torch.int64))
+    columns = {"scores": torch.empty(0, len(rewards.names), dtype=torch.float64)}
+    if len(own):
+        samples = env.samples(tree.at(tree.leaves))
+        columns = _columns(rewards, watched, samples)
+    columns = _joined(peers.gather(columns))
+    every = Samples(samples.images, tuple(env.tasks[row] for row in roots.task), roots.task)
+    shown = torch.arange(0, len(roots), samples_per_task)[:SHOWN]
+    samples, here = bring(samples, torch.tensor(own), shown, every, peers)
     return Evaluation(
         samples=samples,
-        scores=scores,
-        total=rewards.total(scores),
-        measures=rewards.measures(samples),
-        watched=_by_name(watched, samples),
-        quality=quality(samples.images, samples.group),
+        scores=columns["scores"],
+        total=rewards.total(columns["scores"]),
+        measures=_below("measures", columns),
+        watched=_below("watched", columns),
+        quality=means(_below("quality", columns)),
+        rows=here if together else None,
     )
+
+
+def _columns(rewards: Rewards, watched: Rewards | None, samples: Samples) -> dict[str, Tensor]:
+    """Everything that is said of these samples, each column `[S, ...]` under its kind and name."""
+    columns = {"scores": rewards(samples)}
+    tables = {
+        "measures": rewards.measures(samples),
+        "watched": _by_name(watched, samples),
+        "quality": qualities(samples.images, samples.group),
+    }
+    for kind, table in tables.items():
+        columns |= {f"{kind}.{name}": column for name, column in table.items()}
+    return columns
+
+
+def _joined(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """The columns of all processes; NaN where one of them had no such figure."""
+    names = dict.fromkeys(name for part in parts for name in part)
+    joined = {}
+    for name in names:
+        column = []
+        for part in parts:
+            nothing = torch.full((len(part["scores"]),), torch.nan, dtype=torch.float64)
+            column.append(part.get(name, nothing))
+        joined[name] = torch.cat(column)
+    return joined
+
+
+def _below(kind: str, columns: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The columns of a kind by their own names."""
+    prefix = f"{kind}."
+    return {
+        name.removeprefix(prefix): column
+        for name, column in columns.items()
+        if name.startswith(prefix)
+    }
 
 
 def _by_name(watched: Rewards | None, samples: Samples) -> dict[str, Tensor]:

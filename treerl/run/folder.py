@@ -26,8 +26,8 @@ from treerl.run.files import (
     checked,
     plain,
 )
+from treerl.run.showing import SHOWN
 
-_SAMPLES = 24  # held-out tasks whose images a run keeps
 _LEAVES = 64  # leaves of a tree whose images a run keeps
 
 
@@ -99,7 +99,7 @@ class RunFolder:
         place = {node: number for number, node in enumerate(nodes)}
         self._make_folder(f"trees/{name}")
         names: dict[int, str | None] = {}  # the image of each leaf
-        for row, leaf in enumerate(tree.leaves.tolist()):
+        for row, leaf in enumerate(tree.here(tree.leaves).tolist()):
             if leaf in place and len(names) < _LEAVES:
                 path = f"trees/{name}/leaf-{len(names):03d}.png"
                 names[leaf] = self._draw(path, step.samples.images, row)
@@ -126,8 +126,8 @@ class RunFolder:
         right = evaluation.measures.get("right")
         return Shot(
             image=self._draw(f"samples/{name}", evaluation.samples.images, row),
-            score=float(evaluation.total[row]),
-            right=None if right is None else float(right[row]),
+            score=float(evaluation.total[evaluation.row(row)]),
+            right=None if right is None else float(right[evaluation.row(row)]),
         )
 
     def _draw(self, name: str, samples: Tensor, row: int) -> str | None:
@@ -159,7 +159,7 @@ def _first_rows(evaluation: Evaluation) -> list[int]:
     rows: dict[int, int] = {}
     for row, group in enumerate(evaluation.samples.group.tolist()):
         rows.setdefault(group, row)
-    return list(rows.values())[:_SAMPLES]
+    return list(rows.values())[:SHOWN]
 
 
 def _prompt(task: Any) -> str:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 
@@ -10,13 +10,14 @@ from torch import Tensor
 
 from treerl.engine.task import Task
 from treerl.errors import InputError, StorageError, printable
-from treerl.run import checkpoints, durable
+from treerl.run import checkpoints, durable, reading
 from treerl.run.checkpoints import RunState
 from treerl.run.evaluate import Figures
 from treerl.run.folder import RunFolder
 from treerl.run.guard import SPAN
 from treerl.run.plan import Counts
 from treerl.run.progress import Progress
+from treerl.run.world import World
 
 _BEFORE = "before/"  # the evaluation before training, among a checkpoint's tensors
 
@@ -24,15 +25,17 @@ _BEFORE = "before/"  # the evaluation before training, among a checkpoint's tens
 class Keeper:
     """The checkpoints of one run."""
 
-    def __init__(self, folder: RunFolder, number: str) -> None:
+    def __init__(self, folder: RunFolder, number: str, world: World | None = None) -> None:
         self.run_number = number
+        self._world = world or World()
         self._run_folder = folder
         self._folder = folder.path / "checkpoints"
         self._saved = -1  # the iteration of the newest checkpoint
 
     def began(self, run: Progress) -> None:
         """Keep what a run may have to go back to."""
-        durable.sweep(self._folder)
+        if self._world.rank == 0:
+            durable.sweep(self._folder)
         if run.session.config.train.guard == "rollback" and self._saved < 0:
             self.save(run)
 
@@ -51,9 +54,13 @@ class Keeper:
             self.save(run)
 
     def save(self, run: Progress, heldout: float | None = None) -> None:
-        """Publish a checkpoint, then remove those that are not to be kept."""
+        """Publish a checkpoint, then remove those that are not to be kept; rank 0 alone writes."""
         if run.iterations == self._saved:
             return
+        self._saved = run.iterations
+        if self._world.rank > 0:
+            return
+        self._world.phase("save")
         session = run.session
         self._run_folder.force_metrics()
         tensors = {name: value.contiguous() for name, value in session.trainer.state().items()}
@@ -74,32 +81,49 @@ class Keeper:
         # a LoRA of random weights could be mistaken for a trained one: it is kept for us alone
         backbone = None if session.backbone.random_weights else session.backbone
         checkpoints.save(self._folder, state, tensors, backbone)
-        self._saved = run.iterations
         checkpoints.rotate(self._folder, self._kept(run))
 
     def take_up(self, run: Progress) -> list[str]:
         """Put a run back to its newest whole checkpoint, or to its beginning; what was wrong."""
-        durable.sweep(self._folder)
         wrong: list[str] = []
-        if not checkpoints.everyone(self._folder):
-            self._run_folder.cut_metrics(0)
-            return wrong
-        path, wrong = checkpoints.newest_whole(self._folder)
-        for worse in checkpoints.everyone(self._folder):
-            if checkpoints.number(worse) > checkpoints.number(path):
-                durable.discard(worse)
-        self._restore(run, checkpoints.number(path))
+
+        def choose() -> int:
+            durable.sweep(self._folder)
+            if not checkpoints.everyone(self._folder):
+                self._run_folder.cut_metrics(0)
+                return -1
+            path, damaged = checkpoints.newest_whole(self._folder)
+            wrong.extend(damaged)
+            return self._go_back_to(checkpoints.number(path))
+
+        self._everywhere(run, choose)
         return wrong
 
     def roll_back(self, run: Progress) -> None:
         """Put a run back to where it was still right: before the iterations that show the fall."""
-        numbers = self._numbers()
-        good = [number for number in numbers if number <= run.iterations - SPAN]
-        target = max(good, default=min(numbers))
-        for number in numbers:
-            if number > target:
+
+        def choose() -> int:
+            numbers = self._numbers()
+            good = [number for number in numbers if number <= run.iterations - SPAN]
+            return self._go_back_to(max(good, default=min(numbers)))
+
+        self._everywhere(run, choose)
+
+    def _everywhere(self, run: Progress, choose: Callable[[], int]) -> None:
+        """Restore what rank 0 chooses, in all processes."""
+        world = self._world
+        chosen = world.attempt(lambda: choose() if world.rank == 0 else -1)
+        chosen = world.agree(chosen)
+        if chosen >= 0:
+            world.attempt(lambda: self._restore(run, chosen))
+
+    def _go_back_to(self, iteration: int) -> int:
+        """Remove the checkpoints and the rows after an iteration."""
+        for number in self._numbers():
+            if number > iteration:
                 durable.discard(checkpoints.path_of(self._folder, number))
-        self._restore(run, target)
+        self._run_folder.cut_metrics(iteration)
+        return iteration
 
     def _restore(self, run: Progress, iteration: int) -> None:
         path = checkpoints.path_of(self._folder, iteration)
@@ -121,7 +145,7 @@ class Keeper:
             raise StorageError(printable(f"{path}: {error}")) from error
         if session.trainer.iteration != iteration:
             raise StorageError(printable(f"{path}: its tensors are of another iteration"))
-        rows = self._run_folder.cut_metrics(iteration)
+        rows = reading.read_metrics(self._run_folder.path)
         if [row.iteration for row in rows] != list(range(1, iteration + 1)):
             where = self._run_folder.path / "metrics.jsonl"
             raise StorageError(printable(f"{where}: expected iterations 1 to {iteration}"))

@@ -62,6 +62,7 @@ class Session:
             self.config.seed,
             self.config.train.micro_batch_size,
             self.trainer.check_interrupt,
+            self.trainer.peers,
         )
 
     def save(self, folder: Path | str) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from treerl.engine.peers import Peers
 from treerl.errors import Stopped
 from treerl.reward import interrupt as waiting
 
@@ -18,6 +19,7 @@ class Interrupt:
     """Remembers that a signal came; `check` raises `Stopped` at the next safe point."""
 
     def __init__(self) -> None:
+        self.alone = True  # one process need not wait for the others' next common point
         self._signal: int | None = None
 
     def check(self) -> None:
@@ -25,13 +27,21 @@ class Interrupt:
         if self._signal is not None:
             raise Stopped(self._signal)
 
+    def check_together(self, peers: Peers) -> None:
+        """The same where a signal has come to any process: all of them stop at this point."""
+        number = peers.agree(self._signal or 0)
+        if number:
+            raise Stopped(number)
+
     def handle(self, number: int, frame: FrameType | None) -> None:
         """The signal handler; it stays the handler, so that nobody is taken for who changed it."""
         if self._signal is not None:  # a second signal does not wait
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
         self._signal = number
-        if waiting.in_foreign_code():  # which may never come back, and changes nothing of ours
+        if (
+            self.alone and waiting.in_foreign_code()
+        ):  # which may never come back, and changes nothing of ours
             self.check()
 
 

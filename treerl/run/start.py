@@ -1,8 +1,9 @@
-"""`treerl run`: a run with its folder, its display and its signals; begun, or taken up again."""
+"""`treerl run`: begun or taken up again, in one process or several, of which the first writes."""
 
-import os
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -12,20 +13,45 @@ from treerl.config.algorithm import algorithm_of
 from treerl.config.changes import changes
 from treerl.config.resolve import dump, resolve
 from treerl.config.schema import Config
-from treerl.errors import InputError
+from treerl.errors import InputError, TreerlError
 from treerl.run import plugins, reading
 from treerl.run.assemble import build, device_of, plan_of
-from treerl.run.claim import claim, locked
+from treerl.run.claim import Claim, claim, locked
 from treerl.run.display import Display
 from treerl.run.files import Manifest, Resumed
 from treerl.run.folder import RunFolder, now
 from treerl.run.keeper import Keeper
 from treerl.run.record import Recorder, manifest_of
-from treerl.run.run import Run
+from treerl.run.run import Listener, Run
 from treerl.run.session import Session
 from treerl.run.signals import interruptible
+from treerl.run.world import World, join
 
 AUTO = "auto"  # for `resume`: go on if the output folder holds a run, else begin one
+
+
+@dataclass(frozen=True)
+class _Launch:
+    """What a run is started with."""
+
+    config: Config
+    console: Console
+    write_page: Callable[[Path], Path]
+    allow_plugins: bool
+    world: World
+    check_interrupt: Callable[[], None]
+
+    def build(self) -> Session:
+        """The session, or in every process the error of one of them."""
+        return self.world.attempt(lambda: build(self.config, self.check_interrupt, self.world))
+
+    def manifest(self) -> Manifest:
+        """What is known when the run starts, with a number that all processes share."""
+        config = self.config
+        plan = plan_of(config, algorithm_of(config))
+        manifest = manifest_of(config, plan.table()["run"], device_of(config, self.world))
+        manifest.run = self.world.text_of_first(manifest.run)
+        return manifest
 
 
 def start(
@@ -39,88 +65,134 @@ def start(
 
     `resume` is the folder of a run that was ended and goes on from its newest whole checkpoint.
     """
-    refuse_several_processes()
-    if config.train.threads:
-        torch.set_num_threads(config.train.threads)
-    old = _old_run(config, resume)
-    if old is not None:
-        return _take_up(config, old, console, write_page, allow_plugins)
-    output = None if config.output is None else Path(config.output)
-    with interruptible() as interrupt:
-        claimed = claim(output, config.recipe, leftover=resume == AUTO)
-        place = RunFolder(claimed.path)
-        with locked(place.path):
-            try:
-                session = build(config, interrupt.check)
-            except BaseException:
+    with joined(config.parallel.timeout) as world:
+        if config.train.threads:
+            torch.set_num_threads(config.train.threads)
+        with interruptible() as interrupt:
+            check = interrupt.check
+            if world.size > 1:
+                check = partial(interrupt.check_together, world)
+                interrupt.alone = False
+            shown = console if world.rank == 0 else Console(quiet=True)
+            launch = _Launch(config, shown, write_page, allow_plugins, world, check)
+            old = world.attempt(lambda: _old_run(config, resume))
+            if old is not None:
+                return _take_up(launch, old)
+            return _begin(launch, leftover=resume == AUTO)
+
+
+@contextmanager
+def joined(timeout: float) -> Iterator[World]:
+    """The world of this process; an error that ends it is left for the others to find."""
+    world = join(timeout)
+    try:
+        yield world
+    except BaseException as error:
+        world.tell(error)
+        if isinstance(error, TreerlError):
+            error.shared = world.size > 1
+            error.said = not world.first_to_say(str(error))
+        raise
+    world.close()
+
+
+def _begin(launch: _Launch, leftover: bool) -> Path:
+    config = launch.config
+    world = launch.world
+    with ExitStack() as stack:
+
+        def take() -> Claim | None:
+            if world.rank > 0:
+                return None
+            output = None if config.output is None else Path(config.output)
+            claimed = claim(output, config.recipe, leftover)
+            stack.enter_context(locked(claimed.path))
+            return claimed
+
+        claimed = world.attempt(take)  # before a model is loaded for nothing
+        path = Path(world.text_of_first("" if claimed is None else str(claimed.path)))
+        try:
+            session = launch.build()
+        except BaseException:
+            if claimed is not None:
                 claimed.give_back()
-                raise
-            with closing(session):
-                place.write_config(dump(config))
-                manifest = _manifest(config)
-                manifest.plugins = plugins.keep(config, place.path)
-                display = Display(console, str(place.path))
-                run = _run(session, place, manifest, display)
-                _execute(run, place, display, write_page)
-    return place.path
+            raise
+        stack.enter_context(closing(session))
+        place = RunFolder(path)
+        manifest = launch.manifest()
+        if world.rank == 0:
+            place.write_config(dump(config))
+            manifest.plugins = plugins.keep(config, path)
+        _execute(launch, _run(launch, session, place, manifest), path)
+    return path
 
 
-def _take_up(
-    config: Config,
-    path: Path,
-    console: Console,
-    write_page: Callable[[Path], Path],
-    allow_plugins: bool,
-) -> Path:
-    """Go on with the run in `path`."""
-    with locked(path):
-        began = reading.read_manifest(path)
-        told = changes(resolve(path / "config.yaml", {}, [], allow_plugins), config)
-        plugins.refuse_others(config, began.plugins)
-        display = Display(console, str(path))
+def _take_up(launch: _Launch, path: Path) -> Path:
+    """Go on with the run in `path`, which all processes see."""
+    config = launch.config
+    world = launch.world
+    display = Display(launch.console, str(path))
+    with ExitStack() as stack:
+
+        def look() -> tuple[Manifest, dict[str, str]]:
+            if world.rank == 0:
+                stack.enter_context(locked(path))
+            began = reading.read_manifest(path)
+            plugins.refuse_others(config, began.plugins)
+            old = resolve(path / "config.yaml", {}, [], launch.allow_plugins)
+            return began, changes(old, config)
+
+        began, changed = world.attempt(look)
         done = int(began.spent.get("iterations") or 0)
         if began.status == "done" and done >= config.train.iterations:
             display.say(f"{path} is done: nothing is left of its {done} iterations")
             return path
-        manifest = _manifest(config)
-        for name, version in began.versions.items():
-            if manifest.versions.get(name) != version:
-                told[name] = f"{version} -> {manifest.versions.get(name)}: it may round otherwise"
-        manifest.run = began.run
-        manifest.started = began.started
-        manifest.plugins = began.plugins
-        manifest.resumed = began.resumed
+        manifest = launch.manifest()
+        changed |= _other_versions(began, manifest)
+        for name in ("run", "started", "plugins"):
+            setattr(manifest, name, getattr(began, name))
+        session = stack.enter_context(closing(launch.build()))
         place = RunFolder(path)
-        with interruptible() as interrupt, closing(build(config, interrupt.check)) as session:
-            run = _run(session, place, manifest, display)
-            for text in run.keeper.take_up(run):
-                display.say(f"skipped: {text}")
-            for setting, change in told.items():
-                display.say(f"changed: {setting}: {change}")
-            entry = Resumed(time=now(), iteration=run.iterations, changed=told)
-            manifest.resumed = [*began.resumed, entry]
+        run = _run(launch, session, place, manifest)
+        for text in run.keeper.take_up(run):
+            display.say(f"skipped: {text}")
+        for setting, change in changed.items():
+            display.say(f"changed: {setting}: {change}")
+        entry = Resumed(time=now(), iteration=run.iterations, changed=changed)
+        manifest.resumed = [*began.resumed, entry]
+        if world.rank == 0:
             place.write_config(dump(config))
-            _execute(run, place, display, write_page)
+        _execute(launch, run, path)
     return path
 
 
-def _run(session: Session, place: RunFolder, manifest: Manifest, display: Display) -> Run:
-    keeper = Keeper(place, manifest.run)
-    return Run(session=session, keeper=keeper, listeners=(Recorder(place, manifest), display))
+def _other_versions(began: Manifest, now: Manifest) -> dict[str, str]:
+    """Packages that are others now, and the number of threads: what they mean for figures."""
+    changed = {}
+    old = {**began.versions, "threads": str(began.threads)}
+    new = {**now.versions, "threads": str(now.threads)}
+    for name, version in old.items():
+        if new.get(name) != version:
+            changed[name] = f"{version} -> {new.get(name)}: it may round otherwise"
+    return changed
 
 
-def _execute(
-    run: Run, place: RunFolder, display: Display, write_page: Callable[[Path], Path]
-) -> None:
+def _run(launch: _Launch, session: Session, place: RunFolder, manifest: Manifest) -> Run:
+    """The run with those who look on, in the process that writes."""
+    listeners: tuple[Listener, ...] = ()
+    if launch.world.rank == 0:
+        listeners = (Recorder(place, manifest), Display(launch.console, str(place.path)))
+    keeper = Keeper(place, manifest.run, launch.world)
+    return Run(session=session, keeper=keeper, listeners=listeners)
+
+
+def _execute(launch: _Launch, run: Run, path: Path) -> None:
     try:
         run.execute()
     finally:
-        display.say(f"report: {write_page(place.path)}")
-
-
-def _manifest(config: Config) -> Manifest:
-    plan = plan_of(config, algorithm_of(config))
-    return manifest_of(config, plan.table()["run"], device_of(config))
+        if launch.world.rank == 0:
+            page = launch.write_page(path)
+            Display(launch.console, str(path)).say(f"report: {page}")
 
 
 def _old_run(config: Config, resume: str | None) -> Path | None:
@@ -133,13 +205,3 @@ def _old_run(config: Config, resume: str | None) -> Path | None:
         raise InputError("--resume auto: expected --output DIR with it, got none")
     path = Path(config.output)
     return path if (path / "manifest.json").exists() else None
-
-
-def refuse_several_processes() -> None:
-    """`InputError` under a launcher of several processes, which would all do the same run."""
-    world = os.environ.get("WORLD_SIZE", "1")
-    if world.strip() not in ("", "1"):
-        raise InputError(
-            f"WORLD_SIZE: expected 1, as a run is one process, got {world!r}; start treerl without "
-            "a launcher, on one device"
-        )

@@ -1,0 +1,14 @@
+"""How several processes work on one run."""
+
+from typing import Annotated, Literal
+
+from annotated_types import Gt, Le
+
+from treerl.config.section import Section
+
+
+class Parallel(Section):
+    """Several processes, as a launcher starts them."""
+
+    mode: Literal["replicate"] = "replicate"  # every process holds all weights
+    timeout: Annotated[float, Gt(0), Le(86_400)] = 300.0  # seconds that one waits for another
