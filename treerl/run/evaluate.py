@@ -85,7 +85,7 @@ def evaluate(
     columns = _joined(peers.gather(columns))
     every = Samples(samples.images, tuple(env.tasks[row] for row in roots.task), roots.task)
     shown = torch.arange(0, len(roots), samples_per_task)[:SHOWN]
-    samples, here = bring(samples, torch.tensor(own), shown, every, peers)
+    samples, here = bring(samples, torch.tensor(own, dtype=torch.int64), shown, every, peers)
     return Evaluation(
         samples=samples,
         scores=columns["scores"],
