@@ -170,8 +170,10 @@ class Keeper:
             scores = self._heldout(numbers)
             kept |= {max(scores, key=lambda number: scores[number])} if scores else set()
         if train.guard == "rollback":
+            # those that are too young to be known as good, and the youngest that is old enough
             good = [number for number in numbers if number <= run.iterations - SPAN]
-            kept.add(max(good, default=min(numbers)))
+            oldest = max(good, default=min(numbers))
+            kept |= {number for number in numbers if number >= oldest}
         return kept
 
     def _is_best(self, heldout: float) -> bool:
