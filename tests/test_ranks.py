@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from ranks import ALGORITHMS, alone, begins, together
+from several import ALGORITHMS, alone, begins, together
 from torch import Tensor
 
 Told = dict[str, list[dict[str, Tensor]]]

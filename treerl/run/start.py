@@ -10,16 +10,17 @@ from rich.console import Console
 
 from treerl.config.resolve import dump
 from treerl.config.schema import Config
-from treerl.errors import TreerlError
+from treerl.errors import Stopped, TreerlError
 from treerl.run import folder, plugins
 from treerl.run.assemble import build, device_of
 from treerl.run.display import Display
 from treerl.run.folder import RunFolder
+from treerl.run.join import join
 from treerl.run.record import Recorder, manifest_of
 from treerl.run.run import Run
 from treerl.run.session import Session
 from treerl.run.signals import interruptible
-from treerl.run.world import World, join
+from treerl.run.world import World
 
 
 def start(config: Config, console: Console, write_page: Callable[[Path], Path]) -> Path | None:
@@ -57,6 +58,8 @@ def joined(timeout: float) -> Iterator[World]:
         yield world
     except BaseException as error:
         world.tell(error)
+        if isinstance(error, Stopped):
+            world.wait_for_rank_0()  # a launcher ends all processes when the first one is gone
         if isinstance(error, TreerlError):
             error.shared = world.size > 1
             error.said = not world.first_to_say(str(error))
