@@ -80,7 +80,7 @@ class Recording(torch.optim.SGD):
         super().step(closure)
 
 
-def _near(samples: treerl.Samples) -> Tensor:
+def near(samples: treerl.Samples) -> Tensor:
     return -(samples.images.double() - 1).square().sum(1).sqrt()
 
 
@@ -90,7 +90,7 @@ def _left(samples: treerl.Samples) -> Tensor:
 
 def _blind(samples: treerl.Samples) -> Tensor:
     """No score where the sample lies far to the left."""
-    score = _near(samples)
+    score = near(samples)
     return torch.where(samples.images[:, 0] < -1.0, torch.nan, score)
 
 
@@ -101,7 +101,7 @@ def scenario(name: str, peers: Peers) -> dict[str, Tensor]:
     env = Plane()
     parameters = [*env.net.parameters(), env.unused]
     optimizer = Recording(parameters)
-    functions = {"near": _blind if name == "dropped" else _near, "left": _left}
+    functions = {"near": _blind if name == "dropped" else near, "left": _left}
     rewards = PlainRewards(functions, (1.0, 0.3))
     trainer = Trainer(env, rewards, ALGORITHMS[name], optimizer, 4, max_grad_norm=1e9, peers=peers)
     tasks = [None] * (1 if name == "idle" else 3)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from several import ALGORITHMS, alone, begins, together
+from several_faults import faults
 from torch import Tensor
 
 Told = dict[str, list[dict[str, Tensor]]]
@@ -123,6 +124,18 @@ def test_an_evaluation_is_that_of_one_process(one: dict[str, dict[str, Tensor]],
             torch.testing.assert_close(told[name], tensor, rtol=1e-2, atol=1e-3)
     # rank 0 draws the two samples of two tasks, and gets one of each other task to show
     assert [int(told["shown.before"]) for told in two["lora"]] == [4 + 3, 6]
+
+
+def test_what_is_wrong_in_one_process_is_known_to_both(tmp_path: Path) -> None:
+    first, second = faults(tmp_path / "ranks")
+    assert first["input"] == second["input"] == "InputError 2: data.train: expected a file"
+    drift = "PeerError 5: iteration 3: the weights of rank 1 differ from those of rank 0"
+    assert first["drift"] == second["drift"] == drift
+    gradient = "NumericsError 3: update: iteration 1: the gradient is not finite; nothing moved"
+    assert first["gradient"] == second["gradient"] == gradient
+    assert first["stop"] == second["stop"] == "TreerlError 1: stopped by signal 15 at call 3"
+    assert first["lost"] == "PeerError 5: rank 1 ended: reward near: it failed"
+    assert second["lost"] == "RewardError 6: reward near: it failed"
 
 
 _RUN = {

@@ -76,18 +76,12 @@ def build(
             if each is not None:
                 each.close()  # workers would wait for a run that never comes
         raise
-    trainer = Trainer(
-        env=env,
-        rewards=rewards,
-        algorithm=algorithm,
-        optimizer=optimizer,
-        micro_batch_size=config.train.micro_batch_size,
-        seed=config.seed,
-        max_grad_norm=config.train.max_grad_norm,
-        reference=lambda: lora.reference(backbone),
-        check_interrupt=check_interrupt,
-        peers=world,
-    )
+    trainer = Trainer(env, rewards, algorithm, optimizer, peers=world)
+    trainer.micro_batch_size = config.train.micro_batch_size
+    trainer.seed = config.seed
+    trainer.max_grad_norm = config.train.max_grad_norm
+    trainer.reference = lambda: lora.reference(backbone)
+    trainer.check_interrupt = check_interrupt
     return Session(
         config=config,
         algorithm=algorithm,
