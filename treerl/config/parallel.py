@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from annotated_types import Gt, Le
+from annotated_types import Ge, Gt, Le
 
 from treerl.config.section import Section
 
@@ -12,3 +12,4 @@ class Parallel(Section):
 
     mode: Literal["replicate"] = "replicate"  # every process holds all weights
     timeout: Annotated[float, Gt(0), Le(86_400)] = 300.0  # seconds that one waits for another
+    verify_every: Annotated[int, Ge(0), Le(1_000_000)] = 10  # iterations; 0 is never

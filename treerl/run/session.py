@@ -13,6 +13,7 @@ from treerl.engine.noise import Stream
 from treerl.engine.task import Task
 from treerl.engine.trainer import Step, Trainer
 from treerl.reward.rewards import Rewards
+from treerl.run.drift import refuse_drift
 from treerl.run.evaluate import Evaluation, evaluate
 from treerl.run.plan import Plan
 
@@ -42,11 +43,19 @@ class Session:
         """Train on the tasks that the plan chooses, one step each; by default to the plan's end."""
         start = self.trainer.iteration
         end = self.config.train.iterations if iterations is None else start + iterations
+        every = self.config.parallel.verify_every
         for iteration in range(start, end):
+            if every and (iteration - start) % every == 0:
+                self._refuse_drift(iteration)
             rows = self.plan.rows(iteration, len(self.tasks))
             path = (self.config.seed, Stream.ROLLOUT, iteration)
             keys = [noise.key(*path, turn, row) for turn, row in rows]
             yield self.trainer.iterate([self.tasks[row] for _, row in rows], keys)
+
+    def _refuse_drift(self, iteration: int) -> None:
+        groups = self.trainer.optimizer.param_groups
+        parameters = [parameter for group in groups for parameter in group["params"]]
+        refuse_drift(parameters, self.trainer.peers, f"iteration {iteration + 1}")
 
     def evaluate(self, tasks: Sequence[Task | str] | None = None) -> Evaluation:
         """Draw held-out tasks (or these) by the full-step ODE, and score them."""

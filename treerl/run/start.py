@@ -13,19 +13,20 @@ from treerl.config.algorithm import algorithm_of
 from treerl.config.changes import changes
 from treerl.config.resolve import dump, resolve
 from treerl.config.schema import Config
-from treerl.errors import InputError, TreerlError
+from treerl.errors import InputError, Stopped, TreerlError
 from treerl.run import plugins, reading
 from treerl.run.assemble import build, device_of, plan_of
 from treerl.run.claim import Claim, claim, locked
 from treerl.run.display import Display
 from treerl.run.files import Manifest, Resumed
 from treerl.run.folder import RunFolder, now
+from treerl.run.join import join
 from treerl.run.keeper import Keeper
 from treerl.run.record import Recorder, manifest_of
 from treerl.run.run import Listener, Run
 from treerl.run.session import Session
 from treerl.run.signals import interruptible
-from treerl.run.world import World, join
+from treerl.run.world import World
 
 AUTO = "auto"  # for `resume`: go on if the output folder holds a run, else begin one
 
@@ -89,6 +90,8 @@ def joined(timeout: float) -> Iterator[World]:
         yield world
     except BaseException as error:
         world.tell(error)
+        if isinstance(error, Stopped):
+            world.wait_for_rank_0()  # a launcher ends all processes when the first one is gone
         if isinstance(error, TreerlError):
             error.shared = world.size > 1
             error.said = not world.first_to_say(str(error))

@@ -1,7 +1,6 @@
 """The processes of a run: who they are, and how they share, sum and agree."""
 
 import json
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -13,16 +12,16 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.distributed_c10d import PrefixStore, Store
-from torch.distributed.rendezvous import rendezvous
 
 from treerl.engine.peers import Peers
-from treerl.errors import InputError, PeerError, TreerlError, first_line
+from treerl.errors import PeerError, TreerlError, first_line
 from treerl.run.packing import pack, unpack
 from treerl.run.retelling import retold, told
 
 T = TypeVar("T")
 
 _FAILED = "treerl/failed"  # key of the store: the first error of any process
+_WRITTEN = "treerl/written"  # key: rank 0 has kept what there is to keep
 _PATIENCE = 2.0  # seconds in which a process that ends can say why
 
 
@@ -116,6 +115,16 @@ class World(Peers):
         with suppress(RuntimeError, ValueError):  # the store ended before us
             self.store.compare_set(_FAILED, "", json.dumps(told(error, self.rank)))
 
+    def wait_for_rank_0(self) -> None:
+        """After an end that all processes agreed on: until rank 0, which writes, is done."""
+        if self.store is None:
+            return
+        with suppress(RuntimeError, ValueError):
+            if self.rank == 0:
+                self.store.set(_WRITTEN, "yes")
+            else:
+                self.store.wait([_WRITTEN], timedelta(seconds=self.timeout))
+
     def first_to_say(self, text: str) -> bool:
         """Whether no other process has printed this, so that an error is one line, not `size`."""
         if self.store is None:
@@ -155,33 +164,6 @@ class World(Peers):
         return PeerError(f"{where} ({what}): another process ended or hangs: {first_line(error)}")
 
 
-def join(timeout: float = 300.0) -> World:
-    """The world that a launcher such as torchrun describes in the environment; else one process.
-
-    `InputError` when it describes half of one: several processes that do not know of each other
-    would all do the same run.
-    """
-    size = _number("WORLD_SIZE", 1)
-    if "WORLD_SIZE" not in os.environ:
-        _refuse_strangers()
-    if size == 1:
-        return World(timeout=timeout)
-    missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
-    if missing:
-        raise InputError(
-            f"WORLD_SIZE: expected {', '.join(missing)} beside it, as torchrun sets them, got "
-            f"{size} alone"
-        )
-    rank = _number("RANK", 0)
-    local = _number("LOCAL_RANK", 0)
-    patience = timedelta(seconds=timeout)
-    try:
-        store, rank, size = next(rendezvous("env://", rank, size, timeout=patience))
-        return connect(store, rank, size, local, timeout)
-    except (RuntimeError, ValueError) as error:
-        raise PeerError(f"rank {rank} of {size} could not join: {first_line(error)}") from error
-
-
 def connect(
     store: Store, rank: int, size: int, local_rank: int = 0, timeout: float = 300.0
 ) -> World:
@@ -197,25 +179,6 @@ def connect(
         got = f"{dist.get_rank()} of {dist.get_world_size()}"
         raise PeerError(f"expected to be rank {rank} of {size}, got {got}")
     return World(rank, size, local_rank, timeout, PrefixStore("keys", store))
-
-
-def _number(name: str, default: int) -> int:
-    text = os.environ.get(name, "").strip()
-    if not text:
-        return default
-    if not text.isdecimal() or (name == "WORLD_SIZE" and int(text) == 0):
-        raise InputError(f"{name}: expected a whole number, as torchrun sets it, got {text!r}")
-    return int(text)
-
-
-def _refuse_strangers() -> None:
-    """`InputError` for tasks of SLURM that know nothing of each other."""
-    name = "SLURM_STEP_NUM_TASKS" if "SLURM_STEP_NUM_TASKS" in os.environ else "SLURM_NTASKS"
-    if _number(name, 1) > 1:
-        raise InputError(
-            f"{name}: expected 1, as without WORLD_SIZE every task would do the same run, got "
-            f"{os.environ[name]}; start one task a node, and torchrun in it"
-        )
 
 
 def _bytes(text: str) -> Tensor:

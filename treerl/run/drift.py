@@ -1,0 +1,25 @@
+"""Whether processes that should hold the same weights do."""
+
+import hashlib
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from treerl.engine.peers import Peers
+from treerl.errors import PeerError
+
+
+def refuse_drift(parameters: Sequence[Tensor], peers: Peers, when: str) -> None:
+    """`PeerError` in all processes when the trained weights of one differ from those of rank 0."""
+    if peers.size == 1:
+        return
+    digest = hashlib.sha256()
+    for parameter in parameters:
+        raw = parameter.detach().cpu().contiguous().flatten().view(torch.uint8)
+        digest.update(raw.numpy().tobytes())
+    own = torch.frombuffer(bytearray(digest.digest()), dtype=torch.uint8)
+    first, *others = [part["digest"] for part in peers.gather({"digest": own})]
+    for rank, other in enumerate(others, 1):
+        if not torch.equal(first, other):
+            raise PeerError(f"{when}: the weights of rank {rank} differ from those of rank 0")

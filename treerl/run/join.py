@@ -1,0 +1,55 @@
+"""Finds the other processes of a run, as a launcher names them in the environment."""
+
+import os
+from datetime import timedelta
+
+from torch.distributed.rendezvous import rendezvous
+
+from treerl.errors import InputError, PeerError, first_line
+from treerl.run.world import World, connect
+
+
+def join(timeout: float = 300.0) -> World:
+    """The world that a launcher such as torchrun describes in the environment; else one process.
+
+    `InputError` when it describes half of one: several processes that do not know of each other
+    would all do the same run.
+    """
+    size = _number("WORLD_SIZE", 1)
+    if "WORLD_SIZE" not in os.environ:
+        _refuse_strangers()
+    if size == 1:
+        return World(timeout=timeout)
+    missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
+    if missing:
+        raise InputError(
+            f"WORLD_SIZE: expected {', '.join(missing)} beside it, as torchrun sets them, got "
+            f"{size} alone"
+        )
+    rank = _number("RANK", 0)
+    local = _number("LOCAL_RANK", 0)
+    patience = timedelta(seconds=timeout)
+    try:
+        store, rank, size = next(rendezvous("env://", rank, size, timeout=patience))
+        return connect(store, rank, size, local, timeout)
+    except (RuntimeError, ValueError) as error:
+        raise PeerError(f"rank {rank} of {size} could not join: {first_line(error)}") from error
+
+
+def _number(name: str, default: int) -> int:
+    text = os.environ.get(name, "").strip()
+    if not text:
+        return default
+    if not text.isdecimal() or (name == "WORLD_SIZE" and int(text) == 0):
+        raise InputError(f"{name}: expected a whole number, as torchrun sets it, got {text!r}")
+    return int(text)
+
+
+def _refuse_strangers() -> None:
+    """`InputError` for tasks of SLURM that know nothing of each other."""
+    name = "SLURM_STEP_NUM_TASKS" if "SLURM_STEP_NUM_TASKS" in os.environ else "SLURM_NTASKS"
+    if _number(name, 1) > 1:
+        raise InputError(
+            f"{name}: expected 1, as without WORLD_SIZE every task would do the same run, got "
+            f"{os.environ[name]}; start one task a node, and torchrun in it"
+        )
