@@ -60,20 +60,24 @@ def _take(path: Path) -> tuple[Path, ...] | None:
     An empty folder may be there already: of two runs that both see one, the one that makes
     `samples` has it.
     """
-    made = []
+    made: list[Path] = []
     with storing(path):
         if os.path.lexists(path) and not path.is_dir():
             return None
-        for folder in (*reversed(path.parents), path):
-            if _make(folder):
-                made.append(folder)
-        if path not in made and any(path.iterdir()):
-            return None
-        if not _make(path / "samples"):
-            return None
-        (path / "trees").mkdir()
-        (path / "checkpoints").mkdir()
-    return (*made, *(path / name for name in _FOLDERS))
+        try:
+            for folder in (*reversed(path.parents), path):
+                if _make(folder):
+                    made.append(folder)
+            if path not in made and any(path.iterdir()):
+                return None
+            for name in _FOLDERS:
+                if not _make(path / name):
+                    return None
+                made.append(path / name)
+        except OSError:
+            Claim(path, tuple(made)).give_back()
+            raise
+    return tuple(made)
 
 
 def _is_leftover(path: Path) -> bool:
