@@ -100,7 +100,7 @@ def test_a_folder_with_something_in_it_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_cannot_be_made_leaves_none_above_it(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match="File name too long"):
+    with pytest.raises(StorageError, match="above"):
         create(tmp_path / "above" / ("x" * 300), "treegrpo")
     assert list(tmp_path.iterdir()) == []
 

@@ -1,6 +1,6 @@
 """How several processes work on one run."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from annotated_types import Ge, Gt, Le
 
@@ -10,6 +10,5 @@ from treerl.config.section import Section
 class Parallel(Section):
     """Several processes, as a launcher starts them."""
 
-    mode: Literal["replicate"] = "replicate"  # every process holds all weights
     timeout: Annotated[float, Gt(0), Le(86_400)] = 300.0  # seconds that one waits for another
     verify_every: Annotated[int, Ge(0), Le(1_000_000)] = 10  # iterations; 0 is never
