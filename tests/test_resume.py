@@ -13,9 +13,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from treerl.config.resolve import resolve
-from treerl.errors import InputError, StorageError
+from treerl.errors import InputError, Stopped, StorageError
 from treerl.report import page
 from treerl.run import checkpoints
+from treerl.run.evaluate import Evaluation
+from treerl.run.record import Recorder
+from treerl.run.session import Session
 from treerl.run.start import start
 
 _HERE = Path(__file__).parent
@@ -209,3 +212,32 @@ def test_the_last_checkpoints_and_the_best_are_kept() -> None:
     best = 1 + scores.index(max(scores))
     kept = [checkpoints.number(path) for path in checkpoints.everyone(Path("run/checkpoints"))]
     assert kept == sorted({best, 5})
+
+
+def test_an_evaluation_that_was_cut_short_is_made_up_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Session.evaluate
+    calls = []
+
+    def evaluate(self: Session) -> Evaluation:
+        calls.append(self)
+        if len(calls) == 2:  # that of iteration 2
+            raise Stopped(15)
+        return real(self)
+
+    run(Path("whole"))
+    monkeypatch.setattr(Session, "evaluate", evaluate)
+    with pytest.raises(Stopped):
+        run(Path("parts"))
+    assert checkpoints.newest(Path("parts/checkpoints")).name == "iteration-000002"
+    run(Path("parts"), resume="parts")
+    assert figures(Path("parts")) == figures(Path("whole"))
+
+
+def test_what_no_listener_was_told_of_is_not_saved(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: Recorder, *told: object) -> None:
+        raise StorageError("the disk is full")
+
+    monkeypatch.setattr(Recorder, "stepped", full)
+    with pytest.raises(StorageError):
+        run(Path("parts"))
+    assert checkpoints.everyone(Path("parts/checkpoints")) == []

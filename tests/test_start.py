@@ -101,6 +101,12 @@ def test_two_runs_cannot_share_a_folder(tmp_path: Path) -> None:
         run(tmp_path / "run", "train.iterations=0")
 
 
+def test_a_folder_that_cannot_be_made_leaves_none_above_it(tmp_path: Path) -> None:
+    with pytest.raises(StorageError):
+        run(tmp_path / "above" / ("x" * 300))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_run_that_cannot_begin_leaves_no_folder(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"backbone\.model"):
         run(tmp_path / "run", f"backbone.model={tmp_path / 'nothing'}")

@@ -1,6 +1,5 @@
 """Writes a run folder as one self-contained HTML page that explains itself."""
 
-import os
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from treerl.engine.recipes import recipes
 from treerl.report import charts, treeview
 from treerl.report.charts import Curve, decimal, show
 from treerl.report.embed import Embedder
-from treerl.run.durable import storing
+from treerl.run.durable import publish_file
 from treerl.run.files import Manifest, SampleRow, Summary, TreeFile
 from treerl.run.reading import RunRecord, read
 
@@ -28,13 +27,7 @@ def write(folder: Path) -> Path:
     """Write `folder/report.html` from what the folder holds; its path."""
     text = render(read(folder))
     path = folder / "report.html"
-    draft = folder / f".report.{os.getpid()}.tmp"
-    with storing(path):
-        try:
-            draft.write_text(text, encoding="utf-8")
-            draft.replace(path)
-        finally:
-            draft.unlink(missing_ok=True)
+    publish_file(path, text)
     return path
 
 

@@ -53,10 +53,20 @@ class RunFolder:
     def append_metrics(self, row: Mapping[str, Any]) -> None:
         """One line of metrics.jsonl; a number that is not finite becomes null."""
         path = self.path / "metrics.jsonl"
-        valid = checked(MetricsRow, plain(row), str(path))
-        line = json.dumps(valid.model_dump(exclude_unset=True), allow_nan=False)
+        line = self._metrics_line(row)
         with storing(path), path.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+            file.write(line)
+
+    def amend_metrics(self, row: Mapping[str, Any]) -> None:
+        """Put another row in the place of the last one."""
+        path = self.path / "metrics.jsonl"
+        with storing(path):
+            lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        self._publish(path.name, "".join([*lines[:-1], self._metrics_line(row)]))
+
+    def _metrics_line(self, row: Mapping[str, Any]) -> str:
+        valid = checked(MetricsRow, plain(row), str(self.path / "metrics.jsonl"))
+        return json.dumps(valid.model_dump(exclude_unset=True), allow_nan=False) + "\n"
 
     def cut_metrics(self, iteration: int) -> list[MetricsRow]:
         """Drop the rows after an iteration, and a torn one; those that are left."""

@@ -49,8 +49,8 @@ class Keeper:
 
     def ended(self, run: Progress) -> None:
         """Save what was done since, unless the last iteration was left in its middle."""
-        trainer = run.session.trainer
-        if run.before is not None and not trainer.halfway and run.iterations > max(self._saved, 0):
+        whole = not run.session.trainer.halfway and run.recorded == run.iterations
+        if run.before is not None and whole and run.iterations > max(self._saved, 0):
             self.save(run)
 
     def save(self, run: Progress, heldout: float | None = None) -> None:
@@ -88,7 +88,8 @@ class Keeper:
         wrong: list[str] = []
 
         def choose() -> int:
-            durable.sweep(self._folder)
+            for name in ("", "samples", "trees", "checkpoints"):
+                durable.sweep(self._run_folder.path / name)
             if not checkpoints.everyone(self._folder):
                 self._run_folder.cut_metrics(0)
                 return -1

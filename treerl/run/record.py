@@ -58,6 +58,9 @@ class Recorder(Listener):
         if every and run.iterations % every == 0:
             self._write(run)
 
+    def amended(self, run: Run, row: dict[str, Any]) -> None:
+        self.folder.amend_metrics(row)
+
     def ended(self, run: Run, error: BaseException | None) -> None:
         manifest = self.manifest
         manifest.ended = now()

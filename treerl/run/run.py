@@ -34,6 +34,9 @@ class Listener:
     def stepped(self, run: "Run", step: Step, row: dict[str, Any]) -> None:
         """An iteration is done; `row` is what metrics.jsonl keeps of it."""
 
+    def amended(self, run: "Run", row: dict[str, Any]) -> None:
+        """The last row is another: what it was to be evaluated on was done after an end."""
+
     def alarmed(self, run: "Run", text: str) -> None:
         """Something is wrong with the run, in words."""
 
@@ -75,9 +78,12 @@ class Run(Progress):
         if self.before is None:
             self.before = self._evaluate("before")
         self.keeper.began(self)
-        while self.iterations < self.session.config.train.iterations:
+        left = True
+        while left:
             try:
+                self._catch_up(self.before)
                 self._iterations(self.before)
+                left = False
             except _Wrong as error:
                 self._roll_back(str(error))
         self.after = self._evaluate("after")
@@ -106,25 +112,47 @@ class Run(Progress):
         row = {"iteration": step.iteration + 1, **step.metrics, "seconds": round(seconds, 3)}
         when = f"iteration {step.iteration + 1}"
         troubles = self.guard.look(step.metrics, len(step.tasks))
-        every = self.session.config.evaluate.every
-        heldout = None
-        if every and (step.iteration + 1) % every == 0:
-            evaluation = self._evaluate(when)
-            row["heldout"] = evaluation.summary()
-            heldout = float(evaluation.total.nanmean())
-            watched = alarms_between(before, evaluation)
-            troubles += [Trouble(text, serious=True, curable=True) for text in watched]
         texts = self._alarm([trouble.text for trouble in troubles], when)
         if texts:
             row["alarms"] = texts
-        self._obey([trouble for trouble in troubles if trouble.serious], when)
-        for listener in self.listeners:
-            listener.stepped(self, step, row)
+        heldout = None
+        try:
+            if self._due():
+                heldout, fallen = self._held_out(row, before)
+                troubles += fallen
+        finally:  # the iteration is done, whatever ended its evaluation
+            for listener in self.listeners:
+                listener.stepped(self, step, row)
+            self.recorded = self.iterations
+        self._obey(troubles, when)
         self.keeper.stepped(self, heldout)
+
+    def _held_out(self, row: dict[str, Any], before: Figures) -> tuple[float, list[Trouble]]:
+        """Evaluate on the way, into the iteration's row: the reward, and what has fallen."""
+        when = f"iteration {row['iteration']}"
+        evaluation = self._evaluate(when)
+        row["heldout"] = evaluation.summary()
+        texts = alarms_between(before, evaluation)
+        if texts:
+            row["alarms"] = [*row.get("alarms", []), *self._alarm(texts, when)]
+        troubles = [Trouble(text, serious=True, curable=True) for text in texts]
+        return float(evaluation.total.nanmean()), troubles
+
+    def _catch_up(self, before: Figures) -> None:
+        """Evaluate what the last iteration before an end was still to be evaluated on."""
+        if self.unevaluated is None:
+            return
+        row = self.unevaluated
+        _, troubles = self._held_out(row, before)
+        self.unevaluated = None
+        for listener in self.listeners:
+            listener.amended(self, row)
+        self._obey(troubles, f"iteration {row['iteration']}")
 
     def _obey(self, troubles: Sequence[Trouble], when: str) -> None:
         """Do as `train.guard` says about what makes going on senseless."""
         wish = self.session.config.train.guard
+        troubles = [trouble for trouble in troubles if trouble.serious]
         if not troubles or wish == "say":
             return
         text = f"{when}: {'; '.join(trouble.text for trouble in troubles)}"

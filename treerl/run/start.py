@@ -18,6 +18,7 @@ from treerl.run import plugins, reading
 from treerl.run.assemble import build, device_of, plan_of
 from treerl.run.claim import Claim, claim, locked
 from treerl.run.display import Display
+from treerl.run.durable import sweep
 from treerl.run.files import Manifest, Resumed
 from treerl.run.folder import RunFolder, now
 from treerl.run.join import join
@@ -148,6 +149,9 @@ def _take_up(launch: _Launch, path: Path) -> Path:
         began, changed = world.attempt(look)
         done = int(began.spent.get("iterations") or 0)
         if began.status == "done" and done >= config.train.iterations:
+            if world.rank == 0:
+                sweep(path)
+                launch.write_page(path)  # which may have been cut short
             display.say(f"{path} is done: nothing is left of its {done} iterations")
             return path
         manifest = launch.manifest()

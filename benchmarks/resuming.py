@@ -1,0 +1,195 @@
+"""Faults, on purpose: runs that are killed, stopped, damaged and taken up again.
+
+    python benchmarks/resuming.py kills 200      SIGKILL at random moments, several times a run
+    python benchmarks/resuming.py stops 100      SIGTERM, SIGINT or SIGHUP at random moments
+    python benchmarks/resuming.py flips 300      one byte of a checkpoint changed
+    python benchmarks/resuming.py points         a crash before each file operation of a run
+
+Runs are small (two linear layers), so that only the machinery takes time; each is compared with one
+that was never ended: tensors, adapter, metrics rows, samples, trees, evaluation, alarms.
+"""
+
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from ended_runs import KINDS, REWARDS, TESTS, child, ended, figures, litter, run
+
+from treerl.errors import TreerlError
+from treerl.run import checkpoints
+
+
+def interrupted(
+    folder: Path, kind: str, length: float, kinds: Sequence[int]
+) -> tuple[int, list[str]]:
+    """Signals at random moments until the run is done: how many there were, and what was wrong."""
+    wrong: list[str] = []
+    count = 0
+    while True:
+        process = child(partial(run, folder, kind))
+        # the last try of many is left alone, so that every trial ends
+        number = random.choice(kinds) if count < 6 else 0
+        time.sleep(random.uniform(0, length))
+        done = os.waitpid(process, os.WNOHANG)
+        if done[0] == 0 and number:
+            os.kill(process, number)
+            count += 1
+            began = time.monotonic()
+        code = os.waitstatus_to_exitcode(done[1]) if done[0] else ended(process)
+        if code == 0:
+            return count, wrong
+        expected = -number if number == signal.SIGKILL else 128 + number
+        if code not in (expected, -number):
+            return count, [*wrong, f"exit code {code} after signal {number}"]
+        lag = time.monotonic() - began
+        if number != signal.SIGKILL and lag > 5:
+            wrong.append(f"{lag:.1f} s after signal {number}")
+
+
+def trials(count: int, kinds: Sequence[int]) -> None:
+    """Runs that are ended at random, against runs that are not."""
+    signals = 0
+    identical = 0
+    for number in range(count):
+        kind = list(KINDS)[number % len(KINDS)]
+        whole = Path(f"whole-{kind.replace(' ', '-')}")
+        if not whole.exists():
+            began = time.monotonic()
+            ended(child(partial(run, whole, kind)))
+            lengths[kind] = time.monotonic() - began
+        folder = Path(f"run-{number}")
+        sent, wrong = interrupted(folder, kind, lengths[kind], kinds)
+        signals += sent
+        if not wrong and figures(folder) == figures(whole) and not litter(folder):
+            identical += 1
+        else:
+            print(
+                f"run {number} ({kind}): {wrong or litter(folder) or 'other figures'}", flush=True
+            )
+        shutil.rmtree(folder, ignore_errors=True)
+    print(f"{count} runs, {signals} signals: {identical} identical")
+
+
+lengths: dict[str, float] = {}
+
+
+def flips(count: int) -> None:
+    """A byte changed, a file cut off, missing or too many: how many checkpoints still load."""
+    run(Path("run"), "two rewards")
+    last = checkpoints.newest(Path("run/checkpoints"))
+    number = json.loads(Path("run/manifest.json").read_text())["run"]
+    files = [path for path in sorted(last.rglob("*")) if path.is_file()]
+    silent = 0
+    tried = 0
+    for path in files:
+        whole = path.read_bytes()
+        damages = [whole[: len(whole) // 2], b"", whole + b"\0"]
+        for _ in range(-(-count // len(files))):
+            damaged = bytearray(whole)
+            damaged[random.randrange(len(whole))] ^= 1 << random.randrange(8)
+            damages.append(bytes(damaged))
+        for content in damages:
+            path.write_bytes(content)
+            silent += loads(last, number)
+            tried += 1
+        path.unlink()
+        silent += loads(last, number)
+        path.write_bytes(whole)
+        tried += 1
+    (last / "foreign").touch()
+    silent += loads(last, number)
+    print(f"{tried + 1} damages of {len(files)} files: {silent} loaded")
+
+
+def loads(path: Path, number: str) -> bool:
+    """Whether a checkpoint is taken for whole."""
+    try:
+        checkpoints.load(path, number)
+    except TreerlError:
+        return False
+    return True
+
+
+_OPERATIONS = (
+    "open",
+    "os.mkdir",
+    "os.rename",
+    "os.remove",
+    "os.rmdir",
+    "os.chmod",
+    "shutil.rmtree",
+)
+
+
+def points() -> None:
+    """A crash before every file operation under the run folder, from its first to its last."""
+    ended(child(partial(run, Path("whole"), "lora")))
+    total = 0
+    wrong = 0
+    while True:
+        folder = Path(f"point-{total}").resolve()
+        code = ended(child(partial(crashing, folder, total)))
+        if code == 0:
+            break
+        last = ended(child(partial(run, folder, "lora")))
+        if last != 0 or figures(folder) != figures(Path("whole")) or litter(folder):
+            print(f"point {total}: exit code {last}, {litter(folder)}", flush=True)
+            wrong += 1
+        shutil.rmtree(folder)
+        total += 1
+    print(f"{total} crash points: {wrong} wrong")
+
+
+def crashing(folder: Path, point: int) -> None:
+    """A run that ends without a word before its file operation `point`."""
+    left = [point]
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        if event not in _OPERATIONS or str(folder) not in str(arguments[0]):
+            return
+        if event == "open" and not int(arguments[2]) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+            return
+        if left[0] == 0:
+            os._exit(77)
+        left[0] -= 1
+
+    sys.addaudithook(hook)
+    run(folder, "lora")
+
+
+def main(words: list[str]) -> None:
+    what = words[0] if words else ""
+    count = int(words[1]) if len(words) > 1 else 20
+    torch.set_num_threads(1)
+    random.seed(0)
+    with tempfile.TemporaryDirectory() as place:
+        os.chdir(place)
+        shutil.copy(TESTS / "plain_torch.py", place)
+        Path("mine.py").write_text(REWARDS)
+        Path("prompts.txt").write_text("a cat\na dog\na fox\na bear\n")
+        stopping = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
+        if what == "kills":
+            trials(count, [signal.SIGKILL])
+        elif what == "stops":
+            trials(count, stopping)
+        elif what == "flips":
+            flips(count)
+        elif what == "points":
+            points()
+        else:
+            print(__doc__)
+        os.chdir("/")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
