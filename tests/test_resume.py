@@ -188,7 +188,9 @@ def test_the_checkpoint_of_another_run_is_refused() -> None:
 def test_auto_begins_where_there_is_nothing_and_where_a_start_was_killed() -> None:
     for name in ("samples", "trees", "checkpoints"):
         Path("killed", name).mkdir(parents=True)
-    Path("killed/.lock").touch()
+    Path("killed/plugins").mkdir()
+    for name in (".lock", "config.yaml", ".draft-manifest.json.17"):
+        Path("killed", name).touch()
     for name in ("killed", "new"):
         run(Path(name), "train.iterations=0", resume="auto")
         assert json.loads(Path(name, "manifest.json").read_text())["status"] == "done"

@@ -46,4 +46,4 @@ def test_five_iterations_of_a_tiny_model_compute_what_version_0_1_0_did(name: st
     assert before["reward"] == pytest.approx(expected["before"]["reward"], rel=1e-3)
     assert before["quality"] == pytest.approx(expected["before"]["quality"], rel=1e-3)
     assert after["reward"] == pytest.approx(expected["after"]["reward"], rel=1e-2)
-    assert after["quality"] == pytest.approx(expected["after"]["quality"], rel=1e-1)
+    assert after["quality"] == pytest.approx(expected["after"]["quality"], rel=1e-1, abs=5e-3)

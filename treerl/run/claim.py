@@ -10,10 +10,11 @@ from filelock import FileLock, Timeout
 
 from treerl.errors import InputError, TreerlError, printable
 from treerl.run import reading
-from treerl.run.durable import storing
+from treerl.run.durable import is_draft, storing
 
 _FOLDERS = ("samples", "trees", "checkpoints")
 _LOCK = ".lock"  # held by the process that works on the run
+_BEFORE_MANIFEST = (_LOCK, "config.yaml", "plugins")
 
 
 @dataclass(frozen=True)
@@ -81,12 +82,12 @@ def _take(path: Path) -> tuple[Path, ...] | None:
 
 
 def _is_leftover(path: Path) -> bool:
-    """Whether all that lies there is what `claim` makes, with nothing in it."""
+    """Whether all that lies there is what a run makes before its manifest."""
     with storing(path):
         if not path.is_dir():
             return False
-        inside = {found.name for found in path.iterdir()}
-        if "samples" not in inside or inside - {*_FOLDERS, _LOCK}:
+        inside = {found.name for found in path.iterdir() if not is_draft(found)}
+        if "samples" not in inside or inside - {*_FOLDERS, *_BEFORE_MANIFEST}:
             return False
         for name in _FOLDERS:
             (path / name).mkdir(exist_ok=True)

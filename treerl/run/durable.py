@@ -71,12 +71,17 @@ def sweep(folder: Path) -> None:
     """Remove what a killed process left behind; nobody else may be writing there."""
     with storing(folder):
         for path in sorted(folder.glob(".*")):
-            if not path.name.startswith((_DRAFT, _DISCARDED)):
+            if not is_draft(path):
                 continue
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
             else:
                 path.unlink()
+
+
+def is_draft(path: Path) -> bool:
+    """Whether a file or folder is one that was not published, or is being removed."""
+    return path.name.startswith((_DRAFT, _DISCARDED))
 
 
 def require_space(folder: Path, needed: int) -> None:

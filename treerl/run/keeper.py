@@ -35,7 +35,7 @@ class Keeper:
     def began(self, run: Progress) -> None:
         """Keep what a run may have to go back to."""
         if self._world.rank == 0:
-            durable.sweep(self._folder)
+            self._sweep()
         if run.session.config.train.guard == "rollback" and self._saved < 0:
             self.save(run)
 
@@ -88,8 +88,7 @@ class Keeper:
         wrong: list[str] = []
 
         def choose() -> int:
-            for name in ("", "samples", "trees", "checkpoints"):
-                durable.sweep(self._run_folder.path / name)
+            self._sweep()
             if not checkpoints.everyone(self._folder):
                 self._run_folder.cut_metrics(0)
                 return -1
@@ -158,6 +157,11 @@ class Keeper:
         run.rollbacks = state.rollbacks
         self._saved = iteration
         run.resume(rows)
+
+    def _sweep(self) -> None:
+        """Remove what a killed process left half written."""
+        for name in ("", "samples", "trees", "checkpoints"):
+            durable.sweep(self._run_folder.path / name)
 
     def _numbers(self) -> list[int]:
         return [checkpoints.number(path) for path in checkpoints.everyone(self._folder)]
