@@ -17,16 +17,50 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from ended_runs import KINDS, REWARDS, TESTS, child, ended, figures, litter, run
 
 from treerl.errors import TreerlError
 from treerl.run import checkpoints
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from ended_runs import KINDS, figures, litter, prepare, run
+
+_LONGER = ("train.iterations=8", "evaluate.every=3")
+lengths: dict[str, float] = {}  # seconds of an undisturbed run
+
+
+def take(folder: Path, kind: str) -> None:
+    """Begin the run or go on with it."""
+    run(folder, *_LONGER, *KINDS[kind], resume="auto")
+
+
+def child(work: Callable[[], None]) -> int:
+    """Fork; the child's process id. It ends with our exit codes."""
+    process = os.fork()
+    if process:
+        return process
+    code = 1
+    try:
+        work()
+        code = 0
+    except TreerlError as error:
+        code = error.code
+        if code in (1, 2, 3, 4, 5, 6):
+            print(f"    {error}", flush=True)
+    except KeyboardInterrupt:  # before the run has its own handler, as on the command line
+        code = 130
+    finally:
+        os._exit(code)
+
+
+def ended(process: int) -> int:
+    """The exit code of a child; minus the signal that killed it."""
+    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
 
 
 def interrupted(
@@ -36,7 +70,7 @@ def interrupted(
     wrong: list[str] = []
     count = 0
     while True:
-        process = child(partial(run, folder, kind))
+        process = child(partial(take, folder, kind))
         # the last try of many is left alone, so that every trial ends
         number = random.choice(kinds) if count < 6 else 0
         time.sleep(random.uniform(0, length))
@@ -54,6 +88,20 @@ def interrupted(
         lag = time.monotonic() - began
         if number != signal.SIGKILL and lag > 5:
             wrong.append(f"{lag:.1f} s after signal {number}")
+        if code == 128 + number and finished(folder) != saved(folder):
+            wrong.append(f"{finished(folder)} iterations finished, {saved(folder)} saved")
+
+
+def finished(folder: Path) -> int:
+    """Iterations whose row was written."""
+    path = folder / "metrics.jsonl"
+    return path.read_text().count("\n") if path.exists() else 0
+
+
+def saved(folder: Path) -> int:
+    """The iteration of the newest checkpoint."""
+    numbers = [checkpoints.number(path) for path in checkpoints.everyone(folder / "checkpoints")]
+    return max(numbers, default=0)
 
 
 def trials(count: int, kinds: Sequence[int]) -> None:
@@ -65,7 +113,7 @@ def trials(count: int, kinds: Sequence[int]) -> None:
         whole = Path(f"whole-{kind.replace(' ', '-')}")
         if not whole.exists():
             began = time.monotonic()
-            ended(child(partial(run, whole, kind)))
+            ended(child(partial(take, whole, kind)))
             lengths[kind] = time.monotonic() - began
         folder = Path(f"run-{number}")
         sent, wrong = interrupted(folder, kind, lengths[kind], kinds)
@@ -80,12 +128,9 @@ def trials(count: int, kinds: Sequence[int]) -> None:
     print(f"{count} runs, {signals} signals: {identical} identical")
 
 
-lengths: dict[str, float] = {}
-
-
 def flips(count: int) -> None:
     """A byte changed, a file cut off, missing or too many: how many checkpoints still load."""
-    run(Path("run"), "two rewards")
+    take(Path("run"), "two rewards")
     last = checkpoints.newest(Path("run/checkpoints"))
     number = json.loads(Path("run/manifest.json").read_text())["run"]
     files = [path for path in sorted(last.rglob("*")) if path.is_file()]
@@ -133,7 +178,7 @@ _OPERATIONS = (
 
 def points() -> None:
     """A crash before every file operation under the run folder, from its first to its last."""
-    ended(child(partial(run, Path("whole"), "lora")))
+    ended(child(partial(take, Path("whole"), "lora")))
     total = 0
     wrong = 0
     while True:
@@ -141,7 +186,7 @@ def points() -> None:
         code = ended(child(partial(crashing, folder, total)))
         if code == 0:
             break
-        last = ended(child(partial(run, folder, "lora")))
+        last = ended(child(partial(take, folder, "lora")))
         if last != 0 or figures(folder) != figures(Path("whole")) or litter(folder):
             print(f"point {total}: exit code {last}, {litter(folder)}", flush=True)
             wrong += 1
@@ -164,7 +209,7 @@ def crashing(folder: Path, point: int) -> None:
         left[0] -= 1
 
     sys.addaudithook(hook)
-    run(folder, "lora")
+    take(folder, "lora")
 
 
 def main(words: list[str]) -> None:
@@ -174,9 +219,7 @@ def main(words: list[str]) -> None:
     random.seed(0)
     with tempfile.TemporaryDirectory() as place:
         os.chdir(place)
-        shutil.copy(TESTS / "plain_torch.py", place)
-        Path("mine.py").write_text(REWARDS)
-        Path("prompts.txt").write_text("a cat\na dog\na fox\na bear\n")
+        prepare(Path(place))
         stopping = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
         if what == "kills":
             trials(count, [signal.SIGKILL])

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 from plain import Always, PlainRewards
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.distributed import FileStore  # type: ignore[attr-defined]
 from torch.multiprocessing.spawn import spawn
@@ -18,7 +19,6 @@ from treerl.engine.branching import window
 from treerl.engine.peers import Peers
 from treerl.engine.selection import Share
 from treerl.engine.trainer import Trainer
-from treerl.run.packing import pack, unpack
 from treerl.run.world import World, connect
 
 _SCHEDULE = treerl.Flow.linear(6)
@@ -28,6 +28,7 @@ ALGORITHMS = {
     "idle": replace(_BASE, trees_per_prompt=1),
     "dropped": _BASE,
     "depths": replace(_BASE, baseline=Siblings(), reduction="depths", ppo_epochs=2),
+    "compared": replace(_BASE, trees_per_prompt=4),
     "edges": replace(_BASE, selection=Share(0.5), reduction="edges"),
 }
 LORA: dict[str, object] = {
@@ -94,6 +95,14 @@ def _blind(samples: treerl.Samples) -> Tensor:
     return torch.where(samples.images[:, 0] < -1.0, torch.nan, score)
 
 
+def _compared(samples: treerl.Samples) -> Tensor:
+    """How much nearer a sample is than the others of its prompt."""
+    score = near(samples)
+    for group in set(samples.group.tolist()):
+        score[samples.group == group] -= score[samples.group == group].mean()
+    return score
+
+
 def scenario(name: str, peers: Peers) -> dict[str, Tensor]:
     """Two iterations, and what this process knows of them."""
     if name == "lora":
@@ -101,7 +110,8 @@ def scenario(name: str, peers: Peers) -> dict[str, Tensor]:
     env = Plane()
     parameters = [*env.net.parameters(), env.unused]
     optimizer = Recording(parameters)
-    functions = {"near": _blind if name == "dropped" else near, "left": _left}
+    nearest = {"dropped": _blind, "compared": _compared}.get(name, near)
+    functions = {"near": nearest, "left": _left}
     rewards = PlainRewards(functions, (1.0, 0.3))
     trainer = Trainer(env, rewards, ALGORITHMS[name], optimizer, 4, max_grad_norm=1e9, peers=peers)
     tasks = [None] * (1 if name == "idle" else 3)
@@ -156,7 +166,7 @@ def together(names: Sequence[str], size: int, folder: Path) -> dict[str, list[di
     spawn(_process, arguments, nprocs=size)  # type: ignore[no-untyped-call]
     told: dict[str, list[dict[str, Tensor]]] = {}
     for name in names:
-        told[name] = [_read(folder / f"{name}.{rank}") for rank in range(size)]
+        told[name] = [load_file(folder / f"{name}.{rank}") for rank in range(size)]
     return told
 
 
@@ -166,12 +176,11 @@ def _process(rank: int, size: int, folder: str, names: Sequence[str]) -> None:
     world = connect(FileStore(f"{folder}/store", size), rank, size, timeout=100)
     for name in names:
         told = scenario(name, world)
-        Path(folder, f"{name}.{rank}").write_bytes(pack(told).numpy().tobytes())
+        copies = {
+            key: tensor.clone(memory_format=torch.contiguous_format) for key, tensor in told.items()
+        }
+        save_file(copies, Path(folder, f"{name}.{rank}"))
     world.close()
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    return unpack(torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.uint8))
 
 
 def begins(told: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -1,115 +1,28 @@
 """A run that is ended anywhere and taken up again ends as if nothing had happened."""
 
-import hashlib
-import io
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
+from ended_runs import KINDS, REWARDS, figures, litter, prepare, run
 from filelock import FileLock
-from rich.console import Console
-from safetensors.torch import load_file
-from torch import Tensor
 
-from treerl.config.resolve import resolve
 from treerl.errors import InputError, Stopped, StorageError
-from treerl.report import page
 from treerl.run import checkpoints
 from treerl.run.evaluate import Evaluation
 from treerl.run.record import Recorder
 from treerl.run.session import Session
-from treerl.run.start import start
-
-_HERE = Path(__file__).parent
-_SMALL: dict[str, object] = {
-    "backbone.name": "./plain_torch.py:Points",
-    "rewards": {"./dark.py:Dark": 1.0},
-    "scoring.executor": "process",
-    "data.train": "prompts.txt",
-    "data.heldout": "prompts.txt",
-    "train.prompts_per_iteration": 1,
-    "train.save_every": 1,
-    "env.steps": 4,
-    "tree.branching.depth": 1,
-    "tree.branching.branching_factor": 2,
-    "train.optimizer_steps": 1,
-    "evaluate.max_prompts": 2,
-    "evaluate.every": 2,
-    "train.iterations": 4,
-}
-_KINDS = {
-    "lora": ("train.trainable=lora",),
-    "full": ("train.trainable=full",),
-    "two rewards": (
-        "rewards={./dark.py:Dark: 1, ./dark.py:Level: 0.5}",
-        "watch=[./dark.py:Watched]",
-        "train.ppo_epochs=2",
-    ),
-    "reference": ("train.trainable=full", "objective.kl=0.1"),
-}
-_DARK = """
-from treerl import Reward
-
-class Dark(Reward):
-    def __call__(self, samples):
-        return -samples.images.flatten(1).mean(1)
-
-class Level(Reward):
-    def __call__(self, samples):
-        return -(samples.images.flatten(1).mean(1) - 0.4) ** 2
-
-class Watched(Level):
-    pass
-"""
-
-
-def run(folder: Path, *sets: str, resume: str | None = None) -> str:
-    """What was printed."""
-    settings = {**_SMALL, "output": str(folder)}
-    if resume not in (None, "auto"):
-        settings = {}
-    file = Path(str(resume)) / "config.yaml" if not settings else None
-    config = resolve(file, settings, sets, True)
-    output = io.StringIO()
-    start(config, Console(file=output, width=200), page.write, resume, True)
-    return output.getvalue()
-
-
-def _bytes(name: str, value: Tensor) -> bytes:
-    return name.encode() + value.contiguous().numpy().tobytes()
-
-
-def figures(folder: Path) -> dict[str, Any]:
-    """All that a run left which may not depend on how often it was ended."""
-    last = checkpoints.newest(folder / "checkpoints")
-    files = {}
-    for path in sorted(
-        [*last.rglob("*.safetensors"), *folder.glob("samples/*"), *folder.glob("trees/**/*")]
-    ):
-        content = path.read_bytes() if path.is_file() else b""
-        if path.suffix == ".safetensors":  # the order of a header's entries is chance
-            content = b"".join(_bytes(name, value) for name, value in load_file(path).items())
-        files[str(path.relative_to(folder))] = hashlib.sha256(content).hexdigest()
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    manifest = json.loads((folder / "manifest.json").read_text())
-    for row in [*rows, manifest["spent"]]:
-        row.pop("seconds")
-    kept = {name: manifest[name] for name in ("status", "spent", "evaluation", "alarms", "prompts")}
-    return {"files": files, "rows": rows, **kept}
 
 
 @pytest.fixture(autouse=True)
 def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("dark.py").write_text(_DARK)
-    Path("plain_torch.py").write_text((_HERE / "plain_torch.py").read_text())
-    Path("prompts.txt").write_text("a cat\na dog\na fox\na bear\n")
+    prepare(tmp_path)
 
 
-@pytest.mark.parametrize("kind", _KINDS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(kind: str) -> None:
-    sets = _KINDS[kind]
+    sets = KINDS[kind]
     run(Path("whole"), *sets)
     run(Path("parts"), *sets, "train.iterations=1")
     run(Path("parts"), "train.iterations=3", resume="parts")
@@ -119,6 +32,7 @@ def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(kind: str) -> None:
     parts = figures(Path("parts"))
     assert parts.pop("files") == whole.pop("files")
     assert parts == whole
+    assert litter(Path("parts")) == []
 
 
 def test_a_run_that_was_killed_before_its_first_checkpoint_begins_anew_in_its_folder() -> None:
@@ -172,7 +86,7 @@ def test_other_prompts_and_other_code_are_refused() -> None:
     Path("prompts.txt").write_text("a cat\na dog\na cow\n")
     with pytest.raises(InputError, match="expected the prompts that the run began with"):
         run(Path("run"), "train.iterations=2", resume="run")
-    Path("dark.py").write_text(_DARK + "\n")
+    Path("dark.py").write_text(REWARDS + "\n")
     with pytest.raises(InputError, match="another file than the run began with"):
         run(Path("run"), "train.iterations=2", resume="run")
 

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_resume import inside as inside, run
+from ended_runs import run
+from test_resume import inside as inside
 
 from treerl.errors import NumericsError
 from treerl.run import checkpoints

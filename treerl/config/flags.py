@@ -104,8 +104,10 @@ def takes_settings(command: Callable[..., None]) -> Callable[..., None]:
     def with_flags(**values: Any) -> None:
         flags = {name: values[name] for name in shared}
         resume = values.get("resume")
-        if resume not in (None, "auto") and flags["config"] is None:
-            flags["config"] = _settings_of(Path(resume))
+        if resume not in (None, "auto"):
+            if flags["output"] is not None:
+                raise InputError("--output: expected none, as --resume DIR names the run's folder")
+            flags["config"] = flags["config"] or _settings_of(Path(resume))
         command(settings(**flags), **{name: values[name] for name in own})
 
     others = [parameter for parameter in parameters if parameter.name not in shared]

@@ -50,21 +50,21 @@ def rollout_metrics(
 def update_metrics(update: Update, norms: Sequence[float], peers: Peers) -> dict[str, Any]:
     """The loss and what the clip did, over all optimizer steps and processes."""
     pairs = [pair for step in update for pair in step]
-    loss = sum(float((batch.weight * loss.value.cpu().double()).sum()) for batch, loss in pairs)
+    losses = [float((batch.weight * loss.value.cpu().double()).sum()) for batch, loss in pairs]
     edges = sum(len(batch.children) for batch, _ in pairs)
     clipped = sum(int(loss.clipped.sum()) for _, loss in pairs)
     # of the first optimizer step, where the policy has not moved: all but 0 is an error of replay
     deviations = [float((loss.ratio - 1).abs().max()) for _, loss in update[0]]
     forwards = sum(batch.real for batch, _ in pairs)
     deviation = max(deviations, default=0.0)  # a selection may train nothing
-    own = torch.tensor([loss, edges, clipped, forwards, deviation], dtype=torch.float64)
+    own = torch.tensor([sum(losses), edges, clipped, forwards, deviation], dtype=torch.float64)
     every = torch.stack([part["update"] for part in peers.gather({"update": own})])
-    loss, edges_, clipped_, forwards_, _ = every.sum(0).tolist()
+    total = every.sum(0)
     return {
-        "loss": loss / len(update),
-        "update_forwards": int(forwards_),
-        "edges": int(edges_),
-        "clip_fraction": clipped_ / max(edges_, 1),
+        "loss": float(total[0]) / len(update),
+        "update_forwards": int(total[3]),
+        "edges": int(total[1]),
+        "clip_fraction": float(total[2]) / max(int(total[1]), 1),
         "ratio_deviation": float(every[:, 4].max()),
         "grad_norm": max(norms),
     }

@@ -5,8 +5,6 @@ from typing import Protocol
 
 from torch import Tensor
 
-PHASES = ("load", "evaluate", "rollout", "reward", "merge", "update", "save")
-
 
 class Peers(Protocol):
     """What the engine asks of the processes beside it; all of them call in the same order."""
@@ -32,7 +30,7 @@ class Peers(Protocol):
         """The largest of the numbers that the processes brought."""
 
     def phase(self, name: str) -> None:
-        """Say what this process is doing now, one of PHASES."""
+        """Say what this process is doing now, a word: rollout, reward, update, ..."""
 
 
 class Alone(Peers):

@@ -128,7 +128,7 @@ class Trainer:
         uniform = noise.generator(self.seed, Stream.SHAPE, self.iteration).random()
         specs = algorithm.branching.specs(env.steps, self.iteration, uniform, env.tasks)
         roots = make_roots(keys, each, algorithm.shared_noise)
-        share = self.peers.share(len(roots))
+        share = self._share(len(keys), each)
         every = [spec for spec in specs for _ in range(each)]
         self.peers.phase("rollout")
         return grow(
@@ -140,6 +140,16 @@ class Trainer:
             algorithm.previews,
             together=self.peers.size > 1,
         )
+
+    def _share(self, prompts: int, each: int) -> range:
+        """The roots that this process grows, of `each` for every prompt.
+
+        Whole prompts, as a reward may compare the samples of one, unless some process would idle.
+        """
+        if prompts < self.peers.size:
+            return self.peers.share(prompts * each)
+        own = self.peers.share(prompts)
+        return range(own.start * each, own.stop * each)
 
     @torch.no_grad()
     def _score(self, env: Env, tree: Tree) -> tuple[Tree, Samples, Tensor, int]:

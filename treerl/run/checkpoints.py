@@ -78,8 +78,6 @@ def save(
 ) -> Path:
     """Publish `folder/iteration-NNNNNN`, verified; what the backbone saves lies in it, if given."""
     target = path_of(folder, state.iteration)
-    if target.exists():
-        durable.discard(target)
     durable.require_space(folder, _needed(tensors, backbone is not None))
 
     def fill(draft: Path) -> None:

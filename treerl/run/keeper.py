@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 
+import torch
 from torch import Tensor
 
 from treerl.engine.task import Task
@@ -210,7 +211,8 @@ def _tensors_of(before: Figures) -> dict[str, Tensor]:
     for name, value in before.watched.items():
         tensors[f"watched/{name}"] = value
     # clones: columns of one tensor would be refused as tensors that share their memory
-    return {f"{_BEFORE}{name}": value.clone() for name, value in tensors.items()}
+    whole = torch.contiguous_format
+    return {f"{_BEFORE}{name}": value.clone(memory_format=whole) for name, value in tensors.items()}
 
 
 def _figures_of(tensors: dict[str, Tensor], state: RunState) -> Figures:

@@ -10,12 +10,12 @@ from typing import TypeVar
 
 import torch
 import torch.distributed as dist
+from safetensors.torch import load, save
 from torch import Tensor
 from torch.distributed.distributed_c10d import PrefixStore, Store
 
 from treerl.engine.peers import Peers
 from treerl.errors import PeerError, TreerlError, first_line
-from treerl.run.packing import pack, unpack
 from treerl.run.retelling import retold, told
 
 T = TypeVar("T")
@@ -60,7 +60,12 @@ class World(Peers):
     def gather(self, tensors: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
         if self.size == 1:
             return [dict(tensors)]
-        mine = pack(tensors)
+        # copies, as safetensors refuses tensors that share their memory or have gaps in it
+        copies = {}
+        for name, tensor in tensors.items():
+            copies[name] = tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        raw = save(copies)
+        mine = torch.frombuffer(bytearray(raw), dtype=torch.uint8)
         lengths = [torch.zeros((), dtype=torch.int64) for _ in range(self.size)]
         with self._together("gather"):
             dist.all_gather(lengths, torch.tensor(len(mine)))
@@ -69,7 +74,13 @@ class World(Peers):
             padded[: len(mine)] = mine
             buffers = [torch.empty_like(padded) for _ in range(self.size)]
             dist.all_gather(buffers, padded)
-        return [unpack(buffer) for buffer in buffers]
+        parts = []
+        order = list(tensors)  # in which they were given: safetensors has one of its own
+        for buffer, length in zip(buffers, lengths, strict=True):
+            part = load(buffer[: int(length)].numpy().tobytes())
+            known = {name: part.pop(name) for name in order if name in part}
+            parts.append(known | part)
+        return parts
 
     def total(self, tensors: Sequence[Tensor]) -> None:
         if self.size == 1:
