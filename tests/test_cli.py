@@ -83,6 +83,9 @@ def test_an_unknown_list_names_the_nearest() -> None:
         (("--reward", "shapes=nan"), "rewards.shapes"),
         (("--config", "absent.yaml"), "absent.yaml"),
         (("--prompts", "absent.txt"), "absent.txt"),
+        (("--resume", "absent"), "--resume: absent: expected a run folder"),
+        (("--resume", "absent", "--output", "here"), "--output: expected none"),
+        (("--resume", "auto"), "expected --output DIR with it"),
     ],
 )
 def test_a_mistake_is_one_line_and_code_2(
