@@ -1,15 +1,12 @@
-"""Faults, on purpose: runs that are killed, stopped, damaged and taken up again.
+"""Faults, on purpose: runs that are killed or stopped at random moments, and taken up again.
 
     python benchmarks/resuming.py kills 200      SIGKILL at random moments, several times a run
     python benchmarks/resuming.py stops 100      SIGTERM, SIGINT or SIGHUP at random moments
-    python benchmarks/resuming.py flips 300      one byte of a checkpoint changed
-    python benchmarks/resuming.py points         a crash before each file operation of a run
 
 Runs are small (two linear layers), so that only the machinery takes time; each is compared with one
 that was never ended: tensors, adapter, metrics rows, samples, trees, evaluation, alarms.
 """
 
-import json
 import os
 import random
 import shutil
@@ -20,7 +17,6 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -128,90 +124,6 @@ def trials(count: int, kinds: Sequence[int]) -> None:
     print(f"{count} runs, {signals} signals: {identical} identical")
 
 
-def flips(count: int) -> None:
-    """A byte changed, a file cut off, missing or too many: how many checkpoints still load."""
-    take(Path("run"), "two rewards")
-    last = checkpoints.newest(Path("run/checkpoints"))
-    number = json.loads(Path("run/manifest.json").read_text())["run"]
-    files = [path for path in sorted(last.rglob("*")) if path.is_file()]
-    silent = 0
-    tried = 0
-    for path in files:
-        whole = path.read_bytes()
-        damages = [whole[: len(whole) // 2], b"", whole + b"\0"]
-        for _ in range(-(-count // len(files))):
-            damaged = bytearray(whole)
-            damaged[random.randrange(len(whole))] ^= 1 << random.randrange(8)
-            damages.append(bytes(damaged))
-        for content in damages:
-            path.write_bytes(content)
-            silent += loads(last, number)
-            tried += 1
-        path.unlink()
-        silent += loads(last, number)
-        path.write_bytes(whole)
-        tried += 1
-    (last / "foreign").touch()
-    silent += loads(last, number)
-    print(f"{tried + 1} damages of {len(files)} files: {silent} loaded")
-
-
-def loads(path: Path, number: str) -> bool:
-    """Whether a checkpoint is taken for whole."""
-    try:
-        checkpoints.load(path, number)
-    except TreerlError:
-        return False
-    return True
-
-
-_OPERATIONS = (
-    "open",
-    "os.mkdir",
-    "os.rename",
-    "os.remove",
-    "os.rmdir",
-    "os.chmod",
-    "shutil.rmtree",
-)
-
-
-def points() -> None:
-    """A crash before every file operation under the run folder, from its first to its last."""
-    ended(child(partial(take, Path("whole"), "lora")))
-    total = 0
-    wrong = 0
-    while True:
-        folder = Path(f"point-{total}").resolve()
-        code = ended(child(partial(crashing, folder, total)))
-        if code == 0:
-            break
-        last = ended(child(partial(take, folder, "lora")))
-        if last != 0 or figures(folder) != figures(Path("whole")) or litter(folder):
-            print(f"point {total}: exit code {last}, {litter(folder)}", flush=True)
-            wrong += 1
-        shutil.rmtree(folder)
-        total += 1
-    print(f"{total} crash points: {wrong} wrong")
-
-
-def crashing(folder: Path, point: int) -> None:
-    """A run that ends without a word before its file operation `point`."""
-    left = [point]
-
-    def hook(event: str, arguments: tuple[Any, ...]) -> None:
-        if event not in _OPERATIONS or str(folder) not in str(arguments[0]):
-            return
-        if event == "open" and not int(arguments[2]) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
-            return
-        if left[0] == 0:
-            os._exit(77)
-        left[0] -= 1
-
-    sys.addaudithook(hook)
-    take(folder, "lora")
-
-
 def main(words: list[str]) -> None:
     what = words[0] if words else ""
     count = int(words[1]) if len(words) > 1 else 20
@@ -225,10 +137,6 @@ def main(words: list[str]) -> None:
             trials(count, [signal.SIGKILL])
         elif what == "stops":
             trials(count, stopping)
-        elif what == "flips":
-            flips(count)
-        elif what == "points":
-            points()
         else:
             print(__doc__)
         os.chdir("/")

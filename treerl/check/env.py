@@ -47,8 +47,10 @@ def replay(env: BackboneEnv) -> tuple[bool, str]:
             edges = torch.cat([part, fill])
             policy = env.policy(tree.at(tree.parent[edges]), stochastic=True)
             again = policy.log_prob(tree.at(edges).x.to(env.device)).double().cpu()
-            gaps.append(float((again - tree.log_prob[edges]).abs().max()))
-    return max(gaps) == 0, f"largest difference {max(gaps):.1e}"
+            before = tree.log_prob[edges]
+            gaps.append(float(((again - before).abs() / before.abs().clamp(min=1)).max()))
+    # not 0: a row stands in another place of its batch, and some processors round there differently
+    return max(gaps) <= 1e-6, f"largest relative difference {max(gaps):.1e}"
 
 
 @check("return Samples of the tasks in the order of the states, on the CPU")

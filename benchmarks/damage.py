@@ -1,0 +1,159 @@
+"""Damage, on purpose: broken checkpoints, crashes between two file operations, disks that are full.
+
+    python benchmarks/damage.py flips 300      one byte of a checkpoint changed
+    python benchmarks/damage.py points         a crash before each file operation of a run
+    python benchmarks/damage.py full 20        files that may not grow beyond so many limits
+
+Runs are small, and compared as `resuming.py` beside this script compares them.
+"""
+
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import sys
+import tempfile
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from resuming import child, ended, take
+
+from treerl.errors import TreerlError
+from treerl.run import checkpoints
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from ended_runs import figures, litter, prepare
+
+
+def flips(count: int) -> None:
+    """A byte changed, a file cut off, missing or too many: how many checkpoints still load."""
+    take(Path("run"), "two rewards")
+    last = checkpoints.newest(Path("run/checkpoints"))
+    number = json.loads(Path("run/manifest.json").read_text())["run"]
+    files = [path for path in sorted(last.rglob("*")) if path.is_file()]
+    silent = 0
+    tried = 0
+    for path in files:
+        whole = path.read_bytes()
+        damages = [whole[: len(whole) // 2], b"", whole + b"\0"]
+        for _ in range(-(-count // len(files))):
+            damaged = bytearray(whole)
+            damaged[random.randrange(len(whole))] ^= 1 << random.randrange(8)
+            damages.append(bytes(damaged))
+        for content in damages:
+            path.write_bytes(content)
+            silent += loads(last, number)
+            tried += 1
+        path.unlink()
+        silent += loads(last, number)
+        path.write_bytes(whole)
+        tried += 1
+    (last / "foreign").touch()
+    silent += loads(last, number)
+    print(f"{tried + 1} damages of {len(files)} files: {silent} loaded")
+
+
+def loads(path: Path, number: str) -> bool:
+    """Whether a checkpoint is taken for whole."""
+    try:
+        checkpoints.load(path, number)
+    except TreerlError:
+        return False
+    return True
+
+
+def full(count: int) -> None:
+    """Limits on the size of a file, from a few bytes to almost all that the run writes."""
+    ended(child(partial(take, Path("whole"), "lora")))
+    largest = max(path.stat().st_size for path in Path("whole").rglob("*"))
+    wrong = 0
+    for number in range(count):
+        folder = Path(f"full-{number}")
+        limit = largest * (number + 1) // (count + 1)
+        code = ended(child(partial(limited, folder, limit)))
+        last = ended(child(partial(take, folder, "lora")))
+        if (code, last) != (4, 0) or figures(folder) != figures(Path("whole")) or litter(folder):
+            print(f"{limit} bytes: exit code {code}, then {last}, {litter(folder)}", flush=True)
+            wrong += 1
+    print(f"{count} limits up to {largest} bytes: {wrong} wrong")
+
+
+def limited(folder: Path, limit: int) -> None:
+    """A run whose files the system does not let grow."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    take(folder, "lora")
+
+
+_OPERATIONS = (
+    "open",
+    "os.mkdir",
+    "os.rename",
+    "os.remove",
+    "os.rmdir",
+    "os.chmod",
+    "shutil.rmtree",
+)
+
+
+def points() -> None:
+    """A crash before every file operation under the run folder, from its first to its last."""
+    ended(child(partial(take, Path("whole"), "lora")))
+    total = 0
+    wrong = 0
+    while True:
+        folder = Path(f"point-{total}").resolve()
+        code = ended(child(partial(crashing, folder, total)))
+        if code == 0:
+            break
+        last = ended(child(partial(take, folder, "lora")))
+        if last != 0 or figures(folder) != figures(Path("whole")) or litter(folder):
+            print(f"point {total}: exit code {last}, {litter(folder)}", flush=True)
+            wrong += 1
+        shutil.rmtree(folder)
+        total += 1
+    print(f"{total} crash points: {wrong} wrong")
+
+
+def crashing(folder: Path, point: int) -> None:
+    """A run that ends without a word before its file operation `point`."""
+    left = [point]
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        if event not in _OPERATIONS or str(folder) not in str(arguments[0]):
+            return
+        if event == "open" and not int(arguments[2]) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+            return
+        if left[0] == 0:
+            os._exit(77)
+        left[0] -= 1
+
+    sys.addaudithook(hook)
+    take(folder, "lora")
+
+
+def main(words: list[str]) -> None:
+    what = words[0] if words else ""
+    count = int(words[1]) if len(words) > 1 else 20
+    torch.set_num_threads(1)
+    random.seed(0)
+    with tempfile.TemporaryDirectory() as place:
+        os.chdir(place)
+        prepare(Path(place))
+        if what == "flips":
+            flips(count)
+        elif what == "points":
+            points()
+        elif what == "full":
+            full(count)
+        else:
+            print(__doc__)
+        os.chdir("/")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
