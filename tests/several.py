@@ -31,10 +31,11 @@ ALGORITHMS = {
     "compared": replace(_BASE, trees_per_prompt=4),
     "edges": replace(_BASE, selection=Share(0.5), reduction="edges"),
 }
+_SMOOTH = Path(__file__).parent / "smooth.py"
 LORA: dict[str, object] = {
     "backbone.name": "sd35",
     "backbone.model": "miniature",
-    "rewards": {"jpeg": 1.0, "shapes": 0.5},
+    "rewards": {f"{_SMOOTH}:Bright": 1.0, f"{_SMOOTH}:Warm": 0.5},
     "data.builtin": "shapes",
     "objective.kl": 0.1,
     "train.prompts_per_iteration": 3,
@@ -119,7 +120,7 @@ def scenario(name: str, peers: Peers) -> dict[str, Tensor]:
 
 
 def _lora(peers: Peers) -> dict[str, Tensor]:
-    session = treerl.assemble(settings=LORA)
+    session = treerl.assemble(settings=LORA, allow_plugins=True)
     session.trainer.peers = peers
     told: dict[str, Tensor] = {}
     for when in ("before", "after"):

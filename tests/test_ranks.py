@@ -63,7 +63,7 @@ def agree(one: dict[str, Tensor], ranks: list[dict[str, Tensor]]) -> None:
             if name.removeprefix("metric.0.") not in _ROUNDED:
                 assert same(tensor, told[name]), name
         for name, tensor in begins(one, "metric.").items():
-            assert told[name].item() == pytest.approx(tensor.item(), rel=1e-5, abs=1e-7), name
+            assert told[name].item() == pytest.approx(tensor.item(), rel=1e-4, abs=1e-7), name
         first = list(begins(one, "gradient."))[: len(begins(one, "gradient.")) // 4]
         for name in first:  # those of the first optimizer step, from equal weights
             off = (told[name] - one[name]).norm() / one[name].norm().clamp(min=1e-12)
@@ -120,8 +120,7 @@ def test_an_evaluation_is_that_of_one_process(one: dict[str, dict[str, Tensor]],
         for name, tensor in begins(whole, "before.").items():
             assert same(tensor, told[name]), name
         for name, tensor in begins(whole, "after.").items():
-            # of weights that differ in their rounding: the size of a JPEG moves in whole bytes
-            torch.testing.assert_close(told[name], tensor, rtol=1e-2, atol=1e-3)
+            torch.testing.assert_close(told[name], tensor, rtol=1e-4, atol=1e-5)
     # rank 0 draws the two samples of two tasks, and gets one of each other task to show
     assert [int(told["shown.before"]) for told in two["lora"]] == [4 + 3, 6]
 
@@ -134,7 +133,7 @@ def test_what_is_wrong_in_one_process_is_known_to_both(tmp_path: Path) -> None:
     gradient = "NumericsError 3: update: iteration 1: the gradient is not finite; nothing moved"
     assert first["gradient"] == second["gradient"] == gradient
     assert first["stop"] == second["stop"] == "TreerlError 1: stopped by signal 15 at call 3"
-    assert first["lost"] == "PeerError 5: rank 1 ended: reward near: it failed"
+    assert first["lost"] == "PeerError 5: rank 1: reward near: it failed"
     assert second["lost"] == "RewardError 6: reward near: it failed"
 
 

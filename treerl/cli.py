@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from treerl import registry
-from treerl.config.flags import Allow, Json, Model, Resume, Set, takes_settings
+from treerl.config.flags import Allow, Devices, Json, Model, Resume, Set, takes_settings
 from treerl.errors import InputError, fault, printable, shorten
 
 if TYPE_CHECKING:
@@ -53,13 +53,25 @@ def main_options(
 
 @app.command()
 @takes_settings
-def run(config: "Config", resume: Resume = None, allow_plugins: Allow = False) -> None:
+def run(
+    config: "Config", resume: Resume = None, devices: Devices = 1, allow_plugins: Allow = False
+) -> None:
     """Train a model from rewards. Without arguments: the built-in tiny model, on the CPU."""
     from rich.console import Console
 
     from treerl.report import page
     from treerl.run.start import start
 
+    if devices > 1 and "WORLD_SIZE" not in os.environ:
+        from treerl.run.launch import launch
+
+        raise typer.Exit(launch(devices, sys.argv[1:]))
+    started = os.environ.get("LOCAL_WORLD_SIZE", "1")
+    if devices > 1 and started != str(devices):
+        raise InputError(
+            f"--devices: expected {shorten(started)}, as many processes as were started here, or "
+            f"none, got {devices}"
+        )
     if os.environ.get("RANK", "0") == "0":
         announce(config)
     start(config, Console(), page.write, resume, allow_plugins)

@@ -67,6 +67,15 @@ Resume = Annotated[
     ),
 ]
 
+Devices = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="Train in N processes of this machine, each on a GPU of its own if there are any.",
+    ),
+]
+
 
 def settings(
     backbone: Backbone = None,

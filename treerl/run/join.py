@@ -9,8 +9,10 @@ from treerl.errors import InputError, PeerError, first_line
 from treerl.run.world import World, connect
 
 
-def join(timeout: float = 300.0) -> World:
+def join(timeout: float = 300.0, patience: float = 10.0) -> World:
     """The world that a launcher such as torchrun describes in the environment; else one process.
+
+    `timeout` and `patience` are `parallel.timeout` and `parallel.patience`.
 
     `InputError` when it describes half of one: several processes that do not know of each other
     would all do the same run.
@@ -28,10 +30,10 @@ def join(timeout: float = 300.0) -> World:
         )
     rank = _number("RANK", 0)
     local = _number("LOCAL_RANK", 0)
-    patience = timedelta(seconds=timeout)
+    limit = timedelta(seconds=timeout)
     try:
-        store, rank, size = next(rendezvous("env://", rank, size, timeout=patience))
-        return connect(store, rank, size, local, timeout)
+        store, rank, size = next(rendezvous("env://", rank, size, timeout=limit))
+        return connect(store, rank, size, local, timeout, patience)
     except (RuntimeError, ValueError) as error:
         raise PeerError(f"rank {rank} of {size} could not join: {first_line(error)}") from error
 

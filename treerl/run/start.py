@@ -11,6 +11,7 @@ from rich.console import Console
 
 from treerl.config.algorithm import algorithm_of
 from treerl.config.changes import changes
+from treerl.config.parallel import Parallel
 from treerl.config.resolve import dump, resolve
 from treerl.config.schema import Config
 from treerl.errors import InputError, Stopped, TreerlError
@@ -67,7 +68,7 @@ def start(
 
     `resume` is the folder of a run that was ended and goes on from its newest whole checkpoint.
     """
-    with joined(config.parallel.timeout) as world:
+    with joined(config.parallel) as world:
         if config.train.threads:
             torch.set_num_threads(config.train.threads)
         with interruptible() as interrupt:
@@ -84,9 +85,9 @@ def start(
 
 
 @contextmanager
-def joined(timeout: float) -> Iterator[World]:
+def joined(parallel: Parallel) -> Iterator[World]:
     """The world of this process; an error that ends it is left for the others to find."""
-    world = join(timeout)
+    world = join(parallel.timeout, parallel.patience)
     try:
         yield world
     except BaseException as error:

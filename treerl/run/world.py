@@ -1,10 +1,10 @@
 """The processes of a run: who they are, and how they share, sum and agree."""
 
-import json
+import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TypeVar
 
@@ -16,13 +16,15 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 
 from treerl.engine.peers import Peers
 from treerl.errors import PeerError, TreerlError, first_line
-from treerl.run.retelling import retold, told
+from treerl.run import heartbeat
+from treerl.run.heartbeat import Heartbeat, Sign
+from treerl.run.last_words import LastWords, find, leave
 
 T = TypeVar("T")
 
-_FAILED = "treerl/failed"  # key of the store: the first error of any process
-_WRITTEN = "treerl/written"  # key: rank 0 has kept what there is to keep
-_PATIENCE = 2.0  # seconds in which a process that ends can say why
+_WRITTEN = "treerl/written"  # key of the store: rank 0 has kept what there is to keep
+_LAST_WORDS = 2.0  # seconds in which a process that ends can say why
+_STILL = 3.0  # seconds without a sign of a process, when a call that needs all of them has broken
 
 
 @dataclass
@@ -41,10 +43,19 @@ class World(Peers):
     store: Store | None = None  # keys that all processes see; None alone
     doing: str = "load"  # the phase that was announced last
     since: float = field(default_factory=time.monotonic)
+    signs: Iterator[int] = field(default_factory=itertools.count)
+    heart: Heartbeat | None = None  # None alone
 
     def phase(self, name: str) -> None:
         self.doing = name
         self.since = time.monotonic()
+        if self.store is not None:
+            with suppress(RuntimeError, ValueError):  # the store is gone: the heartbeat says so
+                heartbeat.give(self.store, self.sign())
+
+    def sign(self) -> Sign:
+        """A new sign of life."""
+        return heartbeat.sign_of(self.rank, next(self.signs), self.doing, self.since)
 
     def share(self, count: int) -> range:
         return range(count * self.rank // self.size, count * (self.rank + 1) // self.size)
@@ -101,11 +112,11 @@ class World(Peers):
             if error is not None:
                 raise error
             return result
-        outcomes = self.gather({"error": _bytes(json.dumps(told(error, self.rank)))})
-        for outcome in outcomes:
-            said = json.loads(outcome["error"].numpy().tobytes())
-            if said is not None and error is None:
-                error = retold(said)
+        mine = "" if error is None else LastWords.of(error, self.rank).dump()
+        for outcome in self.gather({"error": _bytes(mine)}):
+            theirs = outcome["error"].numpy().tobytes().decode()
+            if theirs and error is None:
+                error = LastWords.load(theirs).error()
         if error is not None:
             raise error
         return result
@@ -121,10 +132,15 @@ class World(Peers):
 
     def tell(self, error: BaseException) -> None:
         """Leave why this process ends where the others find it; the first to say so is quoted."""
+        if self.heart is not None:
+            self.heart.end()
         if self.store is None:
             return
+        words = LastWords.of(error, self.rank)
+        if not words.known:
+            words = replace(words, said=f"{words.said}, in phase {self.doing}")
         with suppress(RuntimeError, ValueError):  # the store ended before us
-            self.store.compare_set(_FAILED, "", json.dumps(told(error, self.rank)))
+            leave(self.store, words)
 
     def wait_for_rank_0(self) -> None:
         """After an end that all processes agreed on: until rank 0, which writes, is done."""
@@ -138,15 +154,12 @@ class World(Peers):
 
     def first_to_say(self, text: str) -> bool:
         """Whether no other process has printed this, so that an error is one line, not `size`."""
-        if self.store is None:
-            return True
-        try:
-            return int(self.store.add(f"treerl/said/{text}", 1)) == 1
-        except (RuntimeError, ValueError):
-            return True
+        return self.store is None or heartbeat.first_to_say(self.store, text)
 
     def close(self) -> None:
         """Part, once all processes are here."""
+        if self.heart is not None:
+            self.heart.end()
         if self.size > 1:
             self.agree(0)
             dist.destroy_process_group()
@@ -160,36 +173,54 @@ class World(Peers):
             raise self._lost(what, error) from error
 
     def _lost(self, what: str, error: RuntimeError) -> PeerError:
-        """Why a collective call broke; a process that failed has mostly said so."""
-        end = time.monotonic() + _PATIENCE
+        """Why a collective call broke: what a process said that failed, or who stands still."""
+        waited = f"rank {self.rank} waited in vain in phase {self.doing} ({what})"
         store = self.store
-        while store is not None and time.monotonic() < end:
-            try:
-                if store.check([_FAILED]):
-                    said = json.loads(store.get(_FAILED))
-                    return PeerError(f"rank {said['rank']} ended: {said['text']}")
-            except RuntimeError:
-                break
-            time.sleep(0.05)
-        where = f"rank {self.rank} waited in vain in phase {self.doing}"
-        return PeerError(f"{where} ({what}): another process ended or hangs: {first_line(error)}")
+        if store is None:
+            return PeerError(f"{waited}: {first_line(error)}")
+        others = [rank for rank in range(self.size) if rank != self.rank]
+        try:
+            end = time.monotonic() + _LAST_WORDS
+            words = find(store)
+            while words is None and time.monotonic() < end:
+                time.sleep(0.05)
+                words = find(store)
+            still = [] if words else heartbeat.standing_still(store, others, _STILL)
+            words = words or find(store)
+            if words is not None:
+                return PeerError(words.text)
+            if still:
+                return PeerError(f"rank {still[0].rank}: gone, in phase {still[0].phase}")
+            signs = [heartbeat.read(store, rank) for rank in others]
+        except (RuntimeError, ValueError):
+            return PeerError(f"{waited}, and whoever held the keys of all ended")
+        texts = [sign.text() for sign in signs if sign is not None]
+        return PeerError(f"{waited}; {', '.join(texts)}")
 
 
 def connect(
-    store: Store, rank: int, size: int, local_rank: int = 0, timeout: float = 300.0
+    store: Store,
+    rank: int,
+    size: int,
+    local_rank: int = 0,
+    timeout: float = 300.0,
+    patience: float = 10.0,
 ) -> World:
     """The world of `size` processes that all see `store`."""
-    patience = timedelta(seconds=timeout)
     backend = "gloo"
     if torch.cuda.is_available() and dist.is_nccl_available():
         torch.cuda.set_device(local_rank)
         backend = "cpu:gloo,cuda:nccl"
+    keys = PrefixStore(heartbeat.KEYS, store)
+    world = World(rank, size, local_rank, timeout, keys)
+    world.heart = Heartbeat(keys, rank, size, patience, world.sign)
+    limit = timedelta(seconds=timeout)
     group = PrefixStore("group", store)
-    dist.init_process_group(backend, store=group, rank=rank, world_size=size, timeout=patience)
+    dist.init_process_group(backend, store=group, rank=rank, world_size=size, timeout=limit)
     if dist.get_world_size() != size or dist.get_rank() != rank:
         got = f"{dist.get_rank()} of {dist.get_world_size()}"
         raise PeerError(f"expected to be rank {rank} of {size}, got {got}")
-    return World(rank, size, local_rank, timeout, PrefixStore("keys", store))
+    return world
 
 
 def _bytes(text: str) -> Tensor:

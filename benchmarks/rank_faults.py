@@ -1,0 +1,140 @@
+"""Faults of one process of two, on purpose, in every phase: what is said, how soon, what is left.
+
+    python benchmarks/rank_faults.py                 every fault in every phase, in both ranks
+    python benchmarks/rank_faults.py stop update     those alone
+
+A run is started with `--devices 2`; its reward, a file of its own, does harm when a phase begins.
+`hang` is a process that lives and does nothing: it has as long as `parallel.timeout`, 8 s here (a
+stopped one is then noticed by the call that breaks; without that, after `parallel.patience`).
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil  # type: ignore[import-untyped]
+
+PHASES = ("evaluate", "rollout", "reward", "merge", "update", "save")
+FAULTS = ("kill", "stop", "raise", "memory", "hang")
+_TIMEOUT = 8
+_LIMITS = dict.fromkeys(FAULTS, 16.0) | {"hang": _TIMEOUT + 15.0}  # seconds
+_REWARD = """
+import os, pathlib, signal, time
+import treerl
+from treerl.run.world import World
+
+begin = World.phase
+
+def phase(world, name):
+    begin(world, name)
+    if os.environ["FAULT_RANK"] != str(world.rank) or os.environ["FAULT_PHASE"] != name:
+        return
+    pathlib.Path("began").write_text(str(time.time()))
+    what = os.environ["FAULT"]
+    if what == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif what == "stop":
+        os.kill(os.getpid(), signal.SIGSTOP)
+    elif what == "raise":
+        raise ArithmeticError("on purpose")
+    elif what == "memory":
+        raise MemoryError
+    elif what == "hang":
+        time.sleep(1000)
+
+World.phase = phase
+
+class Faulty(treerl.Reward):
+    def __call__(self, samples):
+        return samples.images.flatten(1).mean(1)
+"""
+_SETTINGS = (
+    "backbone.model=miniature",
+    "train.prompts_per_iteration=2",
+    "train.iterations=2",
+    "train.save_every=1",
+    "env.steps=4",
+    "tree.branching.depth=1",
+    "tree.branching.branching_factor=2",
+    "evaluate.max_prompts=2",
+    f"parallel.timeout={_TIMEOUT}",
+)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a fault led to."""
+
+    code: int
+    seconds: float  # from the fault to the end of all
+    said: str  # the last line of the run's own
+    left: list[int]  # processes that still live
+
+    def right(self, fault: str, phase: str, rank: int) -> bool:
+        named = f"rank {rank}" in self.said and f"phase {phase}" in self.said
+        return self.code == 5 and named and self.seconds <= _LIMITS[fault] and not self.left
+
+
+def tried(fault: str, phase: str, rank: int) -> Outcome:
+    """One run with one fault, in the current folder."""
+    Path("faulty.py").write_text(_REWARD)
+    Path("began").unlink(missing_ok=True)
+    marks = {"FAULT": fault, "FAULT_PHASE": phase, "FAULT_RANK": str(rank)}
+    environment = {**os.environ, **marks, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    command = [sys.executable, "-m", "treerl", "run", "--devices", "2", "--allow-plugins"]
+    command += ["--reward", "./faulty.py:Faulty", "--output", f"{fault}-{phase}-{rank}"]
+    for setting in _SETTINGS:
+        command += ["--set", setting]
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    if not Path("began").exists():
+        sys.exit(f"{fault} in {phase} never came: {done.stdout}{done.stderr}")
+    seconds = time.time() - float(Path("began").read_text())
+    lines = [line for line in done.stderr.splitlines() if line.startswith("treerl: rank")]
+    left = [process.pid for process in psutil.process_iter() if _ours(process, marks)]
+    return Outcome(done.returncode, seconds, lines[-1] if lines else done.stderr[-200:], left)
+
+
+def _ours(process: psutil.Process, marks: dict[str, str]) -> bool:
+    """Whether it is a process of the run with these marks."""
+    if process.pid == os.getpid():
+        return False
+    try:
+        return bool(marks.items() <= process.environ().items())
+    except (psutil.Error, OSError):
+        return False
+
+
+def main(words: list[str]) -> None:
+    faults = [word for word in words if word in FAULTS] or FAULTS
+    phases = [word for word in words if word in PHASES] or PHASES
+    total = 0
+    wrong = 0
+    with tempfile.TemporaryDirectory() as place:
+        os.chdir(place)
+        for fault in faults:
+            for phase in phases:
+                for rank in (1, 0):
+                    outcome = tried(fault, phase, rank)
+                    good = outcome.right(fault, phase, rank)
+                    total += 1
+                    wrong += not good
+                    mark = "ok   " if good else "WRONG"
+                    print(
+                        f"{mark} {fault:<6} {phase:<8} rank {rank}: code {outcome.code}, "
+                        f"{outcome.seconds:4.1f} s, {outcome.said}",
+                        *outcome.left,
+                        flush=True,
+                    )
+        os.chdir("/")
+    print(f"{total} faults: {wrong} wrong")
+    sys.exit(wrong > 0)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
