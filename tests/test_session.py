@@ -8,6 +8,7 @@ from test_resume import inside as inside
 
 from treerl.config.resolve import resolve
 from treerl.run.assemble import build
+from treerl.run.evaluate import Figures
 from treerl.run.session import Session
 
 
@@ -53,6 +54,14 @@ def test_every_held_out_sample_is_drawn_from_noise_of_its_own_that_follows_the_s
     assert len(torch.unique(total)) == 6
     assert torch.equal(session(*sets).evaluate().total, total)
     assert not torch.isin(session(*sets, "seed=1").evaluate().total, total).any()
+
+
+def test_a_sample_without_a_score_is_left_out_of_the_means() -> None:
+    column = torch.tensor([1.0, torch.nan, 4.0], dtype=torch.float64)
+    figures = Figures(column[:, None], column, {"right": column / 4}, {"w": -column}, {})
+    summary = figures.summary()
+    assert summary["reward"] == 2.5 and summary["samples"] == 3
+    assert summary["measures"] == {"right": 0.625} and summary["watched"] == {"w": -2.5}
 
 
 def test_an_evaluation_takes_its_own_steps_where_they_are_set() -> None:
