@@ -1,4 +1,4 @@
-"""The list of planted bugs fits the code that stands here, so that none of them is planted in air."""
+"""The list of planted bugs fits the code that stands here: each has just one place in it."""
 
 import ast
 import importlib.util
