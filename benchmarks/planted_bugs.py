@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Queue
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import yaml
 
@@ -30,6 +30,7 @@ SHELVES = ("backbones", "rewards", "envs")  # subpackages that stand at the top 
 PATIENCE = 300.0  # seconds for the tests of one bug
 GREEN = 0  # exit codes of pytest
 RED = 1
+VERDICTS = {"green": "SURVIVED", "red": "caught", "unknown": "UNKNOWN"}
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,8 @@ class Bug:
 class Outcome:
     """What a run of tests said."""
 
-    verdict: str
-    detail: str
+    colour: Literal["green", "red", "unknown"]
+    detail: str  # the tests, the first that failed, or why it is not known
 
 
 def read() -> list[Bug]:
@@ -131,13 +132,13 @@ def run_tests(place: Path, tests: Sequence[str]) -> Outcome:
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
-        return Outcome("UNDECIDED", f"no answer within {PATIENCE:.0f} s")
+        return Outcome("unknown", f"no answer within {PATIENCE:.0f} s")
     failed = [line for line in printed.splitlines() if line.startswith(("FAILED ", "ERROR "))]
     if process.returncode == GREEN:
-        return Outcome("SURVIVED", " ".join(tests))
+        return Outcome("green", " ".join(tests))
     if process.returncode == RED and failed:
-        return Outcome("caught", failed[0].split(" - ")[0].removeprefix("FAILED "))
-    return Outcome("UNDECIDED", printed[-2000:])
+        return Outcome("red", failed[0].split(" - ")[0].removeprefix("FAILED "))
+    return Outcome("unknown", printed[-2000:])
 
 
 def judge(bug: Bug, place: Path) -> Outcome:
@@ -170,15 +171,16 @@ def in_turn(work: Callable[[T, Path], bool], items: Sequence[T], places: Sequenc
 
 def is_green(tests: str, place: Path) -> bool:
     outcome = run_tests(place, [tests])
-    if outcome.verdict != "SURVIVED":
+    if outcome.colour != "green":
         print(f"not green without a bug: {outcome.detail}", flush=True)
-    return outcome.verdict == "SURVIVED"
+    return outcome.colour == "green"
 
 
 def is_caught(bug: Bug, place: Path) -> bool:
     outcome = judge(bug, place)
-    print(f"{outcome.verdict:9} {bug.room}: {bug.what} [{outcome.detail}]", flush=True)
-    return outcome.verdict == "caught"
+    verdict = VERDICTS[outcome.colour]
+    print(f"{verdict:9} {bug.room}: {bug.what} [{outcome.detail}]", flush=True)
+    return outcome.colour == "red"
 
 
 def main() -> int:
