@@ -203,6 +203,10 @@ def test_a_plan_asks_the_published_architecture_what_a_run_would_keep() -> None:
     assert figures["rows_per_forward"] == 2 * chosen.train.micro_batch_size
     expected = 2 * (1.42e9 + 5.68e9) + 4 * 0.127e9
     assert figures["model_bytes"] == pytest.approx(expected, rel=0.01)
+    for dtype, size in (("float32", 4), ("bfloat16", 2)):
+        flags = {"backbone.name": "wan", "rewards": {"jpeg": 1.0}, "env.latent_dtype": dtype}
+        kept = memory(resolve(None, flags, []), plan(chosen))
+        assert kept["latent_bytes"] == figures["stored_latents"] * 16 * 9 * 30 * 52 * size
     embedded = resolve(None, {"backbone.name": "flux", "rewards": {"jpeg": 1.0}}, [])
     figures = memory(embedded, plan(embedded))
     assert figures["rows_per_forward"] == embedded.train.micro_batch_size

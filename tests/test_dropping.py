@@ -15,6 +15,8 @@ from treerl.engine.trainer import Step
 from treerl.errors import RewardError
 from treerl.report import page
 from treerl.reward.contract import Reward
+from treerl.run.evaluate import Figures
+from treerl.run.run import alarms_between
 from treerl.run.start import start
 from treerl.run.watch import alarms
 
@@ -89,6 +91,21 @@ def test_an_alarm_needs_a_large_and_certain_fall_while_the_reward_rises() -> Non
     assert alarms({"w": was}, {"w": some}, rise) != []
     assert alarms({"w": was[:19]}, {"w": was[:19] - 1}, rise[:19]) == []  # too few to say
     assert alarms({"w": was[:20]}, {"w": was[:20] - 1}, rise[:20]) != []
+
+
+def test_a_watched_reward_that_falls_while_the_trained_one_rises_is_the_alarm() -> None:
+    generator = torch.Generator().manual_seed(0)
+    rise = torch.linspace(0.5, 1.5, 40, dtype=torch.float64)
+    was = torch.randn(40, generator=generator, dtype=torch.float64)
+
+    def figures(total: Tensor, watched: Tensor) -> Figures:
+        return Figures(total[:, None], total, {}, {"w": watched}, {})
+
+    low = figures(torch.zeros_like(rise), was)
+    high = figures(rise, was - 3)
+    assert len(alarms_between(low, high)) == 1
+    assert alarms_between(high, low) == []
+    assert alarms_between(figures(rise, was), figures(torch.zeros_like(rise), was - 3)) == []
 
 
 def test_a_run_watches_warns_and_tells(tmp_path: Path) -> None:

@@ -53,6 +53,20 @@ def test_a_model_that_is_destroyed_early_is_named_too(early: int) -> None:
     assert any(trouble.serious for _, trouble in watch([row(reward) for reward in rewards]))
 
 
+def test_a_fall_is_one_from_the_best_that_was_reached() -> None:
+    """Back at the beginning all that was learned is lost, though nothing is below the start."""
+    climb = [0.1] * 5 + [0.5] * 5 + [0.9] * 10
+    rewards = [*climb, *[0.12] * 10]
+    ((iteration, trouble),) = watch([row(reward) for reward in rewards])
+    assert 21 <= iteration <= 26 and trouble.serious and "fell from 0.9" in trouble.text
+
+
+def test_a_fall_that_the_noise_of_a_few_iterations_explains_is_none() -> None:
+    # from one lucky start; the spread within a prompt is small, that between iterations is not
+    rewards = [0.9] + [0.4 + 0.45 * (-1) ** n for n in range(40)]
+    assert watch([row(reward) for reward in rewards]) == []
+
+
 def test_a_spike_of_the_gradient_is_said_and_is_not_serious() -> None:
     rows = [row(0.5)] * 10 + [row(0.5, grad_norm=50.0)] + [row(0.5)] * 10
     ((iteration, trouble),) = watch(rows)

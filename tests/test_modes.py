@@ -106,22 +106,22 @@ def test_lora_targets_that_match_nothing_are_listed() -> None:
         lora.attach(backbone, lora.Trainable(), None, seed=0)
 
 
-def test_both_experts_of_wan_are_trained_saved_and_restored(tmp_path: Path) -> None:
+def two_experts() -> Any:
     """Wan 2.2 A14B: rows before the boundary are the first expert's, rows after it the second's."""
     Wan = family("wan")
+    pipeline = architecture.build(Wan, "miniature", CPU, torch.float32)
+    parts = architecture.parts(Wan, "miniature")
+    pipeline.register_modules(transformer_2=architecture.module(parts["transformer"]).eval())
+    torch.manual_seed(1)
+    for parameter in pipeline.transformer_2.parameters():
+        torch.nn.init.normal_(parameter, std=0.05)
+    pipeline.register_to_config(boundary_ratio=0.875)
+    return Wan(pipeline, config("wan").backbone.build(), CPU)
 
-    def load() -> Any:
-        pipeline = architecture.build(Wan, "miniature", CPU, torch.float32)
-        parts = architecture.parts(Wan, "miniature")
-        pipeline.register_modules(transformer_2=architecture.module(parts["transformer"]).eval())
-        torch.manual_seed(1)
-        for parameter in pipeline.transformer_2.parameters():
-            torch.nn.init.normal_(parameter, std=0.05)
-        pipeline.register_to_config(boundary_ratio=0.875)
-        return Wan(pipeline, config("wan").backbone.build(), CPU)
 
-    first = load()
-    second = load()
+def test_both_experts_of_wan_are_trained_saved_and_restored(tmp_path: Path) -> None:
+    first = two_experts()
+    second = two_experts()
     parameters = lora.attach(first, lora.Trainable(rank=2), None, seed=0)
     single = lora.attach(backbone_of(config("wan")), lora.Trainable(rank=2), None, seed=0)
     assert len(parameters) == 2 * len(single)

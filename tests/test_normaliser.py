@@ -113,3 +113,20 @@ def test_a_reward_in_another_unit_changes_nothing_when_each_is_standardised() ->
         other = normaliser(tree, on_leaves(tree, scaled), weights).values[tree.leaves]
         same = torch.allclose(plain, other, rtol=1e-9, atol=1e-9)
         assert same == isinstance(normaliser, Standardised)
+
+
+@pytest.mark.parametrize("size", [1.0, 1e4, 1e8])
+def test_scores_that_are_equal_but_for_rounding_are_equal_whatever_their_size(size: float) -> None:
+    """A reward in float32 repeats itself to seven digits: its last ones must teach nothing."""
+    tree = complete(2, 4, 1)  # two prompts of four leaves
+    third = torch.tensor(1 / 3, dtype=torch.float32)
+    wobble = torch.tensor([0.0, 1.0, 2.0, -1.0]) * torch.finfo(torch.float32).eps / 4  # last places
+    leaves = size * torch.cat([third + wobble, torch.tensor([0.3, 0.4, 0.5, 0.6])])
+    first = tree.leaves[tree.task[tree.leaves] == 0]
+    second = tree.leaves[tree.task[tree.leaves] == 1]
+    assert len(torch.unique(leaves[:4])) > 1
+    score = on_leaves(tree, leaves.double()[:, None])
+    for normaliser in NORMALISERS:
+        made = normaliser(tree, score, torch.ones(1, dtype=torch.float64))
+        assert made.spread[0] == 0 and not made.values[first].any()
+        assert made.spread[1] > 0 and bool(made.values[second].all())

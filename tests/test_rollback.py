@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ended_runs import run
+from ended_runs import figures, run
 from test_resume import inside as inside
 
 from treerl.errors import NumericsError
@@ -56,6 +56,25 @@ def test_a_run_that_falls_again_and_again_is_ended(trouble: list[int]) -> None:
     trouble.extend([2, 2, 2, 2])
     with pytest.raises(NumericsError, match=r"the reward fell; rolled back 3 times already$"):
         run(Path("run"), "train.guard=rollback")
+    alarms = json.loads(Path("run/manifest.json").read_text())["alarms"]
+    back = [text for text in alarms if "back at this iteration" in text]
+    rates = [text.partition("the learning rate ")[2].partition(":")[0] for text in back]
+    assert rates == ["5e-05", "2.5e-05", "1.25e-05"]
+
+
+def test_a_run_that_was_rolled_back_is_taken_up_as_it_was(trouble: list[int]) -> None:
+    # one reward drowns the other, which is an alarm of the first iteration
+    drowning = "rewards={./dark.py:Dark: 1, ./dark.py:Level: 0.0001}"
+    sets = (drowning, "train.guard=rollback", "train.trainable=full")
+    trouble.append(8)
+    run(Path("whole"), *sets, "train.iterations=10")
+    trouble.append(8)
+    run(Path("parts"), *sets, "train.iterations=8")
+    run(Path("parts"), *sets, "train.iterations=10", resume="auto")
+    whole = figures(Path("whole"))
+    first, _, last = whole["alarms"]
+    assert "drowns the others" in first and "back at this iteration" in last
+    assert figures(Path("parts")) == whole
 
 
 def test_stop_ends_a_run_whose_reward_fell(trouble: list[int]) -> None:

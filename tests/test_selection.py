@@ -9,6 +9,8 @@ from plain import Counted
 from small_runs import SPEC, TASKS, Watched, algorithm, seen, trainer
 from torch import Tensor
 
+from treerl.engine import noise
+from treerl.engine.minibatch import minibatches
 from treerl.engine.selection import All, Selection, Share
 from treerl.engine.tree import Tree
 from treerl.errors import NumericsError
@@ -142,3 +144,18 @@ def test_two_epochs_train_the_same_edges_twice_and_the_second_meets_a_moved_poli
     assert step.metrics["ratio_deviation"] == 0
     log_prob = torch.cat([edges.log_prob for edges in objective.met])
     assert torch.equal(log_prob.sort().values[::2], log_prob.sort().values[1::2])
+
+
+def test_the_nodes_of_an_optimizer_step_are_drawn_anew_for_every_order() -> None:
+    train, _ = trainer(algorithm())
+    tree = train.iterate(TASKS).tree
+    halves = []
+    for iteration in range(6):
+        order = noise.generator(0, noise.Stream.SHUFFLE, iteration)
+        steps = minibatches(tree, tree.stochastic, 2, 4, order)
+        nodes = [torch.cat([batch.parents[: batch.real] for batch in step]) for step in steps]
+        both = torch.cat(nodes)
+        assert both.sort().values.tolist() == torch.unique(tree.parent[tree.edges]).tolist()
+        halves.append(frozenset(nodes[0].tolist()))
+    # in the order in which they grew, the first half would be the young nodes, whatever the order
+    assert len(set(halves)) == 6

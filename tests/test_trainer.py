@@ -207,6 +207,8 @@ def test_the_trees_of_an_algorithm_are_drawn_anew_in_every_iteration() -> None:
     starts = [train.iterate(TASKS[:1]).metrics["window_start"] for _ in range(30)]
     drawn = [int(noise.generator(0, noise.Stream.SHAPE, i).random() * 1e9) for i in range(30)]
     assert len(set(starts)) == 4 and len(set(drawn)) == 30 and train.iteration == 30
+    other = replace(trainer(world(), train.algorithm), seed=1)
+    assert [other.iterate(TASKS[:1]).metrics["window_start"] for _ in range(30)] != starts
 
 
 def test_an_optimizer_step_follows_the_gradient_of_its_own_nodes_alone() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from plain import PlainRewards
-from small_runs import TASKS, algorithm, trainer
+from small_runs import TASKS, Watched, algorithm, trainer
 from torch import Tensor
 
 from treerl.engine.objective import Clipped, EdgeObjective, Edges, Loss
@@ -58,6 +58,28 @@ def test_an_objective_gets_the_reference_that_it_needs_whatever_its_weight() -> 
     k = step.tree.step[step.tree.edges] - 1
     assert gaps == pytest.approx(sorted((-0.25 * factors[k]).tolist()), abs=1e-12)
     assert torch.allclose(env.theta.detach(), before, rtol=0, atol=1e-15)
+
+
+def test_an_edge_is_told_what_stands_in_the_tree_about_it() -> None:
+    objective = Watched()
+    train, env = trainer(algorithm(objective=objective))
+    step = train.iterate(TASKS)
+    tree = step.tree
+    place = {float(x): node for node, x in zip(tree.edges.tolist(), latents(tree), strict=True)}
+    assert len(place) == len(tree.edges) == sum(len(edges.x) for edges in objective.met)
+    for edges in objective.met:
+        nodes = torch.tensor([place[float(x)] for x in edges.x.flatten()])
+        parents = tree.parent[nodes]
+        assert torch.equal(edges.step, tree.step[parents])
+        assert torch.equal(edges.sigma, env.schedule.sigma[tree.step[parents]])
+        assert torch.equal(edges.task, tree.task[nodes])
+        assert torch.equal(edges.advantage, step.advantages.advantage[nodes])
+        assert torch.equal(edges.log_prob, tree.log_prob[nodes])
+
+
+def latents(tree: Tree) -> Tensor:
+    """Those at the ends of the sampled edges, in one dimension."""
+    return tree.at(tree.edges).x.flatten()
 
 
 def test_without_a_reference_an_objective_that_needs_one_is_refused_by_name() -> None:
