@@ -1,7 +1,7 @@
 """Faults of one process of two, on purpose, in every phase: what is said, how soon, what is left.
 
     python benchmarks/rank_faults.py                 every fault in every phase, in both ranks
-    python benchmarks/rank_faults.py stop update     those alone
+    python benchmarks/rank_faults.py stop update 1   those alone
 
 A run is started with `--devices 2`; its reward, a file of its own, does harm when a phase begins.
 `hang` is a process that lives and does nothing: it has as long as `parallel.timeout`, 8 s here (a
@@ -113,13 +113,14 @@ def _ours(process: psutil.Process, marks: dict[str, str]) -> bool:
 def main(words: list[str]) -> None:
     faults = [word for word in words if word in FAULTS] or FAULTS
     phases = [word for word in words if word in PHASES] or PHASES
+    ranks = [rank for rank in (1, 0) if str(rank) in words] or (1, 0)
     total = 0
     wrong = 0
     with tempfile.TemporaryDirectory() as place:
         os.chdir(place)
         for fault in faults:
             for phase in phases:
-                for rank in (1, 0):
+                for rank in ranks:
                     outcome = tried(fault, phase, rank)
                     good = outcome.right(fault, phase, rank)
                     total += 1

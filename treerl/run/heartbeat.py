@@ -55,15 +55,21 @@ class Heartbeat:
         self._patience = patience
         self._doing = doing
         self._over = Event()
-        self._thread = Thread(target=self._beat, name="treerl heartbeat", daemon=True)
-        self._thread.start()
-        # Python ends a thread that it finds inside C++ at the exit by aborting the whole process
+        self._still = Event()
+        Thread(target=self._live, name="treerl heartbeat", daemon=True).start()
         atexit.register(self.end)
 
     def end(self) -> None:
         """This process parts from the others by itself."""
         self._over.set()
-        self._thread.join(_GRACE)
+        self._still.wait(_GRACE)
+
+    def _live(self) -> None:
+        self._beat()
+        self._still.set()
+        # A thread that has called torch must neither end nor wake while Python does: what torch
+        # keeps for each thread then asks for Python, and the process aborts with a code of its own.
+        Event().wait()
 
     def _beat(self) -> None:
         last: Sign | None = None
