@@ -47,6 +47,11 @@ def three(tmp_path_factory: pytest.TempPathFactory) -> Told:
     return together(tuple(ALGORITHMS), 3, tmp_path_factory.mktemp("three") / "ranks")
 
 
+@pytest.fixture(scope="module")
+def four(tmp_path_factory: pytest.TempPathFactory) -> Told:
+    return together(("uneven", "edges"), 4, tmp_path_factory.mktemp("four") / "ranks")
+
+
 def same(one: Tensor, other: Tensor) -> bool:
     return torch.equal(one, other) or torch.allclose(one, other, 0, 0, equal_nan=True)
 
@@ -90,6 +95,13 @@ def test_three_processes_train_as_one(
     name: str, one: dict[str, dict[str, Tensor]], three: Told
 ) -> None:
     agree(one[name], three[name])
+
+
+@pytest.mark.parametrize("name", ["uneven", "edges"])
+def test_four_processes_train_as_one(
+    name: str, one: dict[str, dict[str, Tensor]], four: Told
+) -> None:
+    agree(one[name], four[name])
 
 
 @pytest.mark.parametrize("name", _NAMES)
