@@ -17,7 +17,7 @@ from torch.distributed.distributed_c10d import Store
 from treerl.errors import PeerError
 from treerl.run.last_words import LastWords, find, leave
 
-KEYS = "keys"  # prefix of the store under which the processes of a run talk
+KEYS = "treerl/keys"  # of the store: the prefix of the keys through which the processes talk
 _BEAT = 1.0  # seconds between two signs
 _GRACE = 5.0  # seconds in which a process whose run is lost can end by itself
 
@@ -139,10 +139,10 @@ def standing_still(store: Store, ranks: Iterable[int], seconds: float) -> list[S
 def first_to_say(store: Store, text: str) -> bool:
     """Whether no other process has printed this, so that an error is one line, not `size`."""
     try:
-        return int(store.add(f"treerl/said/{text}", 1)) == 1
+        return int(store.add(f"said/{text}", 1)) == 1
     except (RuntimeError, ValueError):
         return True
 
 
 def _key(rank: int) -> str:
-    return f"treerl/sign/{rank}"
+    return f"sign/{rank}"

@@ -16,7 +16,7 @@ from treerl.errors import (
     reason,
 )
 
-_KEY = "treerl/failed"  # of the store: the first process that failed, and why
+_KEY = "failed"  # of the store: the first process that failed, and why
 
 
 @dataclass(frozen=True)

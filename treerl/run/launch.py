@@ -42,7 +42,7 @@ def launch(count: int, words: Sequence[str]) -> int:
                     command, env=environment, stdin=subprocess.DEVNULL, start_new_session=True
                 )
                 children.append(child)
-            return _watched(children, PrefixStore(KEYS, store), sent)
+            return _watched(children, store, sent)
         finally:
             _end(children)
 
@@ -103,10 +103,17 @@ def _watched(children: Children, store: Store, sent: Sequence[int]) -> int:
         if not running or time.monotonic() > limit:
             break
         time.sleep(0.05)
-    words = find(store)
-    if verdict == PeerError.code and words is not None and first_to_say(store, words.text):
-        print(f"treerl: {words.text}", file=sys.stderr)  # nobody was left to say it
+    keys = _keys(store)
+    words = None if keys is None else find(keys)
+    if verdict == PeerError.code and keys is not None and words is not None:
+        if first_to_say(keys, words.text):
+            print(f"treerl: {words.text}", file=sys.stderr)  # nobody was left to say it
     return verdict
+
+
+def _keys(store: Store) -> Store | None:
+    """Where the processes talk, once they have met."""
+    return PrefixStore(store.get(KEYS).decode(), store) if store.check([KEYS]) else None
 
 
 def _code(rank: int, code: int, store: Store, sent: Sequence[int]) -> int:
@@ -115,10 +122,15 @@ def _code(rank: int, code: int, store: Store, sent: Sequence[int]) -> int:
         return PeerError.code if code == 1 else code
     if -code in sent:
         return 128 - code
-    sign = read(store, rank)
+    name = signal.Signals(-code).name
+    keys = _keys(store)
+    if keys is None:
+        print(f"treerl: rank {rank}: ended by {name} before all had met", file=sys.stderr)
+        return PeerError.code
+    sign = read(keys, rank)
     phase = "" if sign is None else f" in phase {sign.phase}"
-    words = LastWords.of(PeerError(f"ended by {signal.Signals(-code).name}{phase}"), rank)
-    leave(store, words)  # so that the others say the same
+    words = LastWords.of(PeerError(f"ended by {name}{phase}"), rank)
+    leave(keys, words)  # so that the others say the same
     return PeerError.code
 
 

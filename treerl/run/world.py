@@ -1,6 +1,7 @@
 """The processes of a run: who they are, and how they share, sum and agree."""
 
 import itertools
+import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -22,7 +23,7 @@ from treerl.run.last_words import LastWords, find, leave
 
 T = TypeVar("T")
 
-_WRITTEN = "treerl/written"  # key of the store: rank 0 has kept what there is to keep
+_WRITTEN = "written"  # key of the store: rank 0 has kept what there is to keep
 _LAST_WORDS = 2.0  # seconds in which a process that ends can say why
 _STILL = 3.0  # seconds without a sign of a process, when a call that needs all of them has broken
 
@@ -211,16 +212,26 @@ def connect(
     if torch.cuda.is_available() and dist.is_nccl_available():
         torch.cuda.set_device(local_rank)
         backend = "cpu:gloo,cuda:nccl"
-    keys = PrefixStore(heartbeat.KEYS, store)
-    world = World(rank, size, local_rank, timeout, keys)
-    world.heart = Heartbeat(keys, rank, size, patience, world.sign)
     limit = timedelta(seconds=timeout)
     group = PrefixStore("group", store)
     dist.init_process_group(backend, store=group, rank=rank, world_size=size, timeout=limit)
     if dist.get_world_size() != size or dist.get_rank() != rank:
         got = f"{dist.get_rank()} of {dist.get_world_size()}"
         raise PeerError(f"expected to be rank {rank} of {size}, got {got}")
+    keys = _fresh_keys(store, rank)
+    world = World(rank, size, local_rank, timeout, keys)
+    world.heart = Heartbeat(keys, rank, size, patience, world.sign)
     return world
+
+
+def _fresh_keys(store: Store, rank: int) -> Store:
+    """Keys of these processes alone: a launcher that starts them again may keep its store."""
+    number = torch.tensor(secrets.randbits(62))
+    dist.broadcast(number, 0)
+    prefix = f"treerl/{int(number)}"
+    if rank == 0:
+        store.set(heartbeat.KEYS, prefix)  # where a launcher of ours looks
+    return PrefixStore(prefix, store)
 
 
 def _bytes(text: str) -> Tensor:
