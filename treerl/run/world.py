@@ -1,5 +1,7 @@
 """The processes of a run: who they are, and how they share, sum and agree."""
 
+import atexit
+import gc
 import itertools
 import secrets
 import time
@@ -208,6 +210,9 @@ def connect(
     patience: float = 10.0,
 ) -> World:
     """The world of `size` processes that all see `store`."""
+    # DTensors and errors hold the group in cycles; where the end of Python finds them, torch 2.13
+    # aborts the process with a code of its own
+    atexit.register(gc.collect)
     backend = "gloo"
     if torch.cuda.is_available() and dist.is_nccl_available():
         torch.cuda.set_device(local_rank)
