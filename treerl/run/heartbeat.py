@@ -18,6 +18,7 @@ from treerl.errors import PeerError
 from treerl.run.last_words import LastWords, find, leave
 
 KEYS = "treerl/keys"  # of the store: the prefix of the keys through which the processes talk
+SAVING = "save"  # the phase in which nobody is ended
 _BEAT = 1.0  # seconds between two signs
 _GRACE = 5.0  # seconds in which a process whose run is lost can end by itself
 
@@ -98,9 +99,12 @@ class Heartbeat:
                 os.kill(sign.pid, signal.SIGKILL)
 
     def _leave(self, text: str) -> None:
-        """End this process, unless it does so by itself."""
-        if self._over.wait(_GRACE):
-            return
+        """End this process, unless it does so by itself, or keeps what was trained."""
+        while not self._over.wait(_GRACE):
+            if self._doing().phase != SAVING:
+                self._end(text)
+
+    def _end(self, text: str) -> None:
         if first_to_say(self._store, text):
             print(f"treerl: {text}", file=sys.stderr, flush=True)
         os._exit(PeerError.code)

@@ -16,6 +16,7 @@ from treerl.run.checkpoints import RunState
 from treerl.run.evaluate import Figures
 from treerl.run.folder import RunFolder
 from treerl.run.guard import SPAN
+from treerl.run.heartbeat import SAVING
 from treerl.run.plan import Counts
 from treerl.run.progress import Progress
 from treerl.run.world import World
@@ -48,8 +49,14 @@ class Keeper:
         if due or best or run.iterations == train.iterations:
             self.save(run, heldout)
 
-    def ended(self, run: Progress) -> None:
-        """Save what was done since, unless the last iteration was left in its middle."""
+    def ended(self, run: Progress, error: BaseException | None) -> None:
+        """Save what was done since, unless the last iteration was left in its middle.
+
+        The other processes are told of the `error` first, as saving takes its time.
+        """
+        if error is not None:
+            self._world.tell(error)
+            self._world.phase(SAVING)
         whole = not run.session.trainer.halfway and run.recorded == run.iterations
         if run.before is not None and whole and run.iterations > max(self._saved, 0):
             self.save(run)
@@ -61,7 +68,7 @@ class Keeper:
         self._saved = run.iterations
         if self._world.rank > 0:
             return
-        self._world.phase("save")
+        self._world.phase(SAVING)
         session = run.session
         self._run_folder.force_metrics()
         tensors = {name: value.contiguous() for name, value in session.trainer.state().items()}

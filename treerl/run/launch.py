@@ -14,7 +14,7 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 from torch.distributed.distributed_c10d import PrefixStore, Store
 
 from treerl.errors import InputError, PeerError
-from treerl.run.heartbeat import KEYS, first_to_say, read
+from treerl.run.heartbeat import KEYS, SAVING, first_to_say, read
 from treerl.run.last_words import LastWords, find, leave
 from treerl.run.signals import STOPPING
 
@@ -42,6 +42,8 @@ def launch(count: int, words: Sequence[str]) -> int:
                     command, env=environment, stdin=subprocess.DEVNULL, start_new_session=True
                 )
                 children.append(child)
+            if sent:  # which may have come between two of them, when nothing has begun
+                return 128 + sent[0]
             return _watched(children, store, sent)
         finally:
             _end(children)
@@ -100,7 +102,7 @@ def _watched(children: Children, store: Store, sent: Sequence[int]) -> int:
                 verdict = _code(rank, child.returncode, store, sent)
                 # a run that was asked to stop may still be saving
                 limit = float("inf") if verdict > 128 else time.monotonic() + _GRACE
-        if not running or time.monotonic() > limit:
+        if not running or (time.monotonic() > limit and not _saving(children, store)):
             break
         time.sleep(0.05)
     keys = _keys(store)
@@ -109,6 +111,16 @@ def _watched(children: Children, store: Store, sent: Sequence[int]) -> int:
         if first_to_say(keys, words.text):
             print(f"treerl: {words.text}", file=sys.stderr)  # nobody was left to say it
     return verdict
+
+
+def _saving(children: Children, store: Store) -> bool:
+    """Whether one of them still keeps what was trained."""
+    keys = _keys(store)
+    for rank, child in enumerate(children):
+        sign = None if keys is None else read(keys, rank)
+        if child.poll() is None and sign is not None and sign.phase == SAVING:
+            return True
+    return False
 
 
 def _keys(store: Store) -> Store | None:

@@ -97,6 +97,7 @@ def joined(parallel: Parallel) -> Iterator[World]:
         if isinstance(error, TreerlError):
             error.shared = world.size > 1
             error.said = not world.first_to_say(str(error))
+        world.part()
         raise
     world.close()
 

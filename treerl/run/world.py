@@ -135,8 +135,6 @@ class World(Peers):
 
     def tell(self, error: BaseException) -> None:
         """Leave why this process ends where the others find it; the first to say so is quoted."""
-        if self.heart is not None:
-            self.heart.end()
         if self.store is None:
             return
         words = LastWords.of(error, self.rank)
@@ -159,12 +157,16 @@ class World(Peers):
         """Whether no other process has printed this, so that an error is one line, not `size`."""
         return self.store is None or heartbeat.first_to_say(self.store, text)
 
-    def close(self) -> None:
-        """Part, once all processes are here."""
+    def part(self) -> None:
+        """From now on this process ends by itself, and gives no sign of life."""
         if self.heart is not None:
             self.heart.end()
+
+    def close(self) -> None:
+        """Part, once all processes are here: until then each of them is watched."""
         if self.size > 1:
             self.agree(0)
+            self.part()
             dist.destroy_process_group()
 
     @contextmanager
