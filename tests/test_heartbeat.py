@@ -49,7 +49,9 @@ def _process(rank: int, folder: str, work: Callable[[World], None]) -> None:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     store = FileStore(f"{folder}/store", 2)
-    work(connect(store, rank, 2, timeout=60, patience=_PATIENCE))
+    world = connect(store, rank, 2, timeout=60, patience=_PATIENCE)
+    world.phase("update")  # gives a first sign
+    work(world)
     Path(folder, f"lived.{rank}").touch()
 
 
