@@ -14,19 +14,17 @@ import resource
 import shutil
 import signal
 import sys
-import tempfile
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-from resuming import child, ended, take
+from resuming import child, ended, prepared, take
 
 from treerl.errors import TreerlError
 from treerl.run import checkpoints
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from ended_runs import figures, litter, prepare
+from ended_runs import figures, litter
 
 
 def flips(count: int) -> None:
@@ -139,11 +137,7 @@ def crashing(folder: Path, point: int) -> None:
 def main(words: list[str]) -> None:
     what = words[0] if words else ""
     count = int(words[1]) if len(words) > 1 else 20
-    torch.set_num_threads(1)
-    random.seed(0)
-    with tempfile.TemporaryDirectory() as place:
-        os.chdir(place)
-        prepare(Path(place))
+    with prepared():
         if what == "flips":
             flips(count)
         elif what == "points":
@@ -152,7 +146,6 @@ def main(words: list[str]) -> None:
             full(count)
         else:
             print(__doc__)
-        os.chdir("/")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import chdir
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -116,8 +117,7 @@ def main(words: list[str]) -> None:
     ranks = [rank for rank in (1, 0) if str(rank) in words] or (1, 0)
     total = 0
     wrong = 0
-    with tempfile.TemporaryDirectory() as place:
-        os.chdir(place)
+    with tempfile.TemporaryDirectory() as place, chdir(place):
         for fault in faults:
             for phase in phases:
                 for rank in ranks:
@@ -132,7 +132,6 @@ def main(words: list[str]) -> None:
                         *outcome.left,
                         flush=True,
                     )
-        os.chdir("/")
     print(f"{total} faults: {wrong} wrong")
     sys.exit(wrong > 0)
 

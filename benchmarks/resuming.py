@@ -14,7 +14,8 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import chdir, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -124,22 +125,26 @@ def trials(count: int, kinds: Sequence[int]) -> None:
     print(f"{count} runs, {signals} signals: {identical} identical")
 
 
+@contextmanager
+def prepared() -> Iterator[None]:
+    """While inside, the current folder is a new one with what small runs need."""
+    torch.set_num_threads(1)
+    random.seed(0)
+    with tempfile.TemporaryDirectory() as place, chdir(place):
+        prepare(Path(place))
+        yield
+
+
 def main(words: list[str]) -> None:
     what = words[0] if words else ""
     count = int(words[1]) if len(words) > 1 else 20
-    torch.set_num_threads(1)
-    random.seed(0)
-    with tempfile.TemporaryDirectory() as place:
-        os.chdir(place)
-        prepare(Path(place))
-        stopping = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
+    with prepared():
         if what == "kills":
             trials(count, [signal.SIGKILL])
         elif what == "stops":
-            trials(count, stopping)
+            trials(count, [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
         else:
             print(__doc__)
-        os.chdir("/")
 
 
 if __name__ == "__main__":
