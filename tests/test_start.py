@@ -131,7 +131,7 @@ def test_every_listener_is_told_of_the_end_even_when_another_fails() -> None:
         def __init__(self) -> None:
             pass
 
-        def ended(self, run: Progress) -> None:
+        def ended(self, run: Progress, error: BaseException | None) -> None:
             pass
 
     session: Any = None

@@ -11,4 +11,5 @@ class Parallel(Section):
     """Several processes, as a launcher starts them."""
 
     timeout: Annotated[float, Gt(0), Le(86_400)] = 300.0  # seconds that one waits for another
+    shard: bool = False  # whether the denoiser lies in parts on all of them
     verify_every: Annotated[int, Ge(0), Le(1_000_000)] = 10  # iterations; 0 is never

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from treerl.engine import noise
 from treerl.engine.env import Env
+from treerl.engine.idle import idle
+from treerl.engine.peers import Alone, Peers
 from treerl.engine.policy import KeyedDraws, Policy
 from treerl.engine.tree import State, Tree
 from treerl.engine.tree_spec import TreeSpec
@@ -70,15 +72,17 @@ def grow(
     rows: int,
     check_interrupt: Callable[[], None] = lambda: None,
     previews: bool = False,
-    together: bool = False,
+    peers: Peers | None = None,
 ) -> Tree:
     """The forest of `roots` under one spec for all trees, or one for each.
 
     All specs are stochastic at the same steps. `rows` states go through every forward;
     `check_interrupt` may raise to stop: it is called before every forward, or once a step where
-    processes with different numbers of forwards stop `together`. With `previews` the x̂₀ of the
+    `peers` with different numbers of forwards stop together. With `previews` the x̂₀ of the
     levels that `TreeSpec.previewed` names are kept. No roots give an empty forest of one spec.
     """
+    peers = peers or Alone()
+    together = peers.size > 1
     specs = (spec,) * max(len(roots), 1) if isinstance(spec, TreeSpec) else tuple(spec)
     check_chunk = _nothing if together else check_interrupt
     stochastic = _shared_steps(specs, len(roots))
@@ -94,9 +98,13 @@ def grow(
             children = torch.tensor([tree.children[step] for tree in specs])
             counts = children[levels[-1].root]
             wanted = previews and specs[0].previewed[step]
+            own = -(-len(levels[-1].key) // rows)
+            most = peers.forwards(own)
             level, x0_level = _advance(
                 env, state, levels[-1], counts, stochastic[step], rows, check_chunk, wanted
             )
+            for _ in range(own, most):
+                env.policy(idle(env, rows, step), stochastic[step])
             state = env.transition(state.take(level.parent.to(env.latent_device)), level.x)
             levels.append(level)
             x0.append(x0_level)

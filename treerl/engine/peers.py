@@ -29,6 +29,10 @@ class Peers(Protocol):
     def agree(self, number: int) -> int:
         """The largest of the numbers that the processes brought."""
 
+    def forwards(self, count: int) -> int:
+        """How many forwards this process makes in place of `count`: where the model lies in parts
+        on all processes, a forward needs all of them, and each makes the most that one needs."""
+
     def phase(self, name: str) -> None:
         """Say what this process is doing now, a word: rollout, reward, update, ..."""
 
@@ -50,6 +54,9 @@ class Alone(Peers):
 
     def agree(self, number: int) -> int:
         return number
+
+    def forwards(self, count: int) -> int:
+        return count
 
     def phase(self, name: str) -> None:
         return

@@ -67,7 +67,7 @@ class Run(Progress):
             with ExitStack() as stack:  # each is told, even when another one fails
                 for listener in reversed(self.listeners):
                     stack.callback(listener.ended, self, error)
-                stack.callback(self.keeper.ended, self)  # the last callback is the first
+                stack.callback(self.keeper.ended, self, error)  # the last callback is the first
 
     def resume(self, rows: Sequence[MetricsRow]) -> None:
         super().resume(rows)

@@ -41,6 +41,7 @@ class World(Peers):
     store: Store | None = None  # keys that all processes see; None alone
     doing: str = "load"  # the phase that was announced last
     since: float = field(default_factory=time.monotonic)
+    sharded: bool = False  # whether the model lies in parts on all processes
 
     def phase(self, name: str) -> None:
         self.doing = name
@@ -56,6 +57,9 @@ class World(Peers):
         with self._together("agree"):
             dist.all_reduce(largest, dist.ReduceOp.MAX)
         return int(largest)
+
+    def forwards(self, count: int) -> int:
+        return self.agree(count) if self.sharded else count
 
     def gather(self, tensors: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
         if self.size == 1:
