@@ -105,8 +105,8 @@ class Backbone(ABC):
     lora_targets: ClassVar[tuple[str, ...]] = ATTENTION  # ends of names of layers that LoRA adapts
     Settings: ClassVar[type[BackboneSettings]] = BackboneSettings  # the plug-in's parameters
     start: Start | None = None
-    # the processes that take part in every forward: a network that only some rows need must ask
-    # `self.peers.forwards` how many of its forwards are wanted, 0 or 1
+    # those that take part in every forward: whether a network that only some rows need is asked,
+    # `peers.forwards(0 or 1)` must say
     peers: Peers = Alone()
 
     @classmethod

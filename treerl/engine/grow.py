@@ -103,8 +103,9 @@ def grow(
             level, x0_level = _advance(
                 env, state, levels[-1], counts, stochastic[step], rows, check_chunk, wanted
             )
-            for _ in range(own, most):
-                env.policy(idle(env, rows, step), stochastic[step])
+            with peers.idle():
+                for _ in range(own, most):
+                    env.policy(idle(env, rows, step), stochastic[step])
             state = env.transition(state.take(level.parent.to(env.latent_device)), level.x)
             levels.append(level)
             x0.append(x0_level)

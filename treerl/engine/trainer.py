@@ -215,14 +215,14 @@ class Trainer:
             self.optimizer.zero_grad(set_to_none=True)
             # once the first step is taken, the iteration is finished: half of one is nobody's
             check = self.check_interrupt if not update else _nothing
-            together = self.peers.size > 1  # their numbers of batches differ
-            if together:
+            if self.peers.size > 1:  # their numbers of batches differ
                 check()
-            each = _nothing if together else check
+                check = _nothing
             most = self.peers.forwards(len(batches))
-            update.append([(batch, self._backward(losses, batch, each)) for batch in batches])
-            for _ in range(len(batches), most):
-                losses.idle().backward()  # type: ignore[no-untyped-call]
+            update.append([(batch, self._backward(losses, batch, check)) for batch in batches])
+            with self.peers.idle():
+                for _ in range(len(batches), most):
+                    losses.idle().backward()  # type: ignore[no-untyped-call]
             norms.append(self._optimizer_step())
         self.optimizer.zero_grad(set_to_none=True)
         return update_metrics(update, norms, self.peers)

@@ -42,6 +42,7 @@ class World(Peers):
     doing: str = "load"  # the phase that was announced last
     since: float = field(default_factory=time.monotonic)
     sharded: bool = False  # whether the model lies in parts on all processes
+    idling: bool = False  # whether this one computes for the sake of the others alone
 
     def phase(self, name: str) -> None:
         self.doing = name
@@ -59,7 +60,17 @@ class World(Peers):
         return int(largest)
 
     def forwards(self, count: int) -> int:
-        return self.agree(count) if self.sharded else count
+        if not self.sharded:
+            return count
+        return self.agree(0 if self.idling else count)
+
+    @contextmanager
+    def idle(self) -> Iterator[None]:
+        self.idling = True
+        try:
+            yield
+        finally:
+            self.idling = False
 
     def gather(self, tensors: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
         if self.size == 1:
@@ -162,6 +173,16 @@ class World(Peers):
             yield
         except RuntimeError as error:
             raise self._lost(what, error) from error
+
+    @contextmanager
+    def naming_the_lost(self) -> Iterator[None]:
+        """The same for what torch itself sends while a model in parts computes."""
+        try:
+            yield
+        except RuntimeError as error:
+            if self.sharded and (isinstance(error, dist.DistError) or "gloo" in str(error)):
+                raise self._lost("forward or backward", error) from error
+            raise
 
     def _lost(self, what: str, error: RuntimeError) -> PeerError:
         """Why a collective call broke; a process that failed has mostly said so."""
