@@ -106,6 +106,7 @@ def grow(
             with peers.idle():
                 for _ in range(own, most):
                     env.policy(idle(env, rows, step), stochastic[step])
+            _refuse_non_finite(level.x, step, peers)
             state = env.transition(state.take(level.parent.to(env.latent_device)), level.x)
             levels.append(level)
             x0.append(x0_level)
@@ -152,7 +153,6 @@ def _advance(
         first = int(end[low] - counts[low])
         last = int(end[low + real - 1])
         action, scored = _act(env, policy, keys[first:last], counts[low : low + real], stochastic)
-        _refuse_non_finite(action, int(state.step[0]), first)
         x.append(action.to(env.latent_device))
         log_prob.append(scored)
         if preview:
@@ -228,10 +228,11 @@ def _denoised(env: Env, policy: Policy) -> Tensor:
     return x0
 
 
-def _refuse_non_finite(x: Tensor, step: int, low: int) -> None:
-    good = torch.isfinite(x).flatten(1).all(1)
-    if not bool(good.all()):
-        row = low + int((~good).nonzero()[0])
+def _refuse_non_finite(x: Tensor, step: int, peers: Peers) -> None:
+    """`NumericsError` in all processes, which may then go back together."""
+    bad = (~torch.isfinite(x).flatten(1).all(1)).nonzero().flatten().tolist()
+    number = peers.agree(bad[0] + 1 if bad else 0)
+    if number:
         raise NumericsError(
-            f"rollout: step {step}, child {row} of its level: the latent is not finite"
+            f"rollout: step {step}, child {number - 1} of its level: the latent is not finite"
         )

@@ -1,7 +1,5 @@
 """A model that does not fit on one device: every denoiser cut into parts, one a process."""
 
-import atexit
-import gc
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -27,8 +25,6 @@ def cutter(world: World, device: torch.device) -> Callable[[nn.Module], None]:
             "start several with torchrun"
         )
     world.sharded = True
-    # a model in parts holds the process group in cycles; torch 2.13 aborts where it goes too late
-    atexit.register(gc.collect)
     mesh = init_device_mesh(device.type, (world.size,))
     return partial(cut, mesh=mesh)
 

@@ -1,5 +1,7 @@
 """The processes of a run: who they are, and how they share, sum and agree."""
 
+import atexit
+import gc
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -205,6 +207,9 @@ def connect(
 ) -> World:
     """The world of `size` processes that all see `store`."""
     patience = timedelta(seconds=timeout)
+    # DTensors and errors hold the group in cycles; where the interpreter's end finds them, torch
+    # 2.13 aborts the process with its own exit code
+    atexit.register(gc.collect)
     backend = "gloo"
     if torch.cuda.is_available() and dist.is_nccl_available():
         torch.cuda.set_device(local_rank)
