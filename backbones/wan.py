@@ -89,9 +89,10 @@ class Wan(PipelineBackbone):
         if ratio is None:
             return self._expert("transformer", x, time, text)
         first = time >= ratio * self.pipeline.scheduler.config.num_train_timesteps
-        if bool(first.all()):
+        # an expert that lies in parts on several processes is asked by all of them or by none
+        if not self.peers.forwards(int(not first.all())):
             return self._expert("transformer", x, time, text)
-        if not bool(first.any()):
+        if not self.peers.forwards(int(first.any())):
             return self._expert("transformer_2", x, time, text)
         # both on all rows, so that how many rows share a forward never depends on their times
         early = self._expert("transformer", x, time, text)

@@ -19,7 +19,8 @@ from treerl.engine.branching import window
 from treerl.engine.peers import Peers
 from treerl.engine.selection import Share
 from treerl.engine.trainer import Trainer
-from treerl.run.world import World, connect
+from treerl.run.join import connect
+from treerl.run.world import World
 
 _SCHEDULE = treerl.Flow.linear(6)
 _BASE = Algorithm(branching=Always(window(6, 1, 3, 2)), trees_per_prompt=2, optimizer_steps=2)

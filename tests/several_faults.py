@@ -15,8 +15,9 @@ from torch.multiprocessing.spawn import spawn
 from treerl.engine.trainer import Trainer
 from treerl.errors import InputError, RewardError, Stopped, TreerlError
 from treerl.run.drift import refuse_drift
+from treerl.run.join import connect
 from treerl.run.signals import Interrupt
-from treerl.run.world import World, connect
+from treerl.run.world import World
 
 
 def faults(folder: Path) -> list[dict[str, str]]:

@@ -12,7 +12,8 @@ from torch.multiprocessing.spawn import spawn
 
 from treerl.errors import RewardError, Stopped
 from treerl.run.heartbeat import SAVING
-from treerl.run.world import World, connect
+from treerl.run.join import connect
+from treerl.run.world import World
 
 _PATIENCE = 1.5  # seconds
 _LONG = 8.0  # more than patience and grace together

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from treerl.backbone import weights
 from treerl.backbone.settings import BackboneSettings
+from treerl.engine.peers import Alone, Peers
 from treerl.engine.schedule import Schedule
 from treerl.engine.task import Modality, Task
 from treerl.errors import InputError
@@ -104,6 +105,9 @@ class Backbone(ABC):
     lora_targets: ClassVar[tuple[str, ...]] = ATTENTION  # ends of names of layers that LoRA adapts
     Settings: ClassVar[type[BackboneSettings]] = BackboneSettings  # the plug-in's parameters
     start: Start | None = None
+    # those that take part in every forward: whether a network that only some rows need is asked,
+    # `peers.forwards(0 or 1)` must say
+    peers: Peers = Alone()
 
     @classmethod
     def check_class(cls) -> None:
@@ -158,6 +162,14 @@ class Backbone(ABC):
     @abstractmethod
     def denoisers(self) -> Mapping[str, nn.Module]:
         """The modules that train, by name; all but a few families have one."""
+
+    def move(self, device: torch.device) -> None:
+        """Go from the CPU to where it runs; asked once the denoisers are there, cut into parts."""
+        if device != self.device:
+            raise InputError(
+                f"parallel.shard: expected false, as backbone {type(self).__name__} has no move(), "
+                "got true"
+            )
 
     @property
     def random_weights(self) -> bool:

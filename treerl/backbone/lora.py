@@ -1,6 +1,6 @@
 """What trains: a LoRA on the denoisers or all their weights, and the model as training started."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +8,7 @@ from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
-from torch import nn
+from torch import Tensor, nn
 
 from treerl.backbone import adapter, capacity
 from treerl.backbone.contract import Backbone, Start
@@ -38,11 +38,13 @@ def attach(
     start: Path | None,
     seed: int,
     keep_reference: bool = False,
+    cut: Callable[[nn.Module], None] | None = None,
 ) -> list[nn.Parameter]:
     """Make the denoisers trainable, from the checkpoint `start` if there is one; what trains.
 
     The parameters are float32, as the optimizer needs them. `reference` works afterwards where a
-    fresh LoRA is trained; for all else `keep_reference` keeps a copy of the weights for it.
+    fresh LoRA is trained; for all else `keep_reference` keeps a copy of the weights for it. `cut`
+    leaves this process a part of every weight of a module.
     """
     modules = list(backbone.denoisers.values())
     if not modules:
@@ -55,11 +57,14 @@ def attach(
         _refuse_other_kind(modules, trainable, start)
     for module in modules:
         _prepare(module, backbone, trainable, seed)
+        for parameter in module.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.float()
+        if cut is not None:
+            cut(module)
     parameters = []
     for module in modules:
         parameters += [parameter for parameter in module.parameters() if parameter.requires_grad]
-    for parameter in parameters:
-        parameter.data = parameter.data.float()
     copies = None
     if keep_reference and not (trainable.mode == "lora" and start is None):
         copies = tuple(parameter.detach().clone() for parameter in parameters)
@@ -88,14 +93,20 @@ def reference(backbone: Backbone) -> Iterator[None]:
         return
     if start.copies is None:
         raise RuntimeError("reference: attach(..., keep_reference=True) keeps it")
-    trained = [parameter.data for parameter in start.parameters]
-    for parameter, copy in zip(start.parameters, start.copies, strict=True):
-        parameter.data = copy
+    _exchange(start.parameters, start.copies)
     try:
         yield
     finally:
-        for parameter, weights in zip(start.parameters, trained, strict=True):
-            parameter.data = weights
+        _exchange(start.parameters, start.copies)
+
+
+def _exchange(parameters: Sequence[nn.Parameter], copies: Sequence[Tensor]) -> None:
+    """Swap values in place: whoever gathers weights from their parts knows where they are kept."""
+    for parameter, copy in zip(parameters, copies, strict=True):
+        # through .data, as the graph of the policy, whose backward pass is to come, sees no change
+        trained = parameter.data.clone()
+        parameter.data.copy_(copy)
+        copy.copy_(trained)
 
 
 @contextmanager

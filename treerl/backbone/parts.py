@@ -93,6 +93,10 @@ class PipelineParts(Backbone):
         length = self.settings.max_sequence_length
         return {} if length is None else {"max_sequence_length": length}
 
+    def move(self, device: torch.device) -> None:
+        self._device = device
+        self._place()
+
     @contextmanager
     def encoding(self) -> Iterator[None]:
         """The text encoders are on the device; they are a third of a model, and seldom wanted."""

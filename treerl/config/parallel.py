@@ -12,4 +12,5 @@ class Parallel(Section):
 
     timeout: Annotated[float, Gt(0), Le(86_400)] = 300.0  # seconds that one waits for another
     patience: Annotated[float, Ge(2), Le(86_400)] = 10.0  # seconds without a sign of life of one
+    shard: bool = False  # whether the denoiser lies in parts on all of them
     verify_every: Annotated[int, Ge(0), Le(1_000_000)] = 10  # iterations; 0 is never

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from treerl.engine.parts import in_parts
 from treerl.engine.peers import Peers
 
 _BUCKET = 2**25  # numbers that travel at once: 128 MiB in float32
@@ -13,9 +14,11 @@ _BUCKET = 2**25  # numbers that travel at once: 128 MiB in float32
 def sum_gradients(parameters: Sequence[Tensor], peers: Peers) -> None:
     """Replace every gradient by the sum over processes; weights of losses are those of all.
 
-    A parameter without a gradient anywhere keeps none, so that its optimizer leaves it alone.
+    A parameter without a gradient anywhere keeps none, so that its optimizer leaves it alone. The
+    gradient of one that lies in parts came summed out of the backward pass.
     """
-    if peers.size == 1:
+    parameters = [p for p in parameters if not in_parts(p)]
+    if peers.size == 1 or not parameters:
         return
     touched = torch.tensor([float(p.grad is not None) for p in parameters])
     peers.total([touched])

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from treerl.engine import noise
 from treerl.engine.env import Env
+from treerl.engine.idle import idle
+from treerl.engine.peers import Alone, Peers
 from treerl.engine.policy import KeyedDraws, Policy
 from treerl.engine.tree import State, Tree
 from treerl.engine.tree_spec import TreeSpec
@@ -70,15 +72,17 @@ def grow(
     rows: int,
     check_interrupt: Callable[[], None] = lambda: None,
     previews: bool = False,
-    together: bool = False,
+    peers: Peers | None = None,
 ) -> Tree:
     """The forest of `roots` under one spec for all trees, or one for each.
 
     All specs are stochastic at the same steps. `rows` states go through every forward;
     `check_interrupt` may raise to stop: it is called before every forward, or once a step where
-    processes with different numbers of forwards stop `together`. With `previews` the x̂₀ of the
+    `peers` with different numbers of forwards stop together. With `previews` the x̂₀ of the
     levels that `TreeSpec.previewed` names are kept. No roots give an empty forest of one spec.
     """
+    peers = peers or Alone()
+    together = peers.size > 1
     specs = (spec,) * max(len(roots), 1) if isinstance(spec, TreeSpec) else tuple(spec)
     check_chunk = _nothing if together else check_interrupt
     stochastic = _shared_steps(specs, len(roots))
@@ -94,9 +98,15 @@ def grow(
             children = torch.tensor([tree.children[step] for tree in specs])
             counts = children[levels[-1].root]
             wanted = previews and specs[0].previewed[step]
+            own = -(-len(levels[-1].key) // rows)
+            most = peers.forwards(own)
             level, x0_level = _advance(
                 env, state, levels[-1], counts, stochastic[step], rows, check_chunk, wanted
             )
+            with peers.idle():
+                for _ in range(own, most):
+                    env.policy(idle(env, rows, step), stochastic[step])
+            _refuse_non_finite(level.x, step, peers)
             state = env.transition(state.take(level.parent.to(env.latent_device)), level.x)
             levels.append(level)
             x0.append(x0_level)
@@ -143,7 +153,6 @@ def _advance(
         first = int(end[low] - counts[low])
         last = int(end[low + real - 1])
         action, scored = _act(env, policy, keys[first:last], counts[low : low + real], stochastic)
-        _refuse_non_finite(action, int(state.step[0]), first)
         x.append(action.to(env.latent_device))
         log_prob.append(scored)
         if preview:
@@ -219,10 +228,11 @@ def _denoised(env: Env, policy: Policy) -> Tensor:
     return x0
 
 
-def _refuse_non_finite(x: Tensor, step: int, low: int) -> None:
-    good = torch.isfinite(x).flatten(1).all(1)
-    if not bool(good.all()):
-        row = low + int((~good).nonzero()[0])
+def _refuse_non_finite(x: Tensor, step: int, peers: Peers) -> None:
+    """`NumericsError` in all processes, which may then go back together."""
+    bad = (~torch.isfinite(x).flatten(1).all(1)).nonzero().flatten().tolist()
+    number = peers.agree(bad[0] + 1 if bad else 0)
+    if number:
         raise NumericsError(
-            f"rollout: step {step}, child {row} of its level: the latent is not finite"
+            f"rollout: step {step}, child {number - 1} of its level: the latent is not finite"
         )

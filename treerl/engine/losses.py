@@ -14,6 +14,7 @@ from treerl.engine import noise
 from treerl.engine.algorithm import Algorithm
 from treerl.engine.env import Env
 from treerl.engine.grow import chunks
+from treerl.engine.idle import idle
 from treerl.engine.minibatch import Minibatch, minibatches
 from treerl.engine.noise import Stream
 from treerl.engine.objective import EdgeObjective, Edges, LeafObjective, Leaves, Loss
@@ -42,6 +43,15 @@ class Losses(ABC):
     @abstractmethod
     def loss(self, batch: Minibatch) -> Loss:
         """The loss of a minibatch, with its graph."""
+
+    def idle(self) -> Tensor:
+        """A loss of 0 that takes the forwards of `loss`, and like it a backward pass."""
+        state = idle(self.env, self.rows)
+        policy = self.env.policy(state, stochastic=False)
+        if self.algorithm.objective.needs_reference:
+            with torch.no_grad(), self._as_reference():
+                self.env.policy(state, stochastic=False)
+        return 0 * policy.mode.sum()
 
     def _as_reference(self) -> AbstractContextManager[Any]:
         if self.reference is None:

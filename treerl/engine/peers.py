@@ -1,6 +1,7 @@
 """The processes that grow one forest together; the engine knows them by this contract alone."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 from torch import Tensor
@@ -29,6 +30,13 @@ class Peers(Protocol):
     def agree(self, number: int) -> int:
         """The largest of the numbers that the processes brought."""
 
+    def forwards(self, count: int) -> int:
+        """How many forwards this process makes in place of `count`: where the model lies in parts
+        on all processes, a forward needs all of them, and each makes the most that one needs."""
+
+    def idle(self) -> AbstractContextManager[None]:
+        """While inside, `forwards` counts none of this process's own: it only helps the others."""
+
     def phase(self, name: str) -> None:
         """Say what this process is doing now, a word: rollout, reward, update, ..."""
 
@@ -50,6 +58,12 @@ class Alone(Peers):
 
     def agree(self, number: int) -> int:
         return number
+
+    def forwards(self, count: int) -> int:
+        return count
+
+    def idle(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def phase(self, name: str) -> None:
         return

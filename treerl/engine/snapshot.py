@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from treerl.engine.component import Component
+from treerl.engine.parts import part_like, whole_on_first
 
 Snapshot = dict[str, Tensor]  # "weights/NAME", "optimizer/NAME/MOMENT", "memory/PART/NAME"
 _SHOWN = 3  # names that an error lists
@@ -15,15 +16,19 @@ def take(optimizer: torch.optim.Optimizer, components: Mapping[str, Component]) 
     """What the optimizer moves, its moments, and what the parts of the algorithm have learned.
 
     The tensors are those in use, not copies. Parameters go by the names that the optimizer was
-    given (`AdamW(module.named_parameters())`), or by their places.
+    given (`AdamW(module.named_parameters())`), or by their places. Of those that lie in parts on
+    several processes rank 0 gets the whole; all call it.
     """
     names = _names(optimizer)
     parameters = _parameters(optimizer)
-    tensors = {f"weights/{names[place]}": each.detach() for place, each in enumerate(parameters)}
+    tensors = {}
+    for name, parameter in zip(names, parameters, strict=True):
+        tensors[f"weights/{name}"] = whole_on_first(parameter.detach())
     for place, moments in optimizer.state_dict()["state"].items():
         for key, value in moments.items():
             if value is not None:
-                tensors[f"optimizer/{names[place]}/{key}"] = torch.as_tensor(value)
+                whole = whole_on_first(torch.as_tensor(value))
+                tensors[f"optimizer/{names[place]}/{key}"] = whole
     for part, component in components.items():
         for key, value in component.state().items():
             tensors[f"memory/{part}/{key}"] = value
@@ -49,7 +54,8 @@ def put_back(
     places = {name: place for place, name in enumerate(names)}
     for path, value in _below("optimizer/", tensors).items():
         name, _, key = path.rpartition("/")
-        state.setdefault(places[name], {})[key] = value.clone()
+        place = places[name]
+        state.setdefault(place, {})[key] = part_like(parameters[place], value).clone()
     memories: dict[str, Snapshot] = {part: {} for part in components}
     for path, value in _below("memory/", tensors).items():
         part, _, key = path.partition("/")
@@ -62,7 +68,7 @@ def put_back(
         {"state": state, "param_groups": optimizer.state_dict()["param_groups"]}
     )
     for name, parameter in zip(names, parameters, strict=True):
-        parameter.copy_(weights[name])
+        parameter.copy_(part_like(parameter, weights[name]))
 
 
 def _below(start: str, tensors: Mapping[str, Tensor]) -> Snapshot:

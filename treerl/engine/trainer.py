@@ -19,6 +19,7 @@ from treerl.engine.metrics import Update, rollout_metrics, update_metrics
 from treerl.engine.minibatch import Minibatch
 from treerl.engine.noise import Stream
 from treerl.engine.objective import EdgeObjective, Loss
+from treerl.engine.parts import whole
 from treerl.engine.peers import Alone, Peers
 from treerl.engine.snapshot import Snapshot
 from treerl.engine.task import Samples
@@ -138,7 +139,7 @@ class Trainer:
             self.micro_batch_size,
             self.check_interrupt,
             algorithm.previews,
-            together=self.peers.size > 1,
+            self.peers,
         )
 
     def _share(self, prompts: int, each: int) -> range:
@@ -214,11 +215,14 @@ class Trainer:
             self.optimizer.zero_grad(set_to_none=True)
             # once the first step is taken, the iteration is finished: half of one is nobody's
             check = self.check_interrupt if not update else _nothing
-            together = self.peers.size > 1  # their numbers of batches differ
-            if together:
+            if self.peers.size > 1:  # their numbers of batches differ
                 check()
-            each = _nothing if together else check
-            update.append([(batch, self._backward(losses, batch, each)) for batch in batches])
+                check = _nothing
+            most = self.peers.forwards(len(batches))
+            update.append([(batch, self._backward(losses, batch, check)) for batch in batches])
+            with self.peers.idle():
+                for _ in range(len(batches), most):
+                    losses.idle().backward()  # type: ignore[no-untyped-call]
             norms.append(self._optimizer_step())
         self.optimizer.zero_grad(set_to_none=True)
         return update_metrics(update, norms, self.peers)
@@ -237,7 +241,7 @@ class Trainer:
     def _optimizer_step(self) -> float:
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         sum_gradients(parameters, self.peers)
-        norm = nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)
+        norm = whole(nn.utils.clip_grad_norm_(parameters, self.max_grad_norm))
         if self.peers.agree(int(not bool(torch.isfinite(norm)))):
             where = f"update: iteration {self.iteration + 1}"
             raise NumericsError(f"{where}: the gradient is not finite; nothing moved")

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from treerl import registry
 from treerl.backbone import lora
@@ -23,6 +24,7 @@ from treerl.reward.rewards import Rewards
 from treerl.run.plan import Plan
 from treerl.run.quiet import quiet
 from treerl.run.session import Session
+from treerl.run.shard import cutter
 from treerl.run.tasks import checked
 from treerl.run.world import World
 
@@ -62,16 +64,16 @@ def build(
     plan = plan_of(config, algorithm)
     tasks, heldout = checked(config)
     device = device_of(config, world)
-    # the calls of a reward differ from process to process: there all wait for the next common point
-    check_reward = check_interrupt if world.size == 1 else _nothing
-    rewards, watched = _available(config, [*tasks, *heldout], check_reward)
+    cut = cutter(world, device) if config.parallel.shard else None
+    rewards, watched = _available(config, [*tasks, *heldout], check_interrupt, world)
     with _closed_on_error(rewards, watched):
-        backbone = _backbone(config, device)
+        backbone = _backbone(config, device, world)
         backbone.validate_tasks([*tasks, *heldout])
         env = _env(config, backbone, algorithm)
         for spec in plan.support:
             env.validate_stds(spec.stochastic)
-        optimizer = _optimizer(config, backbone, algorithm)
+        optimizer = _optimizer(config, backbone, algorithm, cut)
+        backbone.move(device)
     trainer = Trainer(
         env=env,
         rewards=rewards,
@@ -155,7 +157,7 @@ def device_of(config: Config, world: World | None = None) -> torch.device:
 
 
 def _available(
-    config: Config, tasks: list[Task], check_interrupt: Callable[[], None]
+    config: Config, tasks: list[Task], check_interrupt: Callable[[], None], world: World
 ) -> tuple[Rewards, Rewards | None]:
     """The rewards, trained and watched; whatever a run lacks is said at once."""
     missing = []
@@ -164,12 +166,14 @@ def _available(
         family.check_available(config.backbone.build())
     except InputError as error:
         missing.append(str(error))
+    # the calls of a reward differ from process to process: there all wait for the next common point
+    check = check_interrupt if world.size == 1 else _nothing
     scoring = Scoring(**dict(config.scoring))
     built: list[Rewards] = []
     for path, settings in (("rewards", config.rewards), ("watch", config.watch)):
         specs = {name: setting.spec() for name, setting in settings.items()}
         try:
-            rewards = build_rewards(specs, scoring, family.modality, check_interrupt)
+            rewards = build_rewards(specs, scoring, family.modality, check)
             built.append(rewards)
             rewards.validate_tasks(tasks)
         except InputError as error:
@@ -181,9 +185,13 @@ def _available(
     return built[0], built[1] if config.watch else None
 
 
-def _backbone(config: Config, device: torch.device) -> Backbone:
+def _backbone(config: Config, device: torch.device, world: World | None = None) -> Backbone:
+    """The model on its device, or on the CPU where it is to be cut, as it need not fit whole."""
+    world = world or World()
     family = registry.load("backbones", config.backbone.name)
-    backbone: Backbone = family.load(config.backbone.build(), device)
+    place = torch.device("cpu") if world.sharded else device
+    backbone: Backbone = family.load(config.backbone.build(), place)
+    backbone.peers = world
     return backbone
 
 
@@ -200,7 +208,12 @@ def _env(config: Config, backbone: Backbone, algorithm: Algorithm) -> BackboneEn
     return env
 
 
-def _optimizer(config: Config, backbone: Backbone, algorithm: Algorithm) -> torch.optim.Optimizer:
+def _optimizer(
+    config: Config,
+    backbone: Backbone,
+    algorithm: Algorithm,
+    cut: Callable[[nn.Module], None] | None,
+) -> torch.optim.Optimizer:
     train = config.train
     trainable = Trainable(
         train.trainable, train.lora_rank, train.lora_alpha, train.gradient_checkpointing
@@ -212,6 +225,7 @@ def _optimizer(config: Config, backbone: Backbone, algorithm: Algorithm) -> torc
         Path(start) if start else None,
         config.seed,
         keep_reference=algorithm.objective.needs_reference,
+        cut=cut,
     )
     return torch.optim.AdamW(
         lora.named(backbone, parameters),

@@ -76,7 +76,7 @@ def evaluate(
     own = range(share.start * samples_per_task, share.stop * samples_per_task)
     together = peers.size > 1
     part = roots.part(own)
-    tree = grow(env, part, ode(env.steps), rows, check_interrupt, together=together)
+    tree = grow(env, part, ode(env.steps), rows, check_interrupt, peers=peers)
     samples = Samples(torch.empty(0), (), torch.empty(0, dtype=torch.int64))
     columns = {"scores": torch.empty(0, len(rewards.names), dtype=torch.float64)}
     if len(own):

@@ -1,12 +1,20 @@
 """Finds the other processes of a run, as a launcher names them in the environment."""
 
+import atexit
+import gc
 import os
+import secrets
 from datetime import timedelta
 
+import torch
+import torch.distributed as dist
+from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from treerl.errors import InputError, PeerError, first_line
-from treerl.run.world import World, connect
+from treerl.run import heartbeat
+from treerl.run.heartbeat import Heartbeat
+from treerl.run.world import World
 
 
 def join(timeout: float = 300.0, patience: float = 10.0) -> World:
@@ -36,6 +44,44 @@ def join(timeout: float = 300.0, patience: float = 10.0) -> World:
         return connect(store, rank, size, local, timeout, patience)
     except (RuntimeError, ValueError) as error:
         raise PeerError(f"rank {rank} of {size} could not join: {first_line(error)}") from error
+
+
+def connect(
+    store: Store,
+    rank: int,
+    size: int,
+    local_rank: int = 0,
+    timeout: float = 300.0,
+    patience: float = 10.0,
+) -> World:
+    """The world of `size` processes that all see `store`."""
+    # DTensors and errors hold the group in cycles; where the end of Python finds them, torch 2.13
+    # aborts the process with a code of its own
+    atexit.register(gc.collect)
+    backend = "gloo"
+    if torch.cuda.is_available() and dist.is_nccl_available():
+        torch.cuda.set_device(local_rank)
+        backend = "cpu:gloo,cuda:nccl"
+    limit = timedelta(seconds=timeout)
+    group = PrefixStore("group", store)
+    dist.init_process_group(backend, store=group, rank=rank, world_size=size, timeout=limit)
+    if dist.get_world_size() != size or dist.get_rank() != rank:
+        got = f"{dist.get_rank()} of {dist.get_world_size()}"
+        raise PeerError(f"expected to be rank {rank} of {size}, got {got}")
+    keys = _fresh_keys(store, rank)
+    world = World(rank, size, local_rank, timeout, keys)
+    world.heart = Heartbeat(keys, rank, size, patience, world.sign)
+    return world
+
+
+def _fresh_keys(store: Store, rank: int) -> Store:
+    """Keys of these processes alone: a launcher that starts them again may keep its store."""
+    number = torch.tensor(secrets.randbits(62))
+    dist.broadcast(number, 0)
+    prefix = f"treerl/{int(number)}"
+    if rank == 0:
+        store.set(heartbeat.KEYS, prefix)  # where a launcher of ours looks
+    return PrefixStore(prefix, store)
 
 
 def _number(name: str, default: int) -> int:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from treerl.engine.task import Task
-from treerl.errors import InputError, StorageError, printable
+from treerl.errors import InputError, Stopped, StorageError, printable
 from treerl.run import checkpoints, durable, reading
 from treerl.run.checkpoints import RunState
 from treerl.run.evaluate import Figures
@@ -19,6 +19,7 @@ from treerl.run.guard import SPAN
 from treerl.run.heartbeat import SAVING
 from treerl.run.plan import Counts
 from treerl.run.progress import Progress
+from treerl.run.shard import readable
 from treerl.run.world import World
 
 _BEFORE = "before/"  # the evaluation before training, among a checkpoint's tensors
@@ -46,32 +47,41 @@ class Keeper:
         train = run.session.config.train
         due = train.save_every > 0 and run.iterations % train.save_every == 0
         best = train.keep_best and heldout is not None and self._is_best(heldout)
-        if due or best or run.iterations == train.iterations:
+        wanted = due or best or run.iterations == train.iterations
+        # rank 0 has the folder that says what is best
+        if self._world.agree(int(wanted and self._world.rank == 0)):
             self.save(run, heldout)
 
     def ended(self, run: Progress, error: BaseException | None) -> None:
         """Save what was done since, unless the last iteration was left in its middle.
 
-        The other processes are told of the `error` first, as saving takes its time.
+        The other processes are told of the `error` first, as saving takes its time. What lies in
+        parts is gathered by all of them, which only a signal ends at one point.
         """
         if error is not None:
             self._world.tell(error)
+        if self._world.sharded and not isinstance(error, Stopped | None):
+            return
+        if error is not None:
             self._world.phase(SAVING)
         whole = not run.session.trainer.halfway and run.recorded == run.iterations
         if run.before is not None and whole and run.iterations > max(self._saved, 0):
             self.save(run)
 
     def save(self, run: Progress, heldout: float | None = None) -> None:
-        """Publish a checkpoint, then remove those that are not to be kept; rank 0 alone writes."""
+        """Publish a checkpoint, then remove those that are not to be kept; rank 0 alone writes.
+
+        All processes call it, as each brings its part of a model that lies in parts.
+        """
         if run.iterations == self._saved:
             return
         self._saved = run.iterations
-        if self._world.rank > 0:
-            return
         self._world.phase(SAVING)
         session = run.session
-        self._run_folder.force_metrics()
         tensors = {name: value.contiguous() for name, value in session.trainer.state().items()}
+        if self._world.rank > 0:
+            return
+        self._run_folder.force_metrics()
         if run.before is not None:
             tensors |= _tensors_of(run.before)
         state = RunState(
@@ -88,7 +98,8 @@ class Keeper:
         )
         # a LoRA of random weights could be mistaken for a trained one: it is kept for us alone
         backbone = None if session.backbone.random_weights else session.backbone
-        checkpoints.save(self._folder, state, tensors, backbone)
+        with readable(session.backbone.denoisers, tensors):
+            checkpoints.save(self._folder, state, tensors, backbone)
         checkpoints.rotate(self._folder, self._kept(run))
 
     def take_up(self, run: Progress) -> list[str]:

@@ -16,6 +16,7 @@ from treerl.reward.rewards import Rewards
 from treerl.run.drift import refuse_drift
 from treerl.run.evaluate import Evaluation, evaluate
 from treerl.run.plan import Plan
+from treerl.run.shard import readable
 
 
 @dataclass(frozen=True)
@@ -75,8 +76,14 @@ class Session:
         )
 
     def save(self, folder: Path | str) -> None:
-        """Write what was trained, as `backbone.adapter` and `treerl export` read it."""
-        self.backbone.save(Path(folder))
+        """Write what was trained, as `backbone.adapter` and `treerl export` read it.
+
+        Of several processes all call it, and rank 0 writes.
+        """
+        tensors = self.trainer.state()
+        if self.trainer.peers.rank == 0:
+            with readable(self.backbone.denoisers, tensors):
+                self.backbone.save(Path(folder))
 
     def close(self) -> None:
         """End the workers of rewards."""

@@ -89,7 +89,8 @@ def joined(parallel: Parallel) -> Iterator[World]:
     """The world of this process; an error that ends it is left for the others to find."""
     world = join(parallel.timeout, parallel.patience)
     try:
-        yield world
+        with world.naming_the_lost():
+            yield world
     except BaseException as error:
         world.tell(error)
         if isinstance(error, Stopped):

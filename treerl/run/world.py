@@ -1,9 +1,6 @@
 """The processes of a run: who they are, and how they share, sum and agree."""
 
-import atexit
-import gc
 import itertools
-import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -15,7 +12,7 @@ import torch
 import torch.distributed as dist
 from safetensors.torch import load, save
 from torch import Tensor
-from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.distributed_c10d import Store
 
 from treerl.engine.peers import Peers
 from treerl.errors import PeerError, TreerlError, first_line
@@ -48,6 +45,8 @@ class World(Peers):
     since: float = field(default_factory=time.monotonic)
     signs: Iterator[int] = field(default_factory=itertools.count)
     heart: Heartbeat | None = None  # None alone
+    sharded: bool = False  # whether the model lies in parts on all processes
+    idling: bool = False  # whether this one computes for the sake of the others alone
 
     def phase(self, name: str) -> None:
         self.doing = name
@@ -70,6 +69,19 @@ class World(Peers):
         with self._together("agree"):
             dist.all_reduce(largest, dist.ReduceOp.MAX)
         return int(largest)
+
+    def forwards(self, count: int) -> int:
+        if not self.sharded:
+            return count
+        return self.agree(0 if self.idling else count)
+
+    @contextmanager
+    def idle(self) -> Iterator[None]:
+        self.idling = True
+        try:
+            yield
+        finally:
+            self.idling = False
 
     def gather(self, tensors: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
         if self.size == 1:
@@ -177,6 +189,16 @@ class World(Peers):
         except RuntimeError as error:
             raise self._lost(what, error) from error
 
+    @contextmanager
+    def naming_the_lost(self) -> Iterator[None]:
+        """The same for what torch itself sends while a model in parts computes."""
+        try:
+            yield
+        except RuntimeError as error:
+            if self.sharded and (isinstance(error, dist.DistError) or "gloo" in str(error)):
+                raise self._lost("forward or backward", error) from error
+            raise
+
     def _lost(self, what: str, error: RuntimeError) -> PeerError:
         """Why a collective call broke: what a process said that failed, or who stands still."""
         waited = f"rank {self.rank} waited in vain in phase {self.doing} ({what})"
@@ -201,44 +223,6 @@ class World(Peers):
             return PeerError(f"{waited}, and whoever held the keys of all ended")
         texts = [sign.text() for sign in signs if sign is not None]
         return PeerError(f"{waited}; {', '.join(texts)}")
-
-
-def connect(
-    store: Store,
-    rank: int,
-    size: int,
-    local_rank: int = 0,
-    timeout: float = 300.0,
-    patience: float = 10.0,
-) -> World:
-    """The world of `size` processes that all see `store`."""
-    # DTensors and errors hold the group in cycles; where the end of Python finds them, torch 2.13
-    # aborts the process with a code of its own
-    atexit.register(gc.collect)
-    backend = "gloo"
-    if torch.cuda.is_available() and dist.is_nccl_available():
-        torch.cuda.set_device(local_rank)
-        backend = "cpu:gloo,cuda:nccl"
-    limit = timedelta(seconds=timeout)
-    group = PrefixStore("group", store)
-    dist.init_process_group(backend, store=group, rank=rank, world_size=size, timeout=limit)
-    if dist.get_world_size() != size or dist.get_rank() != rank:
-        got = f"{dist.get_rank()} of {dist.get_world_size()}"
-        raise PeerError(f"expected to be rank {rank} of {size}, got {got}")
-    keys = _fresh_keys(store, rank)
-    world = World(rank, size, local_rank, timeout, keys)
-    world.heart = Heartbeat(keys, rank, size, patience, world.sign)
-    return world
-
-
-def _fresh_keys(store: Store, rank: int) -> Store:
-    """Keys of these processes alone: a launcher that starts them again may keep its store."""
-    number = torch.tensor(secrets.randbits(62))
-    dist.broadcast(number, 0)
-    prefix = f"treerl/{int(number)}"
-    if rank == 0:
-        store.set(heartbeat.KEYS, prefix)  # where a launcher of ours looks
-    return PrefixStore(prefix, store)
 
 
 def _bytes(text: str) -> Tensor:
