@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 from torch.distributed import FileStore  # type: ignore[attr-defined]
-from torch.multiprocessing.spawn import spawn
+from torch.multiprocessing.spawn import ProcessExitedException, spawn
 
-from treerl.errors import RewardError, Stopped
+from treerl.errors import PeerError, RewardError, Stopped
 from treerl.run.heartbeat import SAVING
 from treerl.run.join import connect
 from treerl.run.world import World
@@ -62,3 +62,21 @@ def test_a_process_that_takes_its_time_is_left_alone(
 ) -> None:
     spawn(_process, (str(tmp_path), work), nprocs=2)  # type: ignore[no-untyped-call]
     assert {path.name for path in tmp_path.glob("lived.*")} == {"lived.0", "lived.1"}
+
+
+def _hang(rank: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    store = FileStore(f"{folder}/store", 2)
+    world = connect(store, rank, 2, timeout=3, patience=_PATIENCE)
+    if rank == 1:
+        world.phase(SAVING)
+        time.sleep(1000)
+    world.tell(RewardError("reward near: it failed"))
+    world.part()
+
+
+def test_saving_has_until_the_timeout(tmp_path: Path) -> None:
+    with pytest.raises(ProcessExitedException) as ended:
+        spawn(_hang, (str(tmp_path),), nprocs=2)  # type: ignore[no-untyped-call]
+    assert (ended.value.error_index, ended.value.exit_code) == (1, PeerError.code)

@@ -65,7 +65,7 @@ def run(
     if devices > 1 and "WORLD_SIZE" not in os.environ:
         from treerl.run.launch import launch
 
-        raise typer.Exit(launch(devices, sys.argv[1:]))
+        raise typer.Exit(launch(devices, sys.argv[1:], config.parallel.timeout))
     started = os.environ.get("LOCAL_WORLD_SIZE", "1")
     if devices > 1 and started != str(devices):
         raise InputError(

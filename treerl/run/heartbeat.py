@@ -18,7 +18,7 @@ from treerl.errors import PeerError
 from treerl.run.last_words import LastWords, find, leave
 
 KEYS = "treerl/keys"  # of the store: the prefix of the keys through which the processes talk
-SAVING = "save"  # the phase in which nobody is ended
+SAVING = "save"  # the phase in which a process is given its time
 _BEAT = 1.0  # seconds between two signs
 _GRACE = 5.0  # seconds in which a process whose run is lost can end by itself
 
@@ -47,12 +47,19 @@ class Heartbeat:
     """
 
     def __init__(
-        self, store: Store, rank: int, size: int, patience: float, doing: Callable[[], Sign]
+        self,
+        store: Store,
+        rank: int,
+        size: int,
+        timeout: float,
+        patience: float,
+        doing: Callable[[], Sign],
     ) -> None:
         # a client of its own: the other one may be waiting
         self._store: Store = store.clone()  # type: ignore[attr-defined]
         self._rank = rank
         self._watched = (rank + 1) % size
+        self._timeout = timeout
         self._patience = patience
         self._doing = doing
         self._over = Event()
@@ -92,16 +99,18 @@ class Heartbeat:
 
     def _end_still(self, sign: Sign) -> None:
         """Say who stands still; on this host, end it, as nothing else will."""
-        text = f"no sign of life for {self._patience:.0f} s, in phase {sign.phase}"
+        quiet = f"no sign of life for {self._patience:.0f} s"
+        text = f"rank {sign.rank}: {quiet}, in phase {sign.phase}"
         leave(self._store, LastWords.of(PeerError(text), sign.rank))
         if sign.host == socket.gethostname():
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(sign.pid, signal.SIGKILL)
 
     def _leave(self, text: str) -> None:
-        """End this process, unless it does so by itself, or keeps what was trained."""
+        """End this process, unless it does so by itself; saving has until the timeout."""
+        limit = time.monotonic() + self._timeout
         while not self._over.wait(_GRACE):
-            if self._doing().phase != SAVING:
+            if self._doing().phase != SAVING or time.monotonic() > limit:
                 self._end(text)
 
     def _end(self, text: str) -> None:

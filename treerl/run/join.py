@@ -70,7 +70,7 @@ def connect(
         raise PeerError(f"expected to be rank {rank} of {size}, got {got}")
     keys = _fresh_keys(store, rank)
     world = World(rank, size, local_rank, timeout, keys)
-    world.heart = Heartbeat(keys, rank, size, patience, world.sign)
+    world.heart = Heartbeat(keys, rank, size, timeout, patience, world.sign)
     return world
 
 

@@ -42,7 +42,8 @@ class LastWords:
 
     @property
     def text(self) -> str:
-        return f"rank {self.rank}: {self.said}"
+        """For the others; a `PeerError` says itself whom it means."""
+        return self.said if self.code == PeerError.code else f"rank {self.rank}: {self.said}"
 
     @property
     def stopped(self) -> bool:

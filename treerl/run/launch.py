@@ -24,10 +24,11 @@ _HOST = "127.0.0.1"
 Children = list[subprocess.Popen[bytes]]
 
 
-def launch(count: int, words: Sequence[str]) -> int:
+def launch(count: int, words: Sequence[str], timeout: float) -> int:
     """Run `treerl` with these words in `count` processes, one a device; the exit code of them all.
 
     It is that of the first process that failed; 5 when that has no code of ours, or was killed.
+    Another one that is saving then has `timeout` seconds to end.
     """
     _refuse(count)
     store = TCPStore(_HOST, 0, is_master=True, wait_for_workers=False)
@@ -44,7 +45,7 @@ def launch(count: int, words: Sequence[str]) -> int:
                 children.append(child)
             if sent:  # which may have come between two of them, when nothing has begun
                 return 128 + sent[0]
-            return _watched(children, store, sent)
+            return _watched(children, store, sent, timeout)
         finally:
             _end(children)
 
@@ -91,20 +92,23 @@ def _forwarded(children: Children) -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _watched(children: Children, store: Store, sent: Sequence[int]) -> int:
+def _watched(children: Children, store: Store, sent: Sequence[int], timeout: float) -> int:
     """Wait until all have ended; when one has failed, the others have a grace to do so."""
     verdict = 0
-    limit = float("inf")
-    while True:
-        running = [child for child in children if child.poll() is None]
+    failed: float | None = None  # when; not where all were asked to stop, as they may be saving
+    while None in [child.poll() for child in children]:  # each is asked: that sets returncode
         for rank, child in enumerate(children):
             if child.returncode and verdict == 0:
                 verdict = _code(rank, child.returncode, store, sent)
-                # a run that was asked to stop may still be saving
-                limit = float("inf") if verdict > 128 else time.monotonic() + _GRACE
-        if not running or (time.monotonic() > limit and not _saving(children, store)):
-            break
+                failed = time.monotonic() if verdict <= 128 else None
+        if failed is not None:
+            grace = max(timeout, _GRACE) if _saving(children, store) else _GRACE
+            if time.monotonic() - failed > grace:
+                break
         time.sleep(0.05)
+    ended = [(rank, child.returncode) for rank, child in enumerate(children) if child.returncode]
+    if verdict == 0 and ended:  # all of them between two looks
+        verdict = _code(*ended[0], store, sent)
     keys = _keys(store)
     words = None if keys is None else find(keys)
     if verdict == PeerError.code and keys is not None and words is not None:
@@ -141,7 +145,7 @@ def _code(rank: int, code: int, store: Store, sent: Sequence[int]) -> int:
         return PeerError.code
     sign = read(keys, rank)
     phase = "" if sign is None else f" in phase {sign.phase}"
-    words = LastWords.of(PeerError(f"ended by {name}{phase}"), rank)
+    words = LastWords.of(PeerError(f"rank {rank}: ended by {name}{phase}"), rank)
     leave(keys, words)  # so that the others say the same
     return PeerError.code
 
