@@ -22,7 +22,7 @@ def cutter(world: World, device: torch.device) -> Callable[[nn.Module], None]:
     if world.size == 1:
         raise InputError(
             "parallel.shard: expected false, as one process holds the whole model, got true; "
-            "start several with torchrun"
+            "start several, as by --devices"
         )
     world.sharded = True
     mesh = init_device_mesh(device.type, (world.size,))
