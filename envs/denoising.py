@@ -9,7 +9,8 @@ from torch import Tensor
 
 from treerl.backbone.contract import Backbone, Condition
 from treerl.backbone.env import BackboneEnv, EnvSettings
-from treerl.engine.grow import chunks
+from treerl.engine.chunks import chunks
+from treerl.engine.env import Leap
 from treerl.engine.kernel import ODE, Coefficients, Kernel, validate_stds
 from treerl.engine.policy import Gaussian
 from treerl.engine.schedule import Schedule
@@ -81,6 +82,19 @@ class Denoising(BackboneEnv):
         coefficients = self.coefficients if stochastic else self._ode
         gaussian = coefficients.gaussian(x, prediction, state.step)
         return replace(gaussian, x0=self.schedule.denoised(x, prediction, state.step))
+
+    def leap(self, state: State, stride: int, before: Leap | None) -> Leap:
+        time = self.schedule.time[state.step.cpu()].to(self.device)
+        x = state.x.to(self.device)
+        condition = self._condition(state.task)
+        prediction = self.backbone.predict(x, time, condition, self.settings.guidance)
+        slope = self.schedule.slope(x, prediction, state.step)
+        straight = slope
+        if before is not None:
+            share = self.schedule.lookback(state.step, stride, before.stride)
+            straight = slope + share * (slope - before.slope)
+        x0 = self.schedule.denoised(x, prediction, state.step)
+        return Leap(self.schedule.move(x, straight, state.step, stride), slope, x0, stride)
 
     def samples(self, state: State) -> Samples:
         """Images `[M, 3, H, W]` or videos `[M, F, 3, H, W]` in [0, 1] on the CPU."""

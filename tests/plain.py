@@ -10,12 +10,12 @@ from torch import Tensor
 from treerl.engine import noise
 from treerl.engine.branching import Branching, Distribution
 from treerl.engine.env import Env
-from treerl.engine.grow import Roots, make_roots
 from treerl.engine.normaliser import Normaliser, Scores
 from treerl.engine.objective import Edges
 from treerl.engine.policy import Draws, Gaussian, KeyedDraws
+from treerl.engine.roots import Roots, make_roots
+from treerl.engine.scorer import Scorer
 from treerl.engine.task import Samples
-from treerl.engine.trainer import Scorer
 from treerl.engine.tree import Tree
 from treerl.engine.tree_spec import TreeSpec
 

@@ -11,8 +11,9 @@ from torch import Tensor
 from treerl.check.world import World
 from treerl.engine.branching import Fixed
 from treerl.engine.recipes import recipes
+from treerl.engine.step import Step
 from treerl.engine.task import Samples, Task
-from treerl.engine.trainer import Step, Trainer
+from treerl.engine.trainer import Trainer
 from treerl.engine.tree import State
 from treerl.reward.call import Scorer
 from treerl.reward.contract import Reward

@@ -6,6 +6,7 @@ import shutil
 import signal
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from torch.multiprocessing.spawn import spawn
 from treerl import registry
 from treerl.backbone import random_weights
 from treerl.config.resolve import resolve
-from treerl.engine import grow as growing, trainer
+from treerl.engine import advance as moving, grow as growing, trainer
 from treerl.engine.parts import in_parts, whole
 from treerl.errors import NumericsError, Stopped, TreerlError
 from treerl.run import start as starting
@@ -61,7 +62,6 @@ CASES: dict[str, dict[str, object]] = {
     "experts": {"backbone.name": "wan", "train.trainable": "full"},
 }
 RUN = SETTINGS | {"backbone.name": "sd35", "backbone.model": "tiny", "train.iterations": 2}
-
 Told = dict[str, Tensor]
 
 
@@ -204,15 +204,15 @@ def _resumed(folder: Path, rank: int, store: Any) -> None:
 
 def _rolled_back(folder: Path, rank: int, store: Any) -> None:
     """A latent of the second iteration is not finite, once, in rank 1."""
-    original = growing._act
+    original = moving._act
     calls: list[int] = []
 
-    def act(*arguments: Any) -> tuple[Tensor, Tensor]:
-        action, scored = original(*arguments)
+    def act(*arguments: Any) -> Any:
         calls.append(0)
-        return action * (torch.nan if rank == 1 and len(calls) == 8 else 1.0), scored
+        part = original(*arguments)
+        return replace(part, x=part.x * (torch.nan if rank == 1 and len(calls) == 8 else 1.0))
 
-    with patch.object(growing, "_act", act):
+    with patch.object(moving, "_act", act):
         _start(settings_of(folder, "rolled back") | {"train.guard": "rollback"}, rank, store)
 
 

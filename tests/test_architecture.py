@@ -115,6 +115,7 @@ PARTS = {
     "kernels": "kernel:Kernel",
     "branchings": "branching:Branching",
     "normalisers": "normaliser:Normaliser",
+    "couplings": "coupling:Coupling",
     "weightings": "weighting:Weighting",
     "baselines": "baseline:Baseline",
     "selections": "selection:Selection",

@@ -23,8 +23,9 @@ from treerl.engine.grow import grow
 from treerl.engine.normaliser import Centred
 from treerl.engine.objective import Clipped
 from treerl.engine.policy import Draws, Policy
+from treerl.engine.step import Step
 from treerl.engine.task import Samples
-from treerl.engine.trainer import Step, Trainer
+from treerl.engine.trainer import Trainer
 from treerl.engine.tree import State
 from treerl.engine.tree_spec import TreeSpec
 

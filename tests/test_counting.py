@@ -10,7 +10,8 @@ from oracle import KERNELS, Neural, schedule
 from plain import path, roots
 
 from treerl.engine.branching import Fixed, ode, width, window
-from treerl.engine.grow import chunks, grow
+from treerl.engine.chunks import chunks
+from treerl.engine.grow import grow
 from treerl.engine.noise import generator
 from treerl.engine.selection import All, Share
 from treerl.engine.tree import Tree

@@ -21,6 +21,7 @@ PLUGIN_SETTINGS = {
     "backbone": "backbones",
     "kernel": "kernels",
     "tree.branching": "branchings",
+    "tree.coupling": "couplings",
     "advantage.normaliser": "normalisers",
     "advantage.weighting": "weightings",
     "advantage.baseline": "baselines",

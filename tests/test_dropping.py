@@ -10,8 +10,8 @@ from torch import Tensor
 
 from treerl.backbone.contract import Condition
 from treerl.config.resolve import resolve
+from treerl.engine.step import Step
 from treerl.engine.task import Samples
-from treerl.engine.trainer import Step
 from treerl.errors import RewardError
 from treerl.report import page
 from treerl.reward.contract import Reward

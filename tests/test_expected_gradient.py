@@ -14,9 +14,11 @@ from torch import Tensor
 from treerl.engine.advantage import advantages
 from treerl.engine.baseline import Baseline, Depth, LeaveSubtreeOut, ParentGain, Prompt, Siblings
 from treerl.engine.branching import window
-from treerl.engine.grow import Roots, grow
+from treerl.engine.coupling import Correlated, Coupling, Mirrored
+from treerl.engine.grow import grow
 from treerl.engine.kernel import CPS, DanceSDE, FlowSDE, Kernel
 from treerl.engine.objective import Clipped
+from treerl.engine.roots import Roots
 from treerl.engine.tree_spec import TreeSpec
 from treerl.engine.weighting import SoftmaxSumLogProb, Uniform, Weighting, back_up
 
@@ -35,6 +37,7 @@ def deviation(
     batches: int = 5,
     trees: int = 1,
     power: int = 1,
+    coupling: Coupling | None = None,
 ) -> Tensor:
     """z of (mean tree gradient - factor * exact gradient), for each sampled step.
 
@@ -48,7 +51,7 @@ def deviation(
         env = Linear(kernel, noise, theta)
         start = many(TREES * trees)
         roots = Roots(start.task // trees, start.key, start.start)
-        tree = grow(env, roots, spec, TREES * trees)
+        tree = grow(env, roots, spec, TREES * trees, coupling=coupling)
         score = centred(tree, leaf_totals(tree) ** power)
         credit = advantages(tree, score, weighting, baseline, normalise=False, clip=math.inf)
         advantage = credit.advantage
@@ -91,6 +94,27 @@ def test_leaving_the_own_subtree_out_is_unbiased_at_every_depth(
 ) -> None:
     z = deviation(BINARY, Uniform(), LeaveSubtreeOut(), (1.0,) * 7, kernel, power=power)
     assert float(z.abs().max()) <= Z
+
+
+# 1 - (m/n) (1 + (k - 1) c) for correlation c between siblings; unsplit edges have no sibling
+COUPLED = [
+    (Mirrored(), Prompt(), (1.0, 0.5, 1.0, 0.75, 1.0, 0.875, 0.875)),
+    (Mirrored(), Siblings(), (1.0, 0, 1.0, 0, 1.0, 0, 0)),
+    (Mirrored(), LeaveSubtreeOut(), (2.0, 1.0, 4 / 3, 1.0, 8 / 7, 1.0, 1.0)),
+    (Correlated(1.0), Prompt(), (0.25, 0.5, 0.625, 0.75, 0.8125, 0.875, 0.875)),
+]
+
+
+@pytest.mark.parametrize(
+    ("coupling", "baseline", "factor"),
+    COUPLED,
+    ids=[f"{type(c).__name__}-{type(b).__name__}" for c, b, _ in COUPLED],
+)
+def test_mirrored_siblings_learn_the_exact_gradient_against_the_prompts_mean(
+    fast_noise: None, coupling: Coupling, baseline: Baseline, factor: tuple[float, ...]
+) -> None:
+    z = deviation(BINARY, Uniform(), baseline, factor, FlowSDE(0.7), 2, coupling=coupling)
+    assert float(z.nan_to_num().abs().max()) <= Z
 
 
 def test_the_test_tells_the_two_baselines_apart(fast_noise: None) -> None:

@@ -14,10 +14,11 @@ from treerl.engine import noise
 from treerl.engine.advantage import advantages
 from treerl.engine.baseline import Prompt
 from treerl.engine.branching import Fixed
-from treerl.engine.grow import Roots, grow
+from treerl.engine.grow import grow
 from treerl.engine.kernel import ODE, Kernel
 from treerl.engine.minibatch import minibatches
 from treerl.engine.objective import Clipped
+from treerl.engine.roots import Roots
 from treerl.engine.tree import Tree
 from treerl.engine.tree_spec import TreeSpec
 from treerl.engine.weighting import Uniform

@@ -12,8 +12,9 @@ from plain import SUM, Always, Counted, PlainRewards, total
 
 from treerl.engine.algorithm import Algorithm
 from treerl.engine.kernel import FlowSDE
+from treerl.engine.scorer import Scorer
 from treerl.engine.task import Samples
-from treerl.engine.trainer import Scorer, Trainer
+from treerl.engine.trainer import Trainer
 from treerl.engine.tree import State
 from treerl.engine.tree_spec import TreeSpec
 from treerl.gym import DenoisingEnv

@@ -19,7 +19,8 @@ from treerl.engine.env import Env
 from treerl.engine.kernel import FlowSDE
 from treerl.engine.objective import LeafObjective, Leaves, Loss
 from treerl.engine.policy import Gaussian
-from treerl.engine.trainer import Step, Trainer
+from treerl.engine.step import Step
+from treerl.engine.trainer import Trainer
 from treerl.engine.tree import State
 from treerl.errors import InputError
 

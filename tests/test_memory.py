@@ -16,8 +16,9 @@ from treerl.engine.baseline import Baseline, LeaveSubtreeOut, Reference
 from treerl.engine.branching import Branching, Distribution, window
 from treerl.engine.kernel import FlowSDE
 from treerl.engine.objective import Clipped
+from treerl.engine.step import Step
 from treerl.engine.task import Samples
-from treerl.engine.trainer import Step, Trainer
+from treerl.engine.trainer import Trainer
 from treerl.engine.tree import Tree
 from treerl.engine.tree_spec import TreeSpec
 from treerl.engine.weighting import Backup

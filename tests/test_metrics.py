@@ -16,8 +16,9 @@ from treerl.engine.kernel import FlowSDE
 from treerl.engine.normaliser import Raw, Standardised
 from treerl.engine.objective import Edges, Loss
 from treerl.engine.policy import Policy
+from treerl.engine.step import Step
 from treerl.engine.task import Samples
-from treerl.engine.trainer import Step, Trainer
+from treerl.engine.trainer import Trainer
 
 
 @dataclass(frozen=True)

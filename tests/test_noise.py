@@ -10,8 +10,9 @@ from torch import Tensor
 
 from treerl.engine import noise
 from treerl.engine.branching import window
-from treerl.engine.grow import Roots, grow, make_roots
+from treerl.engine.grow import grow
 from treerl.engine.noise import Stream
+from treerl.engine.roots import Roots, make_roots
 from treerl.engine.tree import Tree
 from treerl.engine.tree_spec import TreeSpec
 

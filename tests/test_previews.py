@@ -16,8 +16,9 @@ from treerl.engine.kernel import FlowSDE
 from treerl.engine.normaliser import Centred
 from treerl.engine.objective import Clipped
 from treerl.engine.policy import Gaussian
+from treerl.engine.scorer import Scorer
 from treerl.engine.task import Samples
-from treerl.engine.trainer import Scorer, Trainer
+from treerl.engine.trainer import Trainer
 from treerl.engine.tree import State, Tree
 from treerl.engine.tree_spec import TreeSpec
 from treerl.errors import InputError, RewardError

@@ -8,7 +8,8 @@ from ended_runs import KINDS, run
 from test_keeper import manifest
 from test_resume import inside as inside
 
-from treerl.engine.trainer import Step, Trainer
+from treerl.engine.step import Step
+from treerl.engine.trainer import Trainer
 from treerl.errors import RewardError, Stopped
 from treerl.run import checkpoints
 

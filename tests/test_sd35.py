@@ -15,8 +15,9 @@ from treerl.backbone.pipeline import PipelineBackbone
 from treerl.backbone.settings import PipelineSettings
 from treerl.engine import noise
 from treerl.engine.branching import ode, window
-from treerl.engine.grow import grow, make_roots
+from treerl.engine.grow import grow
 from treerl.engine.kernel import ODE, FlowSDE
+from treerl.engine.roots import make_roots
 from treerl.engine.schedule import Flow
 from treerl.engine.tree import Tree
 from treerl.errors import InputError

@@ -13,7 +13,8 @@ from torch import Tensor
 from treerl.engine.kernel import FlowSDE
 from treerl.engine.objective import Clipped, EdgeObjective, Edges, Loss
 from treerl.engine.policy import Policy
-from treerl.engine.trainer import Step, Trainer
+from treerl.engine.step import Step
+from treerl.engine.trainer import Trainer
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,10 @@ from treerl.engine.kernel import FlowSDE
 from treerl.engine.minibatch import Reduction
 from treerl.engine.normaliser import Centred, Raw, Standardised
 from treerl.engine.objective import Clipped
+from treerl.engine.scorer import Scorer
+from treerl.engine.step import Step
 from treerl.engine.task import Samples
-from treerl.engine.trainer import Scorer, Step, Trainer
+from treerl.engine.trainer import Trainer
 from treerl.engine.tree import Tree
 from treerl.engine.tree_spec import TreeSpec
 

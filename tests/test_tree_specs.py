@@ -17,7 +17,8 @@ from treerl.engine.branching import Branching, Distribution
 from treerl.engine.grow import grow
 from treerl.engine.kernel import FlowSDE
 from treerl.engine.objective import Clipped
-from treerl.engine.trainer import Step, Trainer
+from treerl.engine.step import Step
+from treerl.engine.trainer import Trainer
 from treerl.engine.tree import Tree
 from treerl.engine.tree_spec import TreeSpec
 

@@ -14,7 +14,7 @@ from treerl.engine.advantage import Advantages, advantages
 from treerl.engine.baseline import Prompt
 from treerl.engine.branching import window
 from treerl.engine.normaliser import Standardised
-from treerl.engine.trainer import Step
+from treerl.engine.step import Step
 from treerl.engine.tree_spec import TreeSpec
 from treerl.engine.weighting import Uniform
 from treerl.report import charts

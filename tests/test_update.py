@@ -15,8 +15,8 @@ from torch import Tensor
 from treerl.engine.objective import Clipped, EdgeObjective, Edges, Loss
 from treerl.engine.policy import Gaussian, Policy
 from treerl.engine.selection import Selection
+from treerl.engine.step import Step
 from treerl.engine.task import Samples
-from treerl.engine.trainer import Step
 from treerl.engine.tree import Tree
 from treerl.errors import InputError, NumericsError
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from treerl.engine.algorithm import Algorithm as Algorithm
     from treerl.engine.baseline import Baseline as Baseline, Reference as Reference
     from treerl.engine.branching import Branching as Branching
+    from treerl.engine.coupling import Coupling as Coupling
     from treerl.engine.env import Env as Env
     from treerl.engine.kernel import (
         ODE as ODE,
@@ -32,8 +33,9 @@ if TYPE_CHECKING:
     from treerl.engine.recipes import recipes as recipes
     from treerl.engine.schedule import Diffusion as Diffusion, Flow as Flow
     from treerl.engine.selection import Selection as Selection
+    from treerl.engine.step import Step as Step
     from treerl.engine.task import Samples as Samples, Task as Task
-    from treerl.engine.trainer import Step as Step, Trainer as Trainer
+    from treerl.engine.trainer import Trainer as Trainer
     from treerl.engine.tree import State as State, Tree as Tree
     from treerl.engine.tree_spec import TreeSpec as TreeSpec
     from treerl.engine.weighting import Siblings as Siblings, Weighting as Weighting
@@ -58,6 +60,7 @@ _HOMES = {
     "treerl.engine.baseline": ("Baseline", "Reference"),
     "treerl.engine.branching": ("Branching",),
     "treerl.engine.tree_spec": ("TreeSpec",),
+    "treerl.engine.coupling": ("Coupling",),
     "treerl.engine.env": ("Env",),
     "treerl.engine.kernel": ("ODE", "Coefficients", "FlowSDE", "Kernel"),
     "treerl.engine.normaliser": ("Normaliser", "Scores"),
@@ -66,7 +69,8 @@ _HOMES = {
     "treerl.engine.schedule": ("Diffusion", "Flow"),
     "treerl.engine.selection": ("Selection",),
     "treerl.engine.task": ("Samples", "Task"),
-    "treerl.engine.trainer": ("Step", "Trainer"),
+    "treerl.engine.step": ("Step",),
+    "treerl.engine.trainer": ("Trainer",),
     "treerl.engine.tree": ("State", "Tree"),
     "treerl.engine.weighting": ("Siblings", "Weighting"),
     "treerl.errors": ("InputError", "NumericsError", "RewardError", "TreerlError"),

@@ -14,7 +14,7 @@ from treerl.engine import noise
 from treerl.engine.env import Env
 from treerl.engine.noise import Stream
 from treerl.engine.policy import Draws
-from treerl.engine.trainer import Scorer
+from treerl.engine.scorer import Scorer
 from treerl.engine.tree import State
 
 Observation = dict[str, Any]

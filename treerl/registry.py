@@ -40,6 +40,7 @@ CONTRACTS = {
     "kernels": "treerl.engine.kernel:Kernel",
     "branchings": "treerl.engine.branching:Branching",
     "normalisers": "treerl.engine.normaliser:Normaliser",
+    "couplings": "treerl.engine.coupling:Coupling",
     "weightings": "treerl.engine.weighting:Weighting",
     "baselines": "treerl.engine.baseline:Baseline",
     "selections": "treerl.engine.selection:Selection",
@@ -85,8 +86,7 @@ def load(kind: str, name: str) -> Any:
         raise InputError(f"{kind}: unknown name {shorten(name)}; {nearest(name, points)}")
     with _guarded(f"{kind}: {printable(name)}: cannot be imported"):
         plugin = _from_source(name) if is_file(name) else points[name].load()
-    contract = _from_source(CONTRACTS[kind])
-    if not (isinstance(plugin, type) and issubclass(plugin, contract)):
+    if not (isinstance(plugin, type) and issubclass(plugin, _from_source(CONTRACTS[kind]))):
         what = f"{kind}: {printable(name)}: expected a subclass of {CONTRACTS[kind]}"
         raise InputError(f"{what}, got {printable(plugin)}")
     if kind == "backbones":

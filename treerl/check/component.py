@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from treerl.check import coupling
 from treerl.check.finding import Skip, check
 from treerl.check.world import BINARY, DIMENSIONS, RAGGED, STEPS, Forest, World, forest
 from treerl.engine.advantage import advantages
@@ -204,6 +205,7 @@ def direction(objective: Objective) -> Result:
 COMPONENTS = {
     "branchings": (probabilities, length, support, state),
     "kernels": (coefficients, signal),
+    "couplings": (coupling.exact, coupling.repeatable, state),
     "weightings": (weights, permutation, state),
     "baselines": (reference, state),
     "normalisers": (normalised, monotone, state),

@@ -9,7 +9,8 @@ from treerl.check.finding import Finding, check, run
 from treerl.config.schema import Config
 from treerl.engine import noise
 from treerl.engine.branching import window
-from treerl.engine.grow import grow, make_roots
+from treerl.engine.grow import grow
+from treerl.engine.roots import make_roots
 from treerl.engine.task import Task
 from treerl.engine.tree import Tree
 from treerl.run.assemble import make_env

@@ -16,7 +16,8 @@ from treerl.check.finding import Skip, check
 from treerl.check.subject import ROWS, STEPS, TOLERANCE, Subject, apart, environment
 from treerl.engine import noise
 from treerl.engine.branching import ode
-from treerl.engine.grow import grow, make_roots
+from treerl.engine.grow import grow
+from treerl.engine.roots import make_roots
 from treerl.engine.schedule import Diffusion
 
 Result = tuple[bool, str]

@@ -15,7 +15,8 @@ from treerl.check.finding import check
 from treerl.check.subject import ROWS, STEPS, Subject, apart, environment
 from treerl.engine import noise
 from treerl.engine.branching import window
-from treerl.engine.grow import grow, make_roots
+from treerl.engine.grow import grow
+from treerl.engine.roots import make_roots
 from treerl.engine.tree import Tree
 
 Result = tuple[bool, str]

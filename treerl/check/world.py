@@ -8,9 +8,10 @@ from torch import Tensor
 from treerl.engine import noise
 from treerl.engine.branching import window
 from treerl.engine.env import Env
-from treerl.engine.grow import grow, make_roots
+from treerl.engine.grow import grow
 from treerl.engine.kernel import ODE, Coefficients, FlowSDE
 from treerl.engine.policy import Gaussian
+from treerl.engine.roots import make_roots
 from treerl.engine.schedule import Flow
 from treerl.engine.tree import State, Tree
 from treerl.engine.tree_spec import TreeSpec

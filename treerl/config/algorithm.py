@@ -17,6 +17,9 @@ PATHS = {
     "branching": "tree.branching",
     "trees_per_prompt": "tree.trees_per_prompt",
     "shared_noise": "tree.shared_noise",
+    "coupling": "tree.coupling",
+    "tail_stride": "tree.tail_stride",
+    "tail_order": "tree.tail_order",
     "previews": "tree.previews",
     "normaliser": "advantage.normaliser",
     "weighting": "advantage.weighting",
@@ -28,6 +31,7 @@ PATHS = {
     "reduction": "train.reduction",
     "optimizer_steps": "train.optimizer_steps",
     "ppo_epochs": "train.ppo_epochs",
+    "decay": "train.decay",
 }
 
 

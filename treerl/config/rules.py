@@ -18,9 +18,11 @@ _TREES = ("tree.branching", "tree.trees_per_prompt")
 def conflicts(config: Config) -> list[Problem]:
     """Everything that does not fit together; empty for a configuration that can run."""
     problems = [*_precision(config), *_watch(config), *_evaluation(config), *_keeping(config)]
-    branching = config.tree.branching.build()
+    tree = config.tree
+    branching = tree.branching.build()
     try:
-        specs = branching.support(config.env.steps)
+        full = branching.support(config.env.steps)
+        specs = tuple(spec.shortened(tree.tail_stride, tree.tail_order) for spec in full)
     except Exception as error:  # a rule of the plug-in's own, or its own fault
         fault = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
         paths = ("tree.branching", "env.steps")
@@ -29,7 +31,7 @@ def conflicts(config: Config) -> list[Problem]:
         wrong = next(filter(None, (check(config, spec) for spec in specs)), None)
         if wrong is not None:
             return [*problems, wrong]
-    return [*problems, *_baseline(config, specs)]
+    return [*problems, *_baseline(config, specs), *_coupling(config)]
 
 
 def _keeping(config: Config) -> Iterator[Problem]:
@@ -86,6 +88,17 @@ def _baseline(config: Config, specs: tuple["TreeSpec", ...]) -> Iterator[Problem
     if chains and not config.tree.previews and config.advantage.baseline.build().needs_siblings:
         message = "expected trees that branch, as without siblings every advantage is 0"
         yield Problem(message, paths=("advantage.baseline", "tree.branching"))
+
+
+def _coupling(config: Config) -> Iterator[Problem]:
+    """The other leaves are an unbiased baseline only if they know nothing of an edge's noise."""
+    coupling = config.tree.coupling.build()
+    if config.advantage.baseline.build().needs_uncorrelated and not coupling.uncorrelated:
+        message = (
+            "expected siblings of independent or orthogonal noise with this baseline, as the mean "
+            f"of the other leaves depends on an edge's own noise, got {config.tree.coupling.name}"
+        )
+        yield Problem(message, paths=("tree.coupling", "advantage.baseline"))
 
 
 def _precision(config: Config) -> Iterator[Problem]:

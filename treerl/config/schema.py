@@ -22,8 +22,8 @@ from treerl.config.section import (
     listed,
     refusal,
 )
+from treerl.config.training import ITERATIONS, Train
 
-_ITERATIONS = 1_000_000  # more of anything is a slip of the finger
 _MANY = 4096
 
 
@@ -55,12 +55,21 @@ class Branching(Plugin, kind="branchings", path="tree.branching"):
     name: Text = "geometric"
 
 
+class Coupling(Plugin, kind="couplings", path="tree.coupling"):
+    """How the noise of siblings hangs together."""
+
+    name: Text = "independent"
+
+
 class Tree(Section):
     """The trees of a prompt."""
 
     branching: Branching = default()
     trees_per_prompt: Annotated[int, Ge(1), Le(_MANY)] = 1
     shared_noise: bool = False  # the trees of a prompt start from one noise
+    coupling: Coupling = default()
+    tail_stride: Annotated[int, Ge(1), Le(1000)] = 1  # steps at once after the last sampled one
+    tail_order: Annotated[int, Ge(1), Le(2)] = 1  # of the solver there
     max_leaves: Annotated[int, Ge(1), Le(1_000_000)] = 4096  # per prompt
     previews: bool = False  # inner nodes are scored too, by the x̂₀ expected there
 
@@ -152,42 +161,12 @@ class Data(Section):
     max_length: Annotated[int, Ge(1), Le(1_000_000)] = 2000  # characters of a prompt
 
 
-class Selection(Plugin, kind="selections", path="train.selection"):
-    """Which sampled edges are trained."""
-
-    name: Text = "all"
-
-
-class Train(Section):
-    """The optimisation."""
-
-    iterations: Annotated[int, Ge(0), Le(_ITERATIONS)] = 60
-    prompts_per_iteration: Annotated[int, Ge(1), Le(100_000)] = 8
-    micro_batch_size: Annotated[int, Ge(1), Le(100_000)] = 24  # samples in every forward
-    optimizer_steps: Annotated[int, Ge(1), Le(10_000)] = 2  # per iteration and epoch
-    ppo_epochs: Annotated[int, Ge(1), Le(1000)] = 1  # passes over the edges of one rollout
-    reduction: Literal["nodes", "edges", "depths"] = "nodes"
-    selection: Selection = default()
-    learning_rate: Annotated[float, Ge(0)] = 1e-4
-    weight_decay: Annotated[float, Ge(0)] = 1e-4
-    max_grad_norm: Annotated[float, Gt(0)] = 1.0
-    trainable: Literal["lora", "full"] = "lora"
-    lora_rank: Annotated[int, Ge(1), Le(_MANY)] = 16
-    lora_alpha: Annotated[float, Gt(0)] = 32.0
-    gradient_checkpointing: bool = False  # recompute activations: less memory, more time
-    threads: Annotated[int, Ge(0), Le(1024)] = 0  # 0 is torch's own choice
-    save_every: Annotated[int, Ge(0), Le(_ITERATIONS)] = 20  # iterations; 0 is at the end alone
-    keep_last: Annotated[int, Ge(1), Le(1000)] = 2  # checkpoints
-    keep_best: bool = False  # also the one of the best held-out reward (evaluate.every)
-    guard: Literal["say", "stop", "rollback"] = "say"  # about a run that cannot be right
-
-
 class Evaluate(Section):
     """What is measured on held-out prompts."""
 
     max_prompts: Annotated[int, Ge(1), Le(100_000)] = 64
     samples_per_prompt: Annotated[int, Ge(1), Le(_MANY)] = 1
-    every: Annotated[int, Ge(0), Le(_ITERATIONS)] = 0  # iterations; 0 is only before and after
+    every: Annotated[int, Ge(0), Le(ITERATIONS)] = 0  # iterations; 0 is only before and after
     steps: Annotated[int, Ge(2), Le(1000)] | None = None  # null is env.steps
 
 

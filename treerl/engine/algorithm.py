@@ -1,19 +1,24 @@
 """An algorithm as one value: something to print, compare, change with `replace`, and train with."""
 
 from dataclasses import dataclass, fields
-from typing import Annotated
+from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le
 
 from treerl.engine.baseline import Baseline, Prompt
 from treerl.engine.branching import Branching, Geometric
 from treerl.engine.component import Component
+from treerl.engine.coupling import Coupling, Independent
 from treerl.engine.kernel import FlowSDE, Kernel
 from treerl.engine.minibatch import Reduction
 from treerl.engine.normaliser import Normaliser, Standardised
 from treerl.engine.objective import Clipped, Objective
 from treerl.engine.selection import All, Selection
+from treerl.engine.shortened import Shortened
+from treerl.engine.tree_spec import Order
 from treerl.engine.weighting import Uniform, Weighting
+
+Decay = Literal["none", "linear"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,11 @@ class Algorithm:
     branching: Branching = Geometric()
     trees_per_prompt: Annotated[int, Ge(1), Le(4096)] = 1
     shared_noise: bool = False  # the trees of a prompt start from one noise
+    coupling: Coupling = Independent()  # how the noise of siblings hangs together
+    tail_stride: Annotated[int, Ge(1), Le(1000)] = (
+        1  # steps that a move after the last sampled one takes
+    )
+    tail_order: Order = 1  # of the solver there
     previews: bool = False  # inner nodes are scored too, by the x̂₀ that the network expects there
     normaliser: Normaliser = Standardised()
     weighting: Weighting = Uniform()
@@ -43,6 +53,14 @@ class Algorithm:
     reduction: Reduction = "nodes"  # what an optimizer step's loss is a mean over
     optimizer_steps: Annotated[int, Ge(1), Le(10_000)] = 2  # per iteration and epoch
     ppo_epochs: Annotated[int, Ge(1), Le(1000)] = 1  # passes over the edges of one rollout
+    decay: Decay = "none"  # of the learning rate, over the planned iterations
+
+    @property
+    def trees(self) -> Branching:
+        """The branching with the tails as they are walked."""
+        if (self.tail_stride, self.tail_order) == (1, 1):
+            return self.branching
+        return Shortened(self.branching, self.tail_stride, self.tail_order)
 
     def components(self) -> dict[str, Component]:
         """The parts that may learn and be saved, by field name."""

@@ -30,6 +30,7 @@ class Baseline(Component, ABC):
     """
 
     needs_siblings: ClassVar[bool] = False  # whether chains leave it nothing to compare
+    needs_uncorrelated: ClassVar[bool] = False  # whether coupled noise of siblings would bias it
 
     @abstractmethod
     def __call__(self, tree: Tree, backup: Backup, tasks: Sequence[Any]) -> Reference:
@@ -97,6 +98,8 @@ class LeaveSubtreeOut(Baseline):
     has nothing left to be compared with: advantage 0.
     """
 
+    needs_uncorrelated: ClassVar[bool] = True
+
     def __call__(self, tree: Tree, backup: Backup, tasks: Sequence[Any]) -> Reference:
         total = _task_mean(tree, backup)
         rest = 1 - backup.shares
@@ -120,8 +123,8 @@ def _below(tree: Tree, backup: Backup) -> Tensor:
     """
     below = torch.zeros_like(backup.values)
     below[tree.leaves] = (backup.shares * backup.values)[tree.leaves]
-    for step in range(tree.steps, 0, -1):
-        level = tree.level(step)
+    for number in range(tree.depth, 0, -1):
+        level = tree.level(number)
         below.index_add_(0, tree.parent[level], below[level].clone())
     return below
 

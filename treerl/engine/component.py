@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from treerl.engine.trainer import Step
+    from treerl.engine.step import Step
 
 
 class Component:

@@ -3,6 +3,7 @@
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
@@ -12,6 +13,34 @@ from treerl.engine.policy import Policy
 from treerl.engine.task import Samples
 from treerl.engine.tree import State
 from treerl.errors import InputError
+
+
+@dataclass(frozen=True)
+class Leap:
+    """A deterministic move over several steps at once, by one network evaluation a row."""
+
+    x: Tensor  # [M, ...] where it leads to
+    slope: Tensor  # [M, ...] the direction that the network gave where it began
+    x0: Tensor | None  # [M, ...] the finished sample that this implies
+    stride: int  # steps that it took
+
+    def take(self, index: Tensor) -> "Leap":
+        """The rows `index`."""
+        x0 = None if self.x0 is None else self.x0[index]
+        return Leap(self.x[index], self.slope[index], x0, self.stride)
+
+    @staticmethod
+    def cat(parts: "Sequence[Leap]") -> "Leap | None":
+        """One leap of all rows; None of no parts."""
+        if not parts:
+            return None
+        x0 = [part.x0 for part in parts if part.x0 is not None]
+        return Leap(
+            torch.cat([part.x for part in parts]),
+            torch.cat([part.slope for part in parts]),
+            torch.cat(x0) if len(x0) == len(parts) else None,
+            parts[0].stride,
+        )
 
 
 class Env(ABC):
@@ -79,6 +108,16 @@ class Env(ABC):
     def transition(self, state: State, action: Tensor) -> State:
         """The state after taking `action` `[M, ...]`."""
         return State(action, state.step + 1, state.task)
+
+    def leap(self, state: State, stride: int, before: Leap | None) -> Leap:
+        """Deterministically over `stride` steps, for tails that take fewer evaluations.
+
+        `before` is the leap that led to these states: with it the move is of second order.
+        """
+        raise InputError(
+            f"tree.tail_stride: expected 1, and tail_order 1, as {type(self).__name__} takes every "
+            f"step, got {stride}"
+        )
 
     def terminal(self, state: State) -> Tensor:
         """Whether each state is finished `[M]`."""

@@ -15,7 +15,7 @@ from annotated_types import Gt, Interval, Le
 from torch import Tensor
 
 from treerl.engine.policy import Gaussian
-from treerl.engine.schedule import Flow, Schedule
+from treerl.engine.schedule import Flow, Schedule, mixed
 from treerl.errors import InputError, NumericsError
 
 # a density narrower or wider than this cannot be scored soundly
@@ -37,13 +37,9 @@ class Coefficients:
 
     def gaussian(self, x: Tensor, prediction: Tensor, step: Tensor) -> Gaussian:
         """The next latent's distribution for `x` `[M, ...]` at integer steps `[M]`, >= float32."""
-        dtype = torch.promote_types(x.dtype, torch.float32)
         index = step.cpu()
-        rows = (-1, *(1,) * (x.dim() - 1))
-        a = self.state[index].to(x.device, dtype).view(rows)
-        b = self.prediction[index].to(x.device, dtype).view(rows)
-        std = self.std[index].to(x.device, dtype)
-        return Gaussian(a * x.to(dtype) + b * prediction.to(dtype), std)
+        mean = mixed(x, prediction, self.state[index], self.prediction[index])
+        return Gaussian(mean, self.std[index].to(x.device, mean.dtype))
 
 
 class Kernel(ABC):

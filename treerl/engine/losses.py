@@ -12,8 +12,9 @@ from torch import Tensor
 
 from treerl.engine import noise
 from treerl.engine.algorithm import Algorithm
+from treerl.engine.chunks import chunks
+from treerl.engine.coupling import CoupledDraws
 from treerl.engine.env import Env
-from treerl.engine.grow import chunks
 from treerl.engine.idle import idle
 from treerl.engine.minibatch import Minibatch, minibatches
 from treerl.engine.noise import Stream
@@ -99,7 +100,7 @@ class EdgeLosses(Losses):
     def _edges(self, children: Tensor, reference: Policy | None) -> Edges:
         tree = self.tree
         device = self.env.device
-        step = tree.step[children] - 1
+        step = tree.step[tree.parent[children]]
         return Edges(
             x=tree.at(children).x.to(device),
             log_prob=tree.log_prob[children].to(device),
@@ -107,7 +108,7 @@ class EdgeLosses(Losses):
             step=step.to(device),
             sigma=self.env.sigma(step).to(device),
             task=tree.task[children].to(device),
-            draws=KeyedDraws(_keys(tree, children), device),
+            draws=CoupledDraws(self.algorithm.coupling, tree.births(children), device),
             reference=reference,
         )
 

@@ -30,7 +30,8 @@ def rollout_metrics(
     task = tree.task[tree.leaves]
     stds = [total[task == row].std(unbiased=False) for row in torch.unique(task).tolist()]
     sampled = advantages.advantage[tree.edges]
-    first = int(tree.step[tree.edges].min()) - 1 if len(tree.edges) else None
+    starts = tree.step[tree.parent[tree.edges]]
+    first = int(starts.min()) if len(starts) else None
     means = {
         name: float(column.mean()) for name, column in zip(names, scores.unbind(1), strict=True)
     }

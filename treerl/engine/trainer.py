@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,8 @@ from treerl.engine.advantage import Advantages, advantages
 from treerl.engine.algorithm import Algorithm
 from treerl.engine.env import Env
 from treerl.engine.gradients import sum_gradients
-from treerl.engine.grow import grow, make_roots
+from treerl.engine.grow import grow
+from treerl.engine.learning_rate import set_learning_rate
 from treerl.engine.losses import EdgeLosses, LeafLosses, Losses, Reference
 from treerl.engine.merge import merge
 from treerl.engine.metrics import Update, rollout_metrics, update_metrics
@@ -21,7 +22,10 @@ from treerl.engine.noise import Stream
 from treerl.engine.objective import EdgeObjective, Loss
 from treerl.engine.parts import whole
 from treerl.engine.peers import Alone, Peers
+from treerl.engine.roots import make_roots
+from treerl.engine.scorer import Scorer
 from treerl.engine.snapshot import Snapshot
+from treerl.engine.step import Step
 from treerl.engine.task import Samples
 from treerl.engine.tree import Tree
 from treerl.errors import NumericsError, RewardError
@@ -29,34 +33,6 @@ from treerl.errors import NumericsError, RewardError
 
 def _nothing() -> None:
     return
-
-
-class Scorer(Protocol):
-    """What the trainer asks of rewards; `treerl.Rewards` is one."""
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The K rewards."""
-
-    @property
-    def weights(self) -> Tensor:
-        """Their weights `[K]`, float64."""
-
-    def __call__(self, samples: Samples) -> Tensor:
-        """Scores `[N, K]`, float64; NaN marks a sample whose tree is to be dropped."""
-
-
-@dataclass(frozen=True)
-class Step:
-    """What one iteration did."""
-
-    iteration: int  # 0, 1, ...
-    tree: Tree
-    tasks: tuple[Any, ...]  # row p of `tree.task` means `tasks[p]`
-    samples: Samples  # [L] of the leaves that this process grew: `tree.here(tree.leaves)`
-    scores: Tensor  # [N, K] float64, NaN at nodes that were not scored
-    advantages: Advantages
-    metrics: dict[str, Any]
 
 
 @dataclass
@@ -81,11 +57,13 @@ class Trainer:
     reference: Reference | None = None  # inside it the network, in place, is the reference's
     check_interrupt: Callable[[], None] = _nothing  # called where stopping is clean; may raise
     iteration: int = 0  # of the next call
+    iterations: int | None = None  # planned in all; a learning rate that decays needs them
     halfway: bool = False  # whether an iteration was left after its first optimizer step
     peers: Peers = field(default_factory=Alone)  # processes that grow the forest together
 
     def iterate(self, tasks: Sequence[Any], keys: Sequence[noise.Keys] | None = None) -> Step:
         """One iteration over these tasks; `keys`, one `[1]` a task, name the noise of its trees."""
+        set_learning_rate(self.optimizer, self.algorithm.decay, self.iteration, self.iterations)
         env = self.env.with_tasks(tasks)
         tree = self._rollout(env, self._keys(len(tasks)) if keys is None else keys)
         tree, samples, scores, dropped = self._score(env, tree)
@@ -127,7 +105,7 @@ class Trainer:
         algorithm = self.algorithm
         each = algorithm.trees_per_prompt
         uniform = noise.generator(self.seed, Stream.SHAPE, self.iteration).random()
-        specs = algorithm.branching.specs(env.steps, self.iteration, uniform, env.tasks)
+        specs = algorithm.trees.specs(env.steps, self.iteration, uniform, env.tasks)
         roots = make_roots(keys, each, algorithm.shared_noise)
         share = self._share(len(keys), each)
         every = [spec for spec in specs for _ in range(each)]
@@ -140,6 +118,7 @@ class Trainer:
             self.check_interrupt,
             algorithm.previews,
             self.peers,
+            algorithm.coupling,
         )
 
     def _share(self, prompts: int, each: int) -> range:

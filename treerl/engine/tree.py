@@ -1,10 +1,14 @@
 """The forest of a rollout as flat tensors: roots first, then level by level, siblings adjacent."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from treerl.engine.coupling import Births
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,7 @@ class State:
 class Tree:
     """All trees of a rollout: N nodes; an edge is the node it leads to.
 
-    Nodes 0 ... R-1 are the roots, level by level follows (level t holds the nodes after t steps), a
+    Nodes 0 ... R-1 are the roots, level by level follows (level t holds the nodes after t moves), a
     parent comes before its children, and all paths have the same length, so the last level holds
     the leaves. One tree of two steps with two children each:
 
@@ -43,7 +47,7 @@ class Tree:
     stochastic: Tensor  # [N] bool, whether the edge into the node was sampled (trainable)
     step: Tensor  # [N] int64, steps taken
     key: Tensor  # [N] int64, the bits of the node's noise key
-    sizes: tuple[int, ...]  # [T + 1] nodes per level
+    sizes: tuple[int, ...]  # [L + 1] nodes per level
     previewed: Tensor | None = None  # [Q] int64, inner nodes whose x̂₀ was kept
     x0: Tensor | None = None  # [Q, ...] their x̂₀
 
@@ -59,25 +63,46 @@ class Tree:
         return self.x.shape[1:].numel()
 
     @property
-    def steps(self) -> int:
-        """T, the length of every path."""
+    def depth(self) -> int:
+        """L, the number of moves from a root to a leaf."""
         return len(self.sizes) - 1
 
-    def level(self, step: int) -> slice:
-        """The nodes after `step` steps."""
-        start = sum(self.sizes[:step])
-        return slice(start, start + self.sizes[step])
+    @property
+    def steps(self) -> int:
+        """T, the steps that a leaf has taken; more than L where moves leap over some."""
+        return int(self.step[-1]) if len(self) else self.depth
+
+    def level(self, number: int) -> slice:
+        """The nodes after `number` moves."""
+        start = sum(self.sizes[:number])
+        return slice(start, start + self.sizes[number])
 
     @property
     def leaves(self) -> Tensor:
         """Nodes of the last level `[L]`."""
-        last = self.level(self.steps)
+        last = self.level(self.depth)
         return torch.arange(last.start, last.stop)
 
     @property
     def edges(self) -> Tensor:
         """The sampled (trainable) edges `[E]`, as the nodes they lead to."""
         return self.stochastic.nonzero().flatten()
+
+    def births(self, nodes: Tensor) -> Births:
+        """Where `nodes` `[M]`, which are no roots, come from: what their noise is drawn by."""
+        family, count = self._families
+        first = count.cumsum(0) - count
+        number = nodes - first[family[nodes]]
+        parent = self.key[self.parent[nodes]].numpy().view(np.uint64)
+        return Births(parent, number.numpy(), count[family[nodes]].numpy())
+
+    @cached_property
+    def _families(self) -> tuple[Tensor, Tensor]:
+        """The family `[N]` of each node, and the children `[F]` of each: siblings are adjacent."""
+        _, family, count = torch.unique_consecutive(
+            self.parent, return_inverse=True, return_counts=True
+        )
+        return family, count
 
     def here(self, nodes: Tensor) -> Tensor:
         """Those of `nodes` whose latent was kept in this process, in their order."""
@@ -100,8 +125,8 @@ class Tree:
     def roots(self) -> Tensor:
         """The root `[N]` of the tree that each node belongs to."""
         root = torch.arange(len(self))
-        for step in range(1, len(self.sizes)):
-            level = self.level(step)
+        for number in range(1, len(self.sizes)):
+            level = self.level(number)
             root[level] = root[self.parent[level]]
         return root
 
@@ -129,7 +154,7 @@ class Tree:
             stochastic=self.stochastic[kept],
             step=self.step[kept],
             key=self.key[kept],
-            sizes=tuple(int(kept[self.level(step)].sum()) for step in range(len(self.sizes))),
+            sizes=tuple(int(kept[self.level(number)].sum()) for number in range(len(self.sizes))),
             previewed=previewed,
             x0=x0,
         )

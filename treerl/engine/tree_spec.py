@@ -1,41 +1,86 @@
 """What a tree looks like before it is grown, and how much work it is."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import accumulate
+from typing import Annotated
+
+from annotated_types import Ge, Le
+
+Order = Annotated[int, Ge(1), Le(2)]  # of the solver of the steps after the last sampled one
 
 
 @dataclass(frozen=True)
 class TreeSpec:
-    """What a tree looks like, step by step; it counts itself, so that nobody recomputes.
+    """What a tree looks like, level by level; it counts itself, so that nobody recomputes.
 
     `TreeSpec((1, 3, 1), (False, True, False))` is a trunk, three sampled children, and a tail each.
+    A deterministic move may take several steps of the schedule at once: with strides (1, 1, 4) the
+    tail of that tree is one evaluation for four steps.
     """
 
-    children: tuple[int, ...]  # [T] children of every live node
-    stochastic: tuple[bool, ...]  # [T] whether the step is sampled (SDE) or deterministic (ODE)
+    children: tuple[int, ...]  # [L] children of every live node
+    stochastic: tuple[bool, ...]  # [L] whether the move is sampled (SDE) or deterministic (ODE)
+    strides: tuple[int, ...] = ()  # [L] steps of the schedule that it takes; empty is 1 each
+    order: Order = 1
 
     def __post_init__(self) -> None:
-        for step, (count, sampled) in enumerate(zip(self.children, self.stochastic, strict=True)):
+        object.__setattr__(self, "strides", self.strides or (1,) * len(self.children))
+        moves = zip(self.children, self.stochastic, self.strides, strict=True)
+        for level, (count, sampled, stride) in enumerate(moves):
             if count < 1 or (count > 1 and not sampled):
                 raise ValueError(
-                    f"step {step}: {count} children need a stochastic step; "
+                    f"step {level}: {count} children need a stochastic step; "
                     "a deterministic one has one"
                 )
+            if stride < 1 or (stride > 1 and sampled):
+                raise ValueError(f"step {level}: a sampled move takes one step, got {stride}")
 
     @property
     def steps(self) -> int:
-        """T."""
-        return len(self.children)
+        """T, steps of the schedule."""
+        return sum(self.strides)
+
+    @cached_property
+    def at(self) -> tuple[int, ...]:
+        """Steps taken at each level `[L + 1]`: strides (1, 1, 4) give 0, 1, 2, 6."""
+        return (0, *accumulate(self.strides))
 
     @property
     def start(self) -> int:
         """The first stochastic step; 0 of a tree that has none."""
-        return self.stochastic.index(True) if any(self.stochastic) else 0
+        return self.at[self.stochastic.index(True)] if any(self.stochastic) else 0
+
+    @cached_property
+    def tail(self) -> int:
+        """The level after the last stochastic move, where the tails begin; L if nothing is left."""
+        sampled = [level for level, here in enumerate(self.stochastic) if here]
+        return sampled[-1] + 1 if sampled else 0
+
+    def shortened(self, stride: int, order: Order) -> "TreeSpec":
+        """The same tree, its tails in moves of `stride` steps, by a solver of that order.
+
+        Five steps in strides of two are two moves, (2, 3): the last one takes what is left over, as
+        the steps near the sample change little. A tree without a stochastic step stays as it is.
+        """
+        left = len(self.children) - self.tail
+        if not any(self.stochastic) or left == 0 or (stride, order) == (1, 1):
+            return self
+        count = max(1, left // stride)
+        strides = [stride] * (count - 1)
+        strides.append(left - sum(strides))
+        return replace(
+            self,
+            children=self.children[: self.tail] + (1,) * count,
+            stochastic=self.stochastic[: self.tail] + (False,) * count,
+            strides=(*self.strides[: self.tail], *strides),
+            order=order,
+        )
 
     @cached_property
     def widths(self) -> tuple[int, ...]:
-        """Nodes of each level `[T + 1]`: children (2, 1, 3) give 1, 2, 2, 6."""
+        """Nodes of each level `[L + 1]`: children (2, 1, 3) give 1, 2, 2, 6."""
         widths = [1]
         for count in self.children:
             widths.append(widths[-1] * count)
@@ -68,14 +113,14 @@ class TreeSpec:
 
     @property
     def kept(self) -> tuple[bool, ...]:
-        """Levels `[T + 1]` whose latents are read again."""
+        """Levels `[L + 1]` whose latents are read again."""
         into = (False, *self.stochastic)
         out = (*self.stochastic, True)
         return tuple(a or b for a, b in zip(into, out, strict=True))
 
     @property
     def previewed(self) -> tuple[bool, ...]:
-        """Levels `[T + 1]` where an x̂₀ preview tells one branch from another: both ends of edges.
+        """Levels `[L + 1]` where an x̂₀ preview tells one branch from another: both ends of edges.
 
         Leaves need none: they are scored as they are.
         """

@@ -90,30 +90,39 @@ def back_up(tree: Tree, values: Tensor, weighting: Weighting, iteration: int = 0
     value = values.double().clone()
     scored = ~torch.isnan(value)
     weight = torch.ones(len(tree), dtype=torch.float64)
-    for step in range(tree.steps, 0, -1):
-        for children in _families(tree, step):
+    for number in range(tree.depth, 0, -1):
+        for children in _families(tree, number):
             parent = tree.parent[children[:, 0]]
             weight[children] = _weigh(tree, value, children, weighting, iteration)
             backed_up = (weight[children] * value[children]).sum(1)
             value[parent] = torch.where(scored[parent], value[parent], backed_up)
     roots = torch.arange(tree.sizes[0])
     weight[roots] = 1 / torch.bincount(tree.task[roots])[tree.task[roots]].double()
-    for step in range(1, len(tree.sizes)):
-        level = tree.level(step)
+    for number in range(1, len(tree.sizes)):
+        level = tree.level(number)
         weight[level] *= weight[tree.parent[level]]
     return Backup(value, weight)
 
 
-def _families(tree: Tree, step: int) -> list[Tensor]:
+def _families(tree: Tree, number: int) -> list[Tensor]:
     """The nodes of a level by family `[P, k]`, one tensor for each number of siblings k.
 
     Parents (0 0 1 2 2) of nodes (3 4 5 6 7) give [[5]] and [[3, 4], [6, 7]].
     """
-    level = tree.level(step)
+    level = tree.level(number)
     nodes = torch.arange(level.start, level.stop)
     parents = tree.parent[level]
     _, family, size = torch.unique_consecutive(parents, return_inverse=True, return_counts=True)
     return [nodes[size[family] == k].view(-1, k) for k in size.unique().tolist()]
+
+
+def _sampled_edges(tree: Tree, node: int) -> int:
+    """How many edges from the root to a node were sampled, the one into it included."""
+    count = 0
+    while int(tree.parent[node]) != Tree.NO_PARENT:
+        count += int(tree.stochastic[node])
+        node = int(tree.parent[node])
+    return count
 
 
 def _weigh(
@@ -121,15 +130,14 @@ def _weigh(
 ) -> Tensor:
     if children.shape[1] == 1:
         return torch.ones(children.shape, dtype=torch.float64)
-    step = int(tree.step[children[0, 0]]) - 1
-    sampled = [bool(tree.stochastic[tree.level(t)][:1].any()) for t in range(1, step + 2)]
+    parent = int(tree.parent[children[0, 0]])
     siblings = Siblings(
         value=value[children],
         log_prob=tree.log_prob[children],
         dims=tree.dims,
-        step=step,
+        step=int(tree.step[parent]),
         steps=tree.steps,
-        depth=sum(sampled),
+        depth=_sampled_edges(tree, int(children[0, 0])),
         iteration=iteration,
     )
     weight = weighting(siblings)

@@ -85,6 +85,7 @@ def build(
         reference=lambda: lora.reference(backbone),
         check_interrupt=check_interrupt,
         peers=world,
+        iterations=config.train.iterations,
     )
     return Session(
         config=config,

@@ -13,7 +13,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from treerl.engine.trainer import Step
+from treerl.engine.step import Step
 from treerl.errors import printable
 from treerl.run.evaluate import Evaluation
 from treerl.run.files import MetricsRow

@@ -10,9 +10,10 @@ from torch import Tensor
 from treerl.engine import noise
 from treerl.engine.branching import ode
 from treerl.engine.env import Env
-from treerl.engine.grow import grow, make_roots
+from treerl.engine.grow import grow
 from treerl.engine.noise import Stream
 from treerl.engine.peers import Alone, Peers
+from treerl.engine.roots import make_roots
 from treerl.engine.task import Samples
 from treerl.reward.rewards import Rewards
 from treerl.run.quality import means, qualities

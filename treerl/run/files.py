@@ -217,13 +217,13 @@ class TreeFile(File):
             if node.id != number:
                 raise ValueError(f"node {number} has id {node.id}")
             if node.parent == self.ROOT:
-                expected = 0
+                fits = node.step == 0
             elif node.parent in steps:
-                expected = steps[node.parent] + 1
+                fits = steps[node.parent] < node.step <= self.steps
             else:
                 raise ValueError(f"node {number} comes before its parent {node.parent}")
-            if node.step != expected or node.step > self.steps:
-                raise ValueError(f"node {number} is after {node.step} steps, expected {expected}")
+            if not fits:
+                raise ValueError(f"node {number} is not after its parent: {node.step} steps")
             steps[node.id] = node.step
         return self
 

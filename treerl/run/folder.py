@@ -10,8 +10,8 @@ from typing import Any, Literal
 from pydantic import BaseModel
 from torch import Tensor
 
+from treerl.engine.step import Step
 from treerl.engine.task import Task
-from treerl.engine.trainer import Step
 from treerl.run import durable, images, reading
 from treerl.run.durable import storing
 from treerl.run.evaluate import Evaluation
@@ -113,6 +113,7 @@ class RunFolder:
             if leaf in place and len(names) < _LEAVES:
                 path = f"trees/{name}/leaf-{len(names):03d}.png"
                 names[leaf] = self._draw(path, step.samples.images, row)
+        first_leaf = int(tree.leaves[0])
         rows = []
         for node in nodes:
             stochastic = bool(tree.stochastic[node])
@@ -124,7 +125,7 @@ class RunFolder:
                     stochastic=stochastic,
                     advantage=float(step.advantages.advantage[node]) if stochastic else None,
                     value=float(step.advantages.values[node]),
-                    score=total[node] if int(tree.step[node]) == tree.steps else None,
+                    score=total[node] if node >= first_leaf else None,
                     image=names.get(node),
                 )
             )

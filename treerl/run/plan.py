@@ -85,7 +85,7 @@ class Plan:
     @cached_property
     def support(self) -> tuple[TreeSpec, ...]:
         """Every tree that the run may grow."""
-        return self.algorithm.branching.support(self.steps)
+        return self.algorithm.trees.support(self.steps)
 
     @property
     def updates(self) -> int:
@@ -100,7 +100,7 @@ class Plan:
         """The expected work of the run, or of its first `iterations`."""
         span = self.iterations if iterations is None else iterations
         merged: dict[Distribution, int] = {}  # a window that moves comes back
-        for distribution, count_ in self.algorithm.branching.phases(self.steps, span):
+        for distribution, count_ in self.algorithm.trees.phases(self.steps, span):
             merged[distribution] = merged.get(distribution, 0) + count_
         work = Counts()
         for distribution, times in merged.items():
@@ -109,7 +109,7 @@ class Plan:
 
     def drawn(self, iterations: int) -> Counts:
         """The work of the first `iterations` with the trees that the seed draws."""
-        branching = self.algorithm.branching
+        branching = self.algorithm.trees
         work = Counts()
         for iteration in range(iterations):
             uniform = noise.generator(self.seed, Stream.SHAPE, iteration).random()

@@ -11,7 +11,7 @@ from uuid import uuid4
 import torch
 
 from treerl.config.schema import Config
-from treerl.engine.trainer import Step
+from treerl.engine.step import Step
 from treerl.errors import Stopped
 from treerl.run.evaluate import Evaluation
 from treerl.run.files import Manifest, Process, Status

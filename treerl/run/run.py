@@ -6,7 +6,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from treerl.engine.trainer import Step
+from treerl.engine.step import Step
 from treerl.errors import NumericsError
 from treerl.run.evaluate import Evaluation, Figures
 from treerl.run.files import MetricsRow

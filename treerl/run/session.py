@@ -10,8 +10,9 @@ from treerl.config.schema import Config
 from treerl.engine import noise
 from treerl.engine.algorithm import Algorithm
 from treerl.engine.noise import Stream
+from treerl.engine.step import Step
 from treerl.engine.task import Task
-from treerl.engine.trainer import Step, Trainer
+from treerl.engine.trainer import Trainer
 from treerl.reward.rewards import Rewards
 from treerl.run.drift import refuse_drift
 from treerl.run.evaluate import Evaluation, evaluate

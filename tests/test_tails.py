@@ -1,0 +1,261 @@
+"""Tails in fewer moves: what they count, where they lead, and that nothing else changes."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from oracle import Neural, schedule
+from plain import SUM, Counted, roots
+from torch import Tensor
+
+from treerl.config.resolve import resolve
+from treerl.engine.algorithm import Algorithm
+from treerl.engine.branching import Fixed, Geometric, window
+from treerl.engine.env import Env, Leap
+from treerl.engine.grow import grow
+from treerl.engine.kernel import ODE, FlowSDE
+from treerl.engine.objective import Clipped
+from treerl.engine.schedule import Diffusion, Flow, Schedule
+from treerl.engine.trainer import Trainer
+from treerl.engine.tree import State
+from treerl.engine.tree_spec import TreeSpec
+from treerl.errors import InputError
+from treerl.run.assemble import build, plan_of
+from treerl.run.plan import count
+
+
+def test_a_tail_of_five_steps_in_strides_of_two_is_two_moves_the_last_takes_the_rest() -> None:
+    full = window(10, 1, 4, 2)
+    short = full.shortened(2, 1)
+    assert short.strides == (1,) * 5 + (2, 3) and short.steps == 10
+    assert short.at == (0, 1, 2, 3, 4, 5, 7, 10)
+    assert short.forwards == 1 + 15 + 16 * 2 and full.forwards == 1 + 15 + 16 * 5
+    assert (short.leaves, short.decisions, short.edges) == (16, 15, 30)
+    assert full.shortened(3, 1).strides[-1] == 5  # 5 // 3 is one move
+    assert full.shortened(99, 1).forwards == 1 + 15 + 16
+    assert full.shortened(1, 1) is full
+    assert full.shortened(1, 2).strides == (1,) * 10
+
+
+def test_a_plan_counts_the_moves_of_a_shortened_tail() -> None:
+    config = resolve(
+        None,
+        {},
+        [
+            "tree.branching=fixed",
+            "tree.branching.branching_factor=2",
+            "tree.branching.depth=4",
+            "tree.branching.start=1",
+            "tree.tail_stride=2",
+        ],
+    )
+    algorithm = build(config).algorithm
+    plan = plan_of(config, algorithm)
+    (spec,) = plan.support
+    assert count(spec, algorithm).sampling_forwards == 48
+    assert plan.total(1).sampling_forwards == 48 * 8
+
+
+def test_only_deterministic_moves_may_leap() -> None:
+    with pytest.raises(ValueError, match="a sampled move takes one step, got 2"):
+        TreeSpec((2, 1), (True, False), (2, 1))
+    with pytest.raises(ValueError, match="same strides"):
+        specs = [window(6, 0, 2, 2), window(6, 0, 2, 2).shortened(2, 1)]
+        grow(env(), roots(2), specs, rows=4)
+
+
+class Leaping(Neural):
+    """A world that leaps along straight lines of its velocity."""
+
+    def leap(self, state: State, stride: int, before: Leap | None) -> Leap:
+        velocity = self.velocity(state)
+        slope = velocity
+        if before is not None:
+            share = self.schedule.lookback(state.step, stride, before.stride)
+            slope = velocity + share * (velocity - before.slope)
+        self._forwards[0] += len(state.step)
+        x = self.schedule.move(state.x, slope, state.step, stride)
+        return Leap(x, velocity, self.schedule.denoised(state.x, velocity, state.step), stride)
+
+
+def env(kind: type[Neural] = Leaping, steps: int = 6) -> Neural:
+    return kind(FlowSDE(0.7), schedule(steps, 3)).with_tasks([0, 1])
+
+
+def test_the_tail_changes_the_leaves_alone() -> None:
+    full = window(6, 1, 2, 3)
+    long = grow(env(), roots(2), full, rows=4)
+    short = grow(env(), roots(2), full.shortened(2, 1), rows=4)
+    assert torch.equal(long.log_prob[long.edges], short.log_prob[short.edges])
+    assert torch.equal(long.at(long.edges).x, short.at(short.edges).x)
+    assert short.steps == 6 and short.depth == 4
+    assert bool((short.step[short.leaves] == 6).all())
+    gap = (long.at(long.leaves).x - short.at(short.leaves).x).abs().max()
+    assert 1e-6 < float(gap) < 1
+
+
+def test_strides_of_one_lead_where_the_environments_own_steps_lead() -> None:
+    full = window(6, 1, 2, 3)
+    one = TreeSpec(full.children, full.stochastic, full.strides, order=1)
+    plain = grow(env(), roots(2), one, rows=4)
+    stepped = grow(env(), roots(2), full.shortened(1, 2), rows=4)
+    # of second order, but its first move, which has nothing to look back at
+    assert torch.equal(plain.at(plain.edges).x, stepped.at(stepped.edges).x)
+    assert not torch.equal(plain.at(plain.leaves).x, stepped.at(stepped.leaves).x)
+
+
+def test_forwards_are_those_that_the_spec_counts() -> None:
+    for order in (1, 2):
+        world = env()
+        spec = window(6, 0, 2, 2).shortened(2, order)
+        tree = grow(world, roots(2), spec, rows=1)
+        assert world.forwards == 2 * spec.forwards == sum(tree.sizes[:-1])
+
+
+def test_a_preview_at_the_beginning_of_a_tail_is_the_networks_own() -> None:
+    spec = window(6, 1, 2, 2)
+    long = grow(env(), roots(2), spec, rows=4, previews=True)
+    short = grow(env(), roots(2), spec.shortened(2, 1), rows=4, previews=True)
+    assert long.previewed is not None and short.previewed is not None
+    assert torch.equal(long.previewed, short.previewed)
+    assert torch.equal(long.previews().x, short.previews().x)
+    assert bool((short.previews().step == 6).all())
+
+
+def test_an_environment_that_cannot_leap_says_so() -> None:
+    class Plain(Env):
+        steps, shape = 6, (2,)
+        policy = Neural.policy
+
+    with pytest.raises(InputError, match=r"tree\.tail_stride: .*Neural takes every step, got"):
+        grow(env(Neural), roots(2), window(6, 0, 2, 2).shortened(2, 1), rows=4)
+
+
+MEAN, SPREAD = 0.4, 0.5
+
+
+def exact(kind: str, steps: int) -> tuple[Schedule, Tensor]:
+    """A schedule, and the log-time of its levels: even in it, so that errors have clean orders."""
+    if kind == "flow":
+        return Flow.linear(steps), torch.empty(0)
+    bar = torch.linspace(0.05, 0.999, steps + 1, dtype=torch.float64)
+    return Diffusion(bar[:-1], bar, "noise" if kind == "noise" else "v"), torch.empty(0)
+
+
+def prediction(path: Schedule, x: Tensor, step: int) -> Tensor:
+    """The exact prediction for data N(MEAN, SPREAD²)."""
+    signal, noise = path.signal[step], path.noise[step]
+    variance = signal**2 * SPREAD**2 + noise**2
+    eps = noise * (x - signal * MEAN) / variance
+    x0 = (x - noise * eps) / signal if float(signal) > 0 else torch.full_like(x, MEAN)
+    if isinstance(path, Flow):
+        return eps - x0
+    return eps if path.predicts == "noise" else signal * eps - noise * x0  # type: ignore[attr-defined]
+
+
+def walked(path: Schedule, order: int, begin: int) -> float:
+    """The end of the deterministic path from a fixed place at level `begin`, relative to exact.
+
+    The exact path keeps the standardised distance from the mean.
+    """
+
+    def standard(x: Tensor, step: int) -> Tensor:
+        signal, noise = path.signal[step], path.noise[step]
+        return (x - signal * MEAN) / (signal**2 * SPREAD**2 + noise**2).sqrt()
+
+    signal, noise = path.signal[begin], path.noise[begin]
+    x = signal * MEAN + 1.3 * (signal**2 * SPREAD**2 + noise**2).sqrt()
+    x = x.view(1, 1)
+    before = None
+    for step in range(begin, path.steps):
+        now = torch.tensor([step])
+        slope = path.slope(x, prediction(path, x, step), now)
+        straight = slope
+        if order == 2 and before is not None:
+            straight = slope + path.lookback(now, 1, 1) * (slope - before)
+        x = path.move(x, straight, now, 1)
+        before = slope
+    return abs(float(standard(x, path.steps)) - 1.3)
+
+
+@pytest.mark.parametrize("kind", ["flow", "noise", "v"])
+@pytest.mark.parametrize("order", [1, 2])
+def test_the_error_of_a_tail_falls_with_the_order_of_its_solver(kind: str, order: int) -> None:
+    errors = []
+    for steps in (40, 80, 160):
+        path, _ = exact(kind, steps)
+        errors.append(walked(path, order, steps // 4))
+    slopes = [math.log2(a / b) for a, b in itertools.pairwise(errors)]
+    assert all(abs(slope - order) < 0.25 for slope in slopes), (errors, slopes)
+
+
+@pytest.mark.parametrize("kind", ["flow", "noise", "v"])
+def test_a_leap_over_one_step_is_the_deterministic_kernels(kind: str) -> None:
+    path, _ = exact(kind, 8)
+    table = ODE().coefficients(path)
+    x = torch.randn(7, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    predicted = torch.sin(x)
+    step = torch.arange(1, 8)
+    mean = table.gaussian(x, predicted, step).mean
+    moved = path.move(x, path.slope(x, predicted, step), step, 1)
+    torch.testing.assert_close(moved, mean)
+
+
+def test_a_straight_path_is_followed_exactly_over_any_stride() -> None:
+    path = Flow.linear(10)
+    x0 = torch.randn(4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    eps = torch.randn(4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    step = torch.full((4,), 3)
+    x = path.noised(x0, eps, step)
+    torch.testing.assert_close(path.move(x, eps - x0, step, 7), x0)
+
+
+def test_a_trainer_trains_with_a_shortened_tail() -> None:
+    world = env()
+    algorithm = Algorithm(
+        branching=Geometric(branching_factor=2, depth=2),
+        tail_stride=2,
+        tail_order=2,
+        objective=Clipped(0.1),
+    )
+    optimizer = Counted(list(world.network.parameters()), lr=1e-3)
+    step = Trainer(world, SUM, algorithm, optimizer).iterate([0, 1, 2])
+    assert step.metrics["ratio_deviation"] == 0
+    spec = algorithm.trees.support(6)[0]
+    assert spec.strides != (1,) * 6
+    assert step.tree.steps == 6
+
+
+def test_the_real_environment_leaps_as_it_steps() -> None:
+    session = build(resolve(None, {}, ["evaluate.max_prompts=1"]))
+    denoising = session.env.with_tasks(session.tasks[:2])
+    spec = Fixed(2, 2, 1).distribution(10, 0)[0][1]
+    tree = grow(denoising, roots(2), spec, rows=8)
+    nodes = tree.edges[-4:]
+    state = tree.at(nodes)
+    with torch.no_grad():
+        leap = denoising.leap(state, 1, None)
+        policy = denoising.policy(state, stochastic=False)
+    torch.testing.assert_close(leap.x, policy.mode, atol=1e-6, rtol=1e-6)
+    assert leap.x0 is not None and policy.denoised is not None
+    torch.testing.assert_close(leap.x0, policy.denoised)
+    short = grow(denoising, roots(2), spec.shortened(2, 2), rows=8)
+    gap = (short.at(short.leaves).x - tree.at(tree.leaves).x).square().mean().sqrt()
+    rough = grow(denoising, roots(2), spec.shortened(9, 1), rows=8)
+    worse = (rough.at(rough.leaves).x - tree.at(tree.leaves).x).square().mean().sqrt()
+    assert float(gap) < 0.5 * float(worse)
+
+
+def test_a_learning_rate_decays_linearly_to_its_floor() -> None:
+    world = env()
+    algorithm = Algorithm(objective=Clipped(0.1), branching=Fixed(2, 2, 0), decay="linear")
+    optimizer = torch.optim.SGD(world.network.parameters(), lr=0.1)
+    trainer = Trainer(world, SUM, algorithm, optimizer, iterations=4)
+    rates = []
+    for _ in range(5):
+        trainer.iterate([0])
+        rates.append(optimizer.param_groups[0]["lr"])
+    assert rates == pytest.approx([0.1, 0.075, 0.05, 0.025, 0.005])
+    with pytest.raises(InputError, match="iterations=N"):
+        Trainer(world, SUM, algorithm, optimizer).iterate([0])

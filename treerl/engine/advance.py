@@ -1,0 +1,156 @@
+"""One move of all live nodes: sampled children, a deterministic step, or a leap over several."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from treerl.engine import noise
+from treerl.engine.chunks import chunks
+from treerl.engine.coupling import CoupledDraws, Coupling, siblings
+from treerl.engine.env import Env, Leap
+from treerl.engine.policy import Policy
+from treerl.engine.tree import State
+from treerl.engine.tree_spec import TreeSpec
+from treerl.errors import InputError
+
+
+@dataclass(frozen=True)
+class Level:
+    """What one move adds to the forest."""
+
+    x: Tensor  # [M, ...]
+    parent: Tensor  # [M] index within the level before
+    log_prob: Tensor  # [M], NaN where the move was not sampled
+    key: noise.Keys  # [M]
+    root: Tensor  # [M] number of the tree
+    x0: Tensor | None = None  # of the level before, where it is kept
+    leap: Leap | None = None  # [M] that led here
+
+
+@dataclass(frozen=True)
+class Move:
+    """How all live nodes of a level go on."""
+
+    step: int  # steps taken before
+    stochastic: bool
+    stride: int
+    order: int  # of the solver in the tail; 1 elsewhere
+    previewed: bool  # whether the x̂₀ of the nodes that it starts from is kept
+
+    @property
+    def leaps(self) -> bool:
+        """Whether it is more than the environment's own single step."""
+        return self.stride > 1 or self.order > 1
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What a chunk of nodes brings."""
+
+    x: Tensor
+    log_prob: Tensor
+    x0: Tensor | None
+    leap: Leap | None = None
+
+
+def moves(specs: Sequence[TreeSpec], previews: bool) -> list[Move]:
+    """The moves that all trees of a forest make together; `ValueError` if they differ."""
+    first = specs[0]
+    for spec in specs:
+        if (spec.strides, spec.order) != (first.strides, first.order):
+            raise ValueError("trees of one forest must take the same strides")
+        if spec.stochastic != first.stochastic:
+            raise ValueError("trees of one forest must be stochastic at the same steps")
+    together = []
+    for number, stride in enumerate(first.strides):
+        order = first.order if number >= first.tail else 1
+        previewed = previews and first.previewed[number]
+        step = first.at[number]
+        together.append(Move(step, first.stochastic[number], stride, order, previewed))
+    return together
+
+
+def advance(
+    env: Env,
+    state: State,
+    level: Level,
+    counts: Tensor,
+    move: Move,
+    rows: int,
+    check_interrupt: Callable[[], None],
+    coupling: Coupling,
+) -> tuple[State, Level]:
+    """The next level and its states; the nodes of `level` have `counts` `[M]` children each."""
+    born = siblings(level.key, counts.numpy())
+    end = counts.cumsum(0)  # node i's children are end[i] - counts[i] ... end[i] - 1
+    parts = [_nothing(env, state)]
+    for index, real in chunks(len(level.key), rows):
+        check_interrupt()
+        chunk = state.take(index.to(env.latent_device))
+        if move.leaps:
+            parts.append(_leap(env, chunk, level.leap, index, real, move))
+        else:
+            low = int(index[0])
+            children = slice(int(end[low] - counts[low]), int(end[low + real - 1]))
+            policy = env.policy(chunk, move.stochastic)
+            draws = CoupledDraws(coupling, born.take(children), env.device)
+            parts.append(_act(env, policy, draws, counts[low : low + real], move.stochastic))
+    parent = torch.arange(len(counts)).repeat_interleave(counts)
+    x = torch.cat([part.x.to(env.latent_device) for part in parts])
+    grown = Level(
+        x=x,
+        parent=parent,
+        log_prob=torch.cat([part.log_prob for part in parts]),
+        key=born.keys,
+        root=level.root[parent],
+        x0=_previews(env, parts) if move.previewed else None,
+        leap=Leap.cat([part.leap for part in parts if part.leap is not None]),
+    )
+    parents = state.take(parent.to(env.latent_device))
+    if move.leaps:
+        return State(x, parents.step + move.stride, parents.task), grown
+    return env.transition(parents, x), grown
+
+
+def nan(count: int) -> Tensor:
+    """The log-probabilities of edges that were not sampled."""
+    return torch.full((count,), float("nan"))
+
+
+def _nothing(env: Env, state: State) -> _Part:
+    return _Part(state.x[:0], nan(0), state.x[:0])
+
+
+def _act(env: Env, policy: Policy, draws: CoupledDraws, counts: Tensor, stochastic: bool) -> _Part:
+    real = len(counts)
+    denoised = policy.denoised
+    x0 = None if denoised is None else denoised[:real]
+    if not stochastic:
+        return _Part(policy.mode[:real].to(env.latent_dtype), nan(real), x0)
+    owner = torch.arange(real).repeat_interleave(counts)
+    edge = policy.take(owner.to(env.device))
+    action = edge.sample(draws, env.latent_dtype)
+    return _Part(action, edge.log_prob(action).cpu(), x0)
+
+
+def _leap(
+    env: Env, chunk: State, before: Leap | None, index: Tensor, real: int, move: Move
+) -> _Part:
+    if move.order == 1 or before is None:
+        leap = env.leap(chunk, move.stride, None)
+    else:
+        leap = env.leap(chunk, move.stride, before.take(index.to(env.device)))
+    leap = leap.take(torch.arange(real, device=leap.x.device))
+    return _Part(leap.x.to(env.latent_dtype), nan(real), leap.x0, leap)
+
+
+def _previews(env: Env, parts: Sequence[_Part]) -> Tensor:
+    kept = []
+    for part in parts:
+        if part.x0 is None:
+            what = f"{type(env).__name__}'s policy says nothing about the finished sample"
+            raise InputError(f"tree.previews: expected false, as {what}, got true")
+        kept.append(part.x0.to(env.latent_device, env.latent_dtype))
+    return torch.cat(kept)
