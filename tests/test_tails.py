@@ -245,17 +245,3 @@ def test_the_real_environment_leaps_as_it_steps() -> None:
     rough = grow(denoising, roots(2), spec.shortened(9, 1), rows=8)
     worse = (rough.at(rough.leaves).x - tree.at(tree.leaves).x).square().mean().sqrt()
     assert float(gap) < 0.5 * float(worse)
-
-
-def test_a_learning_rate_decays_linearly_to_its_floor() -> None:
-    world = env()
-    algorithm = Algorithm(objective=Clipped(0.1), branching=Fixed(2, 2, 0), decay="linear")
-    optimizer = torch.optim.SGD(world.network.parameters(), lr=0.1)
-    trainer = Trainer(world, SUM, algorithm, optimizer, iterations=4)
-    rates = []
-    for _ in range(5):
-        trainer.iterate([0])
-        rates.append(optimizer.param_groups[0]["lr"])
-    assert rates == pytest.approx([0.1, 0.075, 0.05, 0.025, 0.005])
-    with pytest.raises(InputError, match="iterations=N"):
-        Trainer(world, SUM, algorithm, optimizer).iterate([0])
