@@ -2,6 +2,7 @@
 
     python benchmarks/resuming.py kills 200      SIGKILL at random moments, several times a run
     python benchmarks/resuming.py stops 100      SIGTERM, SIGINT or SIGHUP at random moments
+    python benchmarks/resuming.py every 30       SIGTERM in each of so many iterations
 
 Runs are small (two linear layers), so that only the machinery takes time; each is compared with one
 that was never ended: tensors, adapter, metrics rows, samples, trees, evaluation, alarms.
@@ -25,15 +26,15 @@ from treerl.errors import TreerlError
 from treerl.run import checkpoints
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from ended_runs import KINDS, figures, litter, prepare, run
+from ended_runs import KINDS, figures, litter, prepare, run, stopping
 
 _LONGER = ("train.iterations=8", "evaluate.every=3")
 lengths: dict[str, float] = {}  # seconds of an undisturbed run
 
 
-def take(folder: Path, kind: str) -> None:
+def take(folder: Path, kind: str, *sets: str) -> None:
     """Begin the run or go on with it."""
-    run(folder, *_LONGER, *KINDS[kind], resume="auto")
+    run(folder, *_LONGER, *KINDS[kind], *sets, resume="auto")
 
 
 def child(work: Callable[[], None]) -> int:
@@ -125,6 +126,34 @@ def trials(count: int, kinds: Sequence[int]) -> None:
     print(f"{count} runs, {signals} signals: {identical} identical")
 
 
+def every(count: int) -> None:
+    """Runs that are stopped in one iteration after the other, against one that is not."""
+    identical = 0
+    for kind in KINDS:
+        whole = Path(f"whole-{kind.replace(' ', '-')}")
+        sets = (f"train.iterations={count}", "train.save_every=0")
+        ended(child(partial(take, whole, kind, *sets)))
+        for iteration in range(count):
+            folder = Path(f"run-{iteration}")
+            code = ended(child(partial(stopped, folder, kind, iteration, sets)))
+            kept = saved(folder)
+            last = ended(child(partial(take, folder, kind, *sets)))
+            alike = figures(folder) == figures(whole) and not litter(folder)
+            if (code, kept, last) == (143, iteration, 0) and alike:
+                identical += 1
+            else:
+                said = f"exit code {code}, {kept} saved, then {last}, alike: {alike}"
+                print(f"{kind}, stopped in iteration {iteration + 1}: {said}", flush=True)
+            shutil.rmtree(folder, ignore_errors=True)
+    print(f"{len(KINDS)} runs, stopped in each of {count} iterations: {identical} identical")
+
+
+def stopped(folder: Path, kind: str, most: int, sets: Sequence[str]) -> None:
+    """The run, until a signal comes in the iteration after so many."""
+    with stopping(most):
+        take(folder, kind, *sets)
+
+
 @contextmanager
 def prepared() -> Iterator[None]:
     """While inside, the current folder is a new one with what small runs need."""
@@ -143,6 +172,8 @@ def main(words: list[str]) -> None:
             trials(count, [signal.SIGKILL])
         elif what == "stops":
             trials(count, [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+        elif what == "every":
+            every(count)
         else:
             print(__doc__)
 

@@ -3,15 +3,21 @@
 import hashlib
 import io
 import json
+import os
 import shutil
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from rich.console import Console
 from safetensors.torch import load_file
 from torch import Tensor
 
 from treerl.config.resolve import resolve
+from treerl.engine import grow as growing, trainer
 from treerl.report import page
 from treerl.run import checkpoints
 from treerl.run.start import start
@@ -69,6 +75,21 @@ def run(folder: Path, *sets: str, resume: str | None = None) -> str:
     output = io.StringIO()
     start(config, Console(file=output, width=200), page.write, resume, True)
     return output.getvalue()
+
+
+@contextmanager
+def stopping(most: int) -> Iterator[None]:
+    """While inside, SIGTERM comes when the iteration after so many begins."""
+    calls: list[int] = []
+
+    def grow(*arguments: Any) -> Any:
+        calls.append(0)
+        if len(calls) == most + 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return growing.grow(*arguments)
+
+    with patch.object(trainer, "grow", grow):
+        yield
 
 
 def _bytes(name: str, value: Tensor) -> bytes:

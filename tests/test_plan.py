@@ -1,6 +1,7 @@
 """The plan: which prompts an iteration takes, and the work of it counted by hand."""
 
 from dataclasses import replace
+from random import Random
 
 import pytest
 from plain import Always
@@ -70,3 +71,16 @@ def test_a_window_that_comes_back_is_counted_as_often_as_it_comes(iterations: in
     random = plan(Algorithm(branching=Geometric(2, 2)))
     forwards = random.drawn(iterations * 100).sampling_forwards / 100
     assert random.total(iterations).sampling_forwards == pytest.approx(forwards, rel=0.15)
+
+
+def test_of_10000_prompts_none_is_skipped_or_doubled_wherever_a_run_is_taken_up() -> None:
+    whole = plan(prompts_per_iteration=48)
+    random = Random(0)
+    taken = []
+    iteration = 0
+    while len(taken) < 20_000:
+        whole = replace(whole)  # another process, which knows no more than the iteration
+        for _ in range(random.randint(1, 30)):
+            taken += whole.rows(iteration, 10_000)
+            iteration += 1
+    assert sorted(taken[:20_000]) == [(turn, row) for turn in range(2) for row in range(10_000)]

@@ -1,25 +1,20 @@
 """A run that two, one and two processes take up in turn ends as that of one process."""
 
-import itertools
-import os
-import signal
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import chdir
 from pathlib import Path
-from typing import Any
 from unittest.mock import patch
 
 import pytest
 import torch
-from ended_runs import KINDS, prepare, run
+from ended_runs import KINDS, prepare, run, stopping
 from processes import together
 from safetensors.torch import load_file
 from torch import Tensor
 from torch.distributed import FileStore, destroy_process_group  # type: ignore[attr-defined]
 
 import treerl
-from treerl.engine import grow as growing, trainer
 from treerl.errors import Stopped
 from treerl.run import checkpoints, start as starting
 from treerl.run.join import connect
@@ -64,23 +59,10 @@ def execute(folder: Path, kind: str, name: str, world: World, most: int) -> None
     with (
         chdir(folder),
         patch.object(Session, "train", noted),
-        patch.object(trainer, "grow", stopping(most)),
+        stopping(most),
         patch.object(starting, "join", return_value=world),
     ):
         run(Path("run"), *KINDS[kind], *_SETS, resume="auto")
-
-
-def stopping(most: int) -> Callable[..., Any]:
-    """`grow` that gets a signal after so many calls."""
-    calls: list[int] = []
-
-    def grow(*arguments: Any) -> Any:
-        calls.append(0)
-        if len(calls) == most + 1:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return growing.grow(*arguments)
-
-    return grow
 
 
 @pytest.fixture(scope="module")
