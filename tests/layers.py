@@ -10,11 +10,11 @@ LAYERS = (
     {"errors"},
     {"registry"},
     {"engine"},
-    {"backbone", "reward", "toy", "recipes", "gym"},
+    {"backbone", "reward", "toy", "recipes"},
     {"backbones", "rewards", "envs"},
     {"config"},
     {"run"},
-    {"report", "check"},
+    {"report", "check", "gym"},
     {"cli"},
     {"__init__", "__main__"},
 )
@@ -27,7 +27,7 @@ ONLY = {
     "engine": {"errors"},
     "toy": {"errors", "engine"},
     "recipes": {"errors", "engine"},
-    "gym": {"errors", "engine"},
+    "gym": {"errors", "engine", "backbone", "run"},
 }
 SHELVES = {"backbones", "rewards", "envs"}  # reached through the registry alone
 
@@ -58,7 +58,7 @@ def imported(module: str, source: str, is_package: bool = False) -> Iterator[str
 
 
 def room(module: str) -> str:
-    """The room of a module: treerl.engine.tree is in engine, treerl.gym is a room by itself."""
+    """The room of a module: treerl.engine.tree is in engine, treerl.cli is a room by itself."""
     parts = module.split(".")
     return parts[1] if len(parts) > 1 else "__init__"
 

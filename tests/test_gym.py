@@ -17,7 +17,7 @@ from treerl.engine.task import Samples
 from treerl.engine.trainer import Trainer
 from treerl.engine.tree import State
 from treerl.engine.tree_spec import TreeSpec
-from treerl.gym import DenoisingEnv
+from treerl.gym.env import DenoisingEnv
 
 SHAPE = (4,)
 STILL = np.zeros(SHAPE, np.float32)
@@ -34,8 +34,8 @@ def make(rewards: Scorer = SUM, deterministic: frozenset[int] | None = None) -> 
 
 
 @pytest.mark.filterwarnings(
-    "ignore::UserWarning"
-)  # the checker warns of unbounded boxes, which latents are
+    "ignore:.*For Box action spaces, we recommend"
+)  # noise of one axis is as wide as any
 def test_gymnasiums_own_checker_accepts_it() -> None:
     check_env(make(), skip_render_check=True)
 
@@ -55,6 +55,14 @@ def test_a_restored_moment_repeats_and_branches() -> None:
 
     assert finish(1) == finish(1)
     assert finish(1) != finish(6)
+
+
+def test_an_episode_starts_from_the_latent_that_training_would_store() -> None:
+    theta = torch.zeros(6, dtype=torch.float64)
+    flow = Linear(FlowSDE(), schedule(6), theta, shape=SHAPE, latent_dtype=torch.bfloat16)
+    env = DenoisingEnv(flow.with_tasks(TASKS), SUM)
+    env.reset(seed=0)
+    assert env.snapshot().state.x.dtype == torch.bfloat16
 
 
 def test_noise_of_zeros_follows_the_mean_and_has_the_density_of_its_peak() -> None:

@@ -7,6 +7,8 @@ import importlib
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
+from treerl.gym.registration import announce
+
 if TYPE_CHECKING:
     from treerl.backbone.contract import Backbone as Backbone, Condition as Condition
     from treerl.backbone.pipeline import PipelineBackbone as PipelineBackbone
@@ -45,7 +47,7 @@ if TYPE_CHECKING:
         RewardError as RewardError,
         TreerlError as TreerlError,
     )
-    from treerl.gym import DenoisingEnv as DenoisingEnv
+    from treerl.gym.env import DenoisingEnv as DenoisingEnv
     from treerl.registry import load as load
     from treerl.reward.contract import Reward as Reward
     from treerl.reward.rewards import Rewards as Rewards
@@ -74,7 +76,7 @@ _HOMES = {
     "treerl.engine.tree": ("State", "Tree"),
     "treerl.engine.weighting": ("Siblings", "Weighting"),
     "treerl.errors": ("InputError", "NumericsError", "RewardError", "TreerlError"),
-    "treerl.gym": ("DenoisingEnv",),
+    "treerl.gym.env": ("DenoisingEnv",),
     "treerl.engine.recipes": ("recipes",),
     "treerl.registry": ("load",),
     "treerl.reward.contract": ("Reward",),
@@ -89,6 +91,8 @@ try:
     __version__ = version("treerl")
 except PackageNotFoundError:  # a checkout that was never installed
     __version__ = "0+unknown"
+
+announce()
 
 
 def __getattr__(name: str) -> Any:
