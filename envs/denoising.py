@@ -117,6 +117,10 @@ class Denoising(BackboneEnv):
     def validate_stds(self, stochastic: tuple[bool, ...]) -> None:
         validate_stds(self.coefficients, self.schedule, stochastic)
 
+    @property
+    def step_coefficients(self) -> Coefficients:
+        return self.coefficients
+
     @cached_property
     def coefficients(self) -> Coefficients:
         """Those of the kernel on the schedule."""

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from treerl.engine.env import Env
-from treerl.engine.kernel import CPS, ODE, DanceSDE, FlowSDE, Kernel
+from treerl.engine.kernel import CPS, ODE, Coefficients, DanceSDE, FlowSDE, Kernel
 from treerl.engine.policy import Gaussian
 from treerl.engine.schedule import Flow
 from treerl.engine.tree import State
@@ -133,6 +133,10 @@ class World(Env):
     def forwards(self) -> int:
         """Rows that went through `velocity`."""
         return self._forwards[0]
+
+    @property
+    def step_coefficients(self) -> Coefficients:
+        return self.noisy
 
     def velocity(self, state: State) -> Tensor:
         raise NotImplementedError

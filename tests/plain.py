@@ -93,9 +93,11 @@ def edges(tree: Tree, nodes: Tensor, advantage: Tensor, reference: Gaussian | No
         advantage=advantage[nodes],
         step=step,
         sigma=1 - step / tree.steps,
+        delta=torch.full_like(step, 1 / tree.steps, dtype=torch.float64),
         task=tree.task[nodes],
         draws=KeyedDraws(tree.key[nodes].numpy().view(np.uint64)),
         reference=reference,
+        coefficients=None,
     )
 
 
@@ -106,7 +108,18 @@ def plain_edges(
     count = len(x)
     zeros = torch.zeros(count, dtype=torch.int64)
     draws = KeyedDraws(noise.children(noise.key(0), count))
-    return Edges(x, log_prob, advantage, zeros, torch.ones(count), zeros, draws, reference)
+    return Edges(
+        x=x,
+        log_prob=log_prob,
+        advantage=advantage,
+        step=zeros,
+        sigma=torch.ones(count),
+        delta=torch.ones(count),
+        task=zeros,
+        draws=draws,
+        reference=reference,
+        coefficients=None,
+    )
 
 
 def replay(env: Env, tree: Tree, nodes: Tensor) -> Gaussian:

@@ -7,6 +7,7 @@ import inspect
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -123,21 +124,28 @@ PARTS = {
 }
 
 
+def modules_of(kind: str, contract: str) -> list[ModuleType]:
+    """The contract's module of the engine, and those of its shelf where there is one."""
+    names = [f"treerl.engine.{contract}"]
+    for path in sorted((ROOT / "treerl" / "engine" / kind).glob("[!_]*.py")):
+        names.append(f"treerl.engine.{kind}.{path.stem}")
+    return [importlib.import_module(name) for name in names]
+
+
 @pytest.mark.parametrize("kind", PARTS)
 def test_every_part_of_an_algorithm_that_the_engine_has_is_announced(kind: str) -> None:
     module, _, contract = PARTS[kind].partition(":")
-    engine = importlib.import_module(f"treerl.engine.{module}")
-    base: type = getattr(engine, contract)
-    built_in = set()
-    for name, part in vars(engine).items():
-        if isinstance(part, type) and issubclass(part, base) and not inspect.isabstract(part):
-            if part is not base and part.__module__ == engine.__name__:
-                built_in.add(f"treerl.engine.{module}:{name}")
+    modules = modules_of(kind, module)
+    base: type = getattr(modules[0], contract)
+    built_in = {}
+    for engine in modules:
+        for name, part in vars(engine).items():
+            if isinstance(part, type) and issubclass(part, base) and not inspect.isabstract(part):
+                if part is not base and part.__module__ == engine.__name__:
+                    built_in[f"{engine.__name__}:{name}"] = part
     points: dict[str, str] = project()["project"]["entry-points"][f"treerl.{kind}"]  # type: ignore[assignment]
-    assert set(points.values()) == built_in
-    assert all(
-        dataclasses.is_dataclass(getattr(engine, target.split(":")[1])) for target in built_in
-    )
+    assert set(points.values()) == set(built_in)
+    assert all(dataclasses.is_dataclass(part) for part in built_in.values())
 
 
 def test_every_folder_with_code_is_packaged() -> None:

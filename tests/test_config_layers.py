@@ -62,7 +62,7 @@ def _run_file(folder: Path, text: str) -> Path:
 def test_a_recipe_survives_its_settings(
     recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loading, "_preset", lambda layers: [])
+    monkeypatch.setattr(loading, "_preset", lambda layers, recipe: [])
     config = resolve(None, {"recipe": recipe}, [])
     assert algorithm_of(config) == recipes[recipe]
     assert algorithm_of(resolve(_run_file(tmp_path, dump(config)), {}, [])) == recipes[recipe]

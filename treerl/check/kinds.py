@@ -34,6 +34,8 @@ def findings(
         raise InputError(f"check: unknown kind {kind!r}; {registry.nearest(kind, list(_PATHS))}")
     path = _PATHS[kind]
     flags: dict[str, object] = {path: {name: 1.0} if kind == "reward" else name}
+    if kind == "branching":  # whatever it grows, there are leaves to compare and to train
+        flags |= {"tree.trees_per_prompt": 2, "objective": "awm"}
     if model is not None:
         flags["backbone.model"] = model
     config = resolve(None, flags, sets, allow_plugins)

@@ -38,6 +38,10 @@ class World(Env):
         weight = torch.randn(DIMENSIONS, DIMENSIONS, generator=generator)
         self.weight = (0.3 * weight).requires_grad_()
 
+    @property
+    def step_coefficients(self) -> Coefficients:
+        return self.coefficients
+
     def policy(self, state: State, stochastic: bool) -> Gaussian:
         velocity = state.x @ self.weight
         coefficients = self.coefficients if stochastic else self.ode

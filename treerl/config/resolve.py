@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import resources
+from inspect import get_annotations
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from treerl.config.paths import PLUGINS, SECTIONS
 from treerl.config.schema import Config
 from treerl.config.yaml import Item
 from treerl.errors import InputError, shorten, shown
-from treerl.registry import announced, to_float
+from treerl.registry import announced, parameters, to_float
 
 _FLAGS = {  # the flags that are not called like their path
     "backbone.name": "--backbone",
@@ -54,7 +55,8 @@ def resolve(
     if (errors or slips) and not _parameters(layers):
         raise InputError("\n".join([*errors, *slips]))
     with _collecting(errors):
-        layers = [*_recipe(layers), *_preset(layers), *layers]
+        recipe = _recipe(layers)
+        layers = [*recipe, *_preset(layers, recipe), *layers]
     config, problems = _checked(layers, {"allow_plugins": allow_plugins})
     if config is None or errors:
         raise InputError("\n".join([*errors, *problems]))
@@ -164,7 +166,7 @@ def _recipe(layers: Sequence[Item]) -> list[Item]:
     return [nested(path, Item.of(value, f"recipe {name}")) for path, value in settings.items()]
 
 
-def _preset(layers: Sequence[Item]) -> list[Item]:
+def _preset(layers: Sequence[Item], recipe: Sequence[Item]) -> list[Item]:
     """What the chosen backbone needs: presets/NAME.yaml, or NAME-tiny.yaml for the tiny model.
 
     A backbone that was named without a model means the published one, which NAME.yaml names.
@@ -186,4 +188,33 @@ def _preset(layers: Sequence[Item]) -> list[Item]:
     settings = dict(yaml.parse(textfile.decode(preset.read_bytes(), source), source).value)
     if model == "miniature":  # has none of the sizes that the published model is used with
         settings.pop("backbone", None)
-    return [nested("backbone.name", Item(name, source)), Item(settings, source)]
+    kept = Item({path: _shared(path, item, recipe) for path, item in settings.items()}, source)
+    return [nested("backbone.name", Item(name, source)), kept]
+
+
+def _shared(path: str, section: Item, recipe: Sequence[Item]) -> Item:
+    """A preset's section, without parameters that mean something else in the recipe's plug-in.
+
+    What is said without a name is said of the default plug-in: the clip range of a density ratio.
+    """
+    chosen = _merged(recipe).get(path, {}).get("name") if path in PLUGINS and recipe else None
+    if chosen is None or "name" in section.value:
+        return section
+    plugin = PLUGINS[path]
+    default = plugin.model_fields["name"].default
+    kept = {
+        key: item
+        for key, item in section.value.items()
+        if _in_common(plugin.kind, key, default, chosen)
+    }
+    return Item(kept, section.where)
+
+
+def _in_common(kind: str, key: str, *names: str) -> bool:
+    """Whether plug-ins have a parameter from one class, which says of all what it means."""
+    origins = set()
+    for name in names:
+        bases = parameters(kind, name).__mro__
+        owners = [base for base in bases if key in get_annotations(base)]
+        origins.add(owners[-1] if owners else name)
+    return len(origins) == 1

@@ -70,14 +70,18 @@ def _leaves(config: Config, spec: "TreeSpec") -> Problem | None:
 
 
 def _decisions(config: Config, spec: "TreeSpec") -> Problem | None:
-    """An optimizer step needs a node to train."""
+    """An optimizer step needs a node to train, or a leaf where the loss is on leaves."""
+    from treerl.engine.objective import LeafObjective  # the engine, which is slow to import
+
     train = config.train
-    each = train.selection.build().decisions(spec)
+    on_leaves = isinstance(config.objective.build(), LeafObjective)
+    each = spec.leaves if on_leaves else train.selection.build().decisions(spec)
     count = train.prompts_per_iteration * config.tree.trees_per_prompt * each
     if train.optimizer_steps <= count:
         return None
+    trained = "leaf" if on_leaves else "trained node"
     message = (
-        f"expected at most {count} optimizer steps, one for each trained node of an iteration, "
+        f"expected at most {count} optimizer steps, one for each {trained} of an iteration, "
         f"got {train.optimizer_steps}"
     )
     return Problem(message, paths=("train.optimizer_steps", "train.prompts_per_iteration", *_TREES))

@@ -56,8 +56,7 @@ class Depth(Baseline):
     tolerance: Tolerance = 1e-6
 
     def __call__(self, tree: Tree, backup: Backup, tasks: Sequence[Any]) -> Reference:
-        group = tree.step * (int(tree.task.max()) + 1) + tree.task
-        return _grouped(backup.values, group, self.tolerance)
+        return _grouped(backup.values, _by_depth(tree), self.tolerance)
 
 
 @dataclass(frozen=True)
@@ -88,6 +87,26 @@ class ParentGain(Baseline):
         inner = tree.parent != Tree.NO_PARENT
         centre[inner] = backup.values[tree.parent[inner]]
         return Reference(centre, torch.ones_like(centre))
+
+
+@dataclass(frozen=True)
+class StepGain(Baseline):
+    """The gain over the parent, standardised among the gains of the prompt at that step.
+
+    With previews the step credit of Stepwise-Flow-GRPO (arXiv 2603.28718): g = r(x̂₀ after the
+    step) - r(x̂₀ before it), compared with what the same step gained in the prompt's other samples.
+    """
+
+    needs_siblings: ClassVar[bool] = True
+
+    tolerance: Tolerance = 1e-6
+
+    def __call__(self, tree: Tree, backup: Backup, tasks: Sequence[Any]) -> Reference:
+        start = backup.values.clone()
+        inner = tree.parent != Tree.NO_PARENT
+        start[inner] = backup.values[tree.parent[inner]]
+        gains = _grouped(backup.values - start, _by_depth(tree), self.tolerance)
+        return Reference(start + gains.centre, gains.scale)
 
 
 @dataclass(frozen=True)
@@ -127,6 +146,11 @@ def _below(tree: Tree, backup: Backup) -> Tensor:
         level = tree.level(number)
         below.index_add_(0, tree.parent[level], below[level].clone())
     return below
+
+
+def _by_depth(tree: Tree) -> Tensor:
+    """A number `[N]` for each task and depth."""
+    return tree.step * (int(tree.task.max()) + 1) + tree.task
 
 
 def _grouped(value: Tensor, group: Tensor, tolerance: float) -> Reference:

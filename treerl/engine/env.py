@@ -9,6 +9,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from treerl.engine.kernel import Coefficients
 from treerl.engine.policy import Policy
 from treerl.engine.task import Samples
 from treerl.engine.tree import State
@@ -91,6 +92,11 @@ class Env(ABC):
         """Where the states of a tree are kept."""
         return self.device
 
+    @property
+    def step_coefficients(self) -> Coefficients | None:
+        """The numbers of all sampled steps, for objectives that compare them; None without them."""
+        return None
+
     def with_tasks(self, tasks: Sequence[Any]) -> Self:
         """The same environment over these tasks."""
         env = copy.copy(self)
@@ -130,7 +136,7 @@ class Env(ABC):
         return Samples(state.x.detach().cpu(), tasks, state.task.cpu())
 
     def sigma(self, step: Tensor) -> Tensor:
-        """The noise level `[M]` before each of these steps `[M]`, 1 at the start, 0 at the end."""
+        """The noise level `[M]` after each number of steps `[M]`, 1 at the start, 0 after all T."""
         return 1 - step.double() / self.steps
 
     def noised(self, x0: Tensor, eps: Tensor, step: Tensor) -> Tensor:

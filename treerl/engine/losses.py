@@ -101,15 +101,18 @@ class EdgeLosses(Losses):
         tree = self.tree
         device = self.env.device
         step = tree.step[tree.parent[children]]
+        sigma = self.env.sigma(step)
         return Edges(
             x=tree.at(children).x.to(device),
             log_prob=tree.log_prob[children].to(device),
             advantage=self.advantage[children].to(device),
             step=step.to(device),
-            sigma=self.env.sigma(step).to(device),
+            sigma=sigma.to(device),
+            delta=(sigma - self.env.sigma(tree.step[children])).to(device),
             task=tree.task[children].to(device),
             draws=CoupledDraws(self.algorithm.coupling, tree.births(children), device),
             reference=reference,
+            coefficients=self.env.step_coefficients,
         )
 
 

@@ -10,7 +10,9 @@ from annotated_types import Ge, Gt, Lt
 from torch import Tensor
 
 from treerl.engine.component import Component
+from treerl.engine.kernel import Coefficients
 from treerl.engine.policy import Draws, Gaussian, Policy
+from treerl.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -22,9 +24,11 @@ class Edges:
     advantage: Tensor  # [E]
     step: Tensor  # [E] int64, steps that the parent has taken
     sigma: Tensor  # [E] noise level of the parent, 1 at the start
+    delta: Tensor  # [E] how far the noise level falls on the edge
     task: Tensor  # [E] int64, row of the task
     draws: Draws  # the random numbers that the rollout drew for these edges
     reference: Policy | None  # the reference policy at the parents, when the objective needs it
+    coefficients: Coefficients | None  # of all T sampled steps; None where no kernel takes them
 
     @cached_property
     def noise(self) -> Tensor:
@@ -103,12 +107,12 @@ class LeafObjective(Objective, ABC):
 
 
 @dataclass(frozen=True)
-class Clipped(EdgeObjective):
-    """PPO's clipped surrogate on edges (arXiv 2512.08153 Eq. 12), with a KL to the reference.
+class Clipping(EdgeObjective, ABC):
+    """What the objectives that clip the density ratio have in common: two numbers.
 
-    -min(ρ A, clip(ρ, 1-ε, 1+ε) A) + kl · KL(π ‖ π_ref); ρ is the D-th root of the density ratio,
-    since log-probs are means over D dimensions, which is why ε is as small as 1e-4. Of a small D
-    take more: `Clipped(clip_range=0.1)` for a flow on the plane.
+    The ratio is the D-th root of that of the densities, since log-probs are means over D
+    dimensions, which is why the range is as small as 1e-4. Of a small D take more:
+    `Clipped(clip_range=0.1)` for a flow on the plane.
     """
 
     clip_range: Annotated[float, Gt(0), Lt(1)] = 1e-4  # ε, on the ratio per dimension
@@ -118,20 +122,49 @@ class Clipped(EdgeObjective):
     def needs_reference(self) -> bool:
         return self.kl > 0
 
-    def __call__(self, policy: Policy, edges: Edges) -> Loss:
+    def surrogate(self, policy: Policy, edges: Edges, weight: Tensor | None = None) -> Loss:
+        """-w min(ρ A, clip(ρ, 1-ε, 1+ε) A) + kl · KL(π ‖ π_ref) of each edge `[E]`."""
         log_prob = policy.log_prob(edges.x)
         ratio = (log_prob - edges.log_prob.to(log_prob.dtype)).exp()
-        return clipped_surrogate(self, ratio, policy, edges)
+        loss = clip(ratio, edges.advantage.to(ratio.dtype), self.clip_range)
+        value = loss.value
+        if weight is not None:
+            value = value * weight.to(value)
+        if edges.reference is not None and self.kl > 0:
+            value = value + self.kl * policy.kl(edges.reference)
+        return Loss(value, loss.ratio, loss.clipped)
 
 
-def clipped_surrogate(objective: Clipped, ratio: Tensor, policy: Policy, edges: Edges) -> Loss:
-    """The clipped loss of ratios `[E]`, with the KL term where there is a reference."""
-    advantage = edges.advantage.to(ratio.dtype)
-    low = 1 - objective.clip_range
-    high = 1 + objective.clip_range
+@dataclass(frozen=True)
+class Clipped(Clipping):
+    """PPO's clipped surrogate on edges (arXiv 2512.08153 Eq. 12), with a KL to the reference."""
+
+    def __call__(self, policy: Policy, edges: Edges) -> Loss:
+        return self.surrogate(policy, edges)
+
+
+def clip(ratio: Tensor, advantage: Tensor, clip_range: float) -> Loss:
+    """PPO's max(-A ρ, -A clip(ρ, 1-ε, 1+ε)) of ratios and advantages `[E]`."""
+    low = 1 - clip_range
+    high = 1 + clip_range
     loss = torch.maximum(-advantage * ratio, -advantage * ratio.clamp(low, high))
     above = (ratio > high) & (advantage > 0)
     below = (ratio < low) & (advantage < 0)
-    if edges.reference is not None and objective.kl > 0:
-        loss = loss + objective.kl * policy.kl(edges.reference)
     return Loss(loss, ratio.detach(), (above | below).detach())
+
+
+def gaussian(policy: Policy, objective: Objective) -> Gaussian:
+    """The policy, of an objective that can read nothing but Gaussians."""
+    if not isinstance(policy, Gaussian):
+        name = type(objective).__name__
+        got = type(policy).__name__
+        raise InputError(f"objective: {name} reads means and stds of Gaussian steps, got {got}")
+    return policy
+
+
+def kernel_steps(edges: Edges, objective: Objective) -> Coefficients:
+    """The kernel's numbers of every step, of an objective that compares steps with each other."""
+    if edges.coefficients is None:
+        name = type(objective).__name__
+        raise InputError(f"objective: {name} compares steps, and env.step_coefficients is None")
+    return edges.coefficients

@@ -1,12 +1,25 @@
 """Each published algorithm as a value of the one engine."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from treerl.engine.algorithm import Algorithm
+from treerl.engine.baseline import Depth, Siblings, StepGain
 from treerl.engine.branching import Fixed, Geometric, Shift
-from treerl.engine.kernel import DanceSDE
+from treerl.engine.branchings.chain import Chain
+from treerl.engine.branchings.splits import Splits
+from treerl.engine.branchings.star import Star
+from treerl.engine.kernel import DanceSDE, FlowSDE
+from treerl.engine.normaliser import GlobalStd
 from treerl.engine.objective import Clipped
+from treerl.engine.objectives.awm import AWM
+from treerl.engine.objectives.dppo import DPPO
+from treerl.engine.objectives.flash import Flash
+from treerl.engine.objectives.guard import Guard
+from treerl.engine.objectives.nft import NFT
+from treerl.engine.objectives.noise_aware import NoiseAware
 from treerl.engine.selection import Share
+from treerl.engine.selections.depths import Depths
 
 _ALL_STEPS = Fixed(branching_factor=1, depth="all", start=0)
 
@@ -28,13 +41,44 @@ _TREEGRPO_CODE = Algorithm(
     optimizer_steps=2,
 )
 
-# Flow-GRPO: 24 independent chains, every step but the last sampled and trained.
+# BranchGRPO: a binary tree of 16 leaves whose every step is sampled, compared depth by depth.
+_BRANCHGRPO = Algorithm(
+    name="branchgrpo",
+    source="arXiv 2509.06040",
+    kernel=DanceSDE(noise_level=0.3),
+    branching=Splits(branching_factor=2, count=4, spacing=0.15),
+    baseline=Depth(),
+    objective=Clipped(clip_range=1e-3),
+    reduction="edges",
+    optimizer_steps=2,
+)
+
+# The same with four steps below the last split left out of the backward pass (its DepPru).
+_BRANCHGRPO_PRUNED = replace(
+    _BRANCHGRPO,
+    name="branchgrpo-pruned",
+    source="arXiv 2509.06040, pruned by depth",
+    selection=Depths(size=4, interval=30),
+)
+
+# DDPO: independent chains, every step but the last sampled and trained, compared by prompt.
+_DDPO = Algorithm(
+    name="ddpo",
+    source="arXiv 2305.13301",
+    branching=_ALL_STEPS,
+    trees_per_prompt=16,
+    objective=Clipped(clip_range=1e-4),
+    optimizer_steps=2,
+)
+
+# Flow-GRPO: 24 independent chains, the iteration's std for all prompts, a KL to the start.
 _FLOWGRPO = Algorithm(
     name="flowgrpo",
     source="arXiv 2505.05470",
     branching=_ALL_STEPS,
     trees_per_prompt=24,
-    objective=Clipped(clip_range=1e-4),
+    normaliser=GlobalStd(),
+    objective=Clipped(clip_range=1e-4, kl=0.04),
     optimizer_steps=2,
 )
 
@@ -60,6 +104,112 @@ _MIXGRPO = Algorithm(
     objective=Clipped(clip_range=1e-4),
 )
 
-_VALUES = (_TREEGRPO, _TREEGRPO_CODE, _FLOWGRPO, _DANCEGRPO, _MIXGRPO)
+# Flow-GRPO-Fast: one trunk to a random step, 24 branches, two sampled steps each.
+_FLOWGRPO_FAST = Algorithm(
+    name="flowgrpo-fast",
+    source="the released Flow-GRPO-Fast of arXiv 2505.05470",
+    kernel=FlowSDE(noise_level=0.8),
+    branching=Star(branching_factor=24, depth=2),
+    normaliser=GlobalStd(),
+    objective=Clipped(clip_range=1e-5),
+    reduction="edges",
+    optimizer_steps=2,
+)
 
-recipes: Mapping[str, Algorithm] = {algorithm.name: algorithm for algorithm in _VALUES}
+# TempFlow-GRPO: 4 seeds x 6 branches of one step, each seed's compared with each other.
+_TEMPFLOW = Algorithm(
+    name="tempflow",
+    source="arXiv 2508.04324",
+    branching=Star(branching_factor=6, depth=1),
+    trees_per_prompt=4,
+    baseline=Siblings(),
+    objective=NoiseAware(clip_range=1e-4, kl=0.004),
+    reduction="edges",
+    optimizer_steps=2,
+)
+
+# G²RPO: one step of the first half, 12 branches of it. Its several granularities need strides.
+_G2RPO = Algorithm(
+    name="g2rpo",
+    source="arXiv 2510.01982",
+    branching=Star(branching_factor=12, depth=1, part=0.5),
+    objective=Clipped(clip_range=1e-4),
+    reduction="edges",
+    optimizer_steps=1,
+)
+
+# Flash-GRPO: chains that sample and train one step of the first half, the same for all.
+_FLASH_GRPO = Algorithm(
+    name="flash-grpo",
+    source="arXiv 2605.15980",
+    branching=Star(branching_factor=1, depth=1, part=0.5),
+    trees_per_prompt=24,
+    objective=Flash(clip_range=1e-3),
+    reduction="edges",
+    optimizer_steps=2,
+)
+
+# GRPO-Guard: Flow-GRPO with a centred ratio and steps of equal weight, and no KL.
+_GRPO_GUARD = Algorithm(
+    name="grpo-guard",
+    source="arXiv 2510.22319",
+    branching=_ALL_STEPS,
+    trees_per_prompt=24,
+    normaliser=GlobalStd(),
+    objective=Guard(clip_range=2e-6),
+    optimizer_steps=2,
+)
+
+# Flow-DPPO: Flow-GRPO with a mask by the exact KL of a step in place of the clip.
+_FLOW_DPPO = Algorithm(
+    name="flow-dppo",
+    source="arXiv 2606.11025",
+    branching=_ALL_STEPS,
+    trees_per_prompt=24,
+    normaliser=GlobalStd(),
+    objective=DPPO(radius=1e-5),
+    optimizer_steps=2,
+)
+
+# Stepwise-Flow-GRPO: Flow-GRPO whose steps are credited with what they add to the preview's reward.
+_STEPWISE = Algorithm(
+    name="stepwise",
+    source="arXiv 2603.28718",
+    branching=_ALL_STEPS,
+    trees_per_prompt=24,
+    previews=True,
+    baseline=StepGain(),
+    objective=Clipped(clip_range=1e-4),
+    optimizer_steps=2,
+)
+
+# DiffusionNFT: plain samples, noised again, told apart by two implied policies.
+_NFT = Algorithm(
+    name="nft",
+    source="arXiv 2509.16117",
+    branching=Chain(),
+    trees_per_prompt=24,
+    normaliser=GlobalStd(),
+    objective=NFT(beta=1.0),
+    optimizer_steps=2,
+)
+
+# Advantage-weighted matching: plain samples, the loss of pre-training times the advantage.
+_AWM = Algorithm(
+    name="awm",
+    source="arXiv 2509.25050",
+    branching=Chain(),
+    trees_per_prompt=24,
+    normaliser=GlobalStd(),
+    objective=AWM(kl=0.1),
+    optimizer_steps=2,
+)
+
+_TREES = (_TREEGRPO, _TREEGRPO_CODE, _BRANCHGRPO, _BRANCHGRPO_PRUNED)
+_CHAINS = (_DDPO, _FLOWGRPO, _DANCEGRPO, _MIXGRPO, _GRPO_GUARD, _FLOW_DPPO, _STEPWISE)
+_STARS = (_FLOWGRPO_FAST, _TEMPFLOW, _G2RPO, _FLASH_GRPO)
+_LEAVES = (_NFT, _AWM)
+
+recipes: Mapping[str, Algorithm] = {
+    algorithm.name: algorithm for algorithm in (*_TREES, *_CHAINS, *_STARS, *_LEAVES)
+}

@@ -1,0 +1,249 @@
+"""The losses of the published algorithms, as their papers print them: no code of the engine.
+
+Each takes a case and gives the loss of its one optimizer step. Log-probabilities are means over
+dimensions, as in all the released codes; with several rewards, each is standardised by itself
+where the method standardises by prompt, and their sum is where it takes the iteration's std.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from recipe_case import WEIGHTS, Case
+from recipe_moves import dance_sde, flow_sde, moves, std_of
+from torch import Tensor
+
+from treerl.engine.tree import State
+
+Values = dict[int, float]  # by node
+
+
+def leaves_below(case: Case) -> dict[int, list[int]]:
+    """The leaves below every node."""
+    below: dict[int, list[int]] = {int(leaf): [int(leaf)] for leaf in case.tree.leaves}
+    for node in range(len(case.tree) - 1, 0, -1):
+        parent = int(case.tree.parent[node])
+        if parent >= 0:
+            below.setdefault(parent, []).extend(below[node])
+    return below
+
+
+def standardised(numbers: Values) -> Values:
+    """(r - mean) / std of a group."""
+    group = list(numbers.values())
+    mean = sum(group) / len(group)
+    std = math.sqrt(sum((number - mean) ** 2 for number in group) / len(group))
+    return {node: (number - mean) / std for node, number in numbers.items()}
+
+
+def by_prompt(case: Case) -> Values:
+    """Each reward in units of its prompt's leaves, then the weighted sum."""
+    values: Values = {}
+    for task in case.tree.task.unique().tolist():
+        leaves = [int(leaf) for leaf in case.tree.leaves if int(case.tree.task[leaf]) == task]
+        columns = []
+        for k in range(len(WEIGHTS)):
+            columns.append(standardised({leaf: float(case.scores[leaf, k]) for leaf in leaves}))
+        for leaf in leaves:
+            terms = [float(WEIGHTS[k]) * column[leaf] for k, column in enumerate(columns)]
+            values[leaf] = sum(terms)
+    return values
+
+
+def by_iteration(case: Case) -> Values:
+    """(r - mean of the prompt) / std of all samples: Flow-GRPO's."""
+    total = {int(leaf): float(case.scores[leaf] @ WEIGHTS) for leaf in case.tree.leaves}
+    mean = sum(total.values()) / len(total)
+    std = math.sqrt(sum((number - mean) ** 2 for number in total.values()) / len(total))
+    values: Values = {}
+    for leaf, number in total.items():
+        task = int(case.tree.task[leaf])
+        group = [other for node, other in total.items() if int(case.tree.task[node]) == task]
+        values[leaf] = (number - sum(group) / len(group)) / std
+    return values
+
+
+def backed_up(case: Case, leaf_values: Values) -> Values:
+    """The mean over the leaves below."""
+    below = leaves_below(case)
+    return {
+        node: sum(leaf_values[leaf] for leaf in leaves) / len(leaves)
+        for node, leaves in below.items()
+    }
+
+
+def grouped(case: Case, values: Values, group: Callable[[int], tuple[int, ...]]) -> Values:
+    """Values standardised in groups of nodes."""
+    groups: dict[tuple[int, ...], Values] = {}
+    for node in case.tree.edges.tolist():
+        groups.setdefault(group(node), {})[node] = values[node]
+    out: Values = {}
+    for members in groups.values():
+        out |= standardised(members)
+    return out
+
+
+def of_trained(case: Case, advantage: Values) -> Tensor:
+    chosen = [max(-5.0, min(5.0, advantage[int(node)])) for node in case.trained]
+    return torch.tensor(chosen, dtype=torch.float64)
+
+
+def ppo(ratio: Tensor, advantage: Tensor, clip: float) -> Tensor:
+    """-min(ρ A, clip(ρ) A)."""
+    return -torch.min(ratio * advantage, ratio.clamp(1 - clip, 1 + clip) * advantage)
+
+
+def over_nodes(case: Case, loss: Tensor) -> Tensor:
+    """Summed over siblings, a mean over nodes (the TreeGRPO authors' code)."""
+    nodes = case.tree.parent[case.trained].unique()
+    return loss.sum() / len(nodes)
+
+
+def treegrpo(case: Case) -> Tensor:
+    edges = moves(case, flow_sde(0.7))
+    advantage = of_trained(case, backed_up(case, by_prompt(case)))
+    return over_nodes(case, ppo(edges.log_ratio.exp(), advantage, 1e-4))
+
+
+def branchgrpo(case: Case) -> Tensor:
+    edges = moves(case, dance_sde(0.3))
+    values = backed_up(case, by_prompt(case))
+    tree = case.tree
+    depth = grouped(case, values, lambda node: (int(tree.task[node]), int(tree.step[node])))
+    return ppo(edges.log_ratio.exp(), of_trained(case, depth), 1e-3).mean()
+
+
+def ddpo(case: Case) -> Tensor:
+    edges = moves(case, flow_sde(0.7))
+    advantage = of_trained(case, backed_up(case, by_prompt(case)))
+    return ppo(edges.log_ratio.exp(), advantage, 1e-4).mean()
+
+
+def flowgrpo(case: Case) -> Tensor:
+    edges = moves(case, flow_sde(0.7))
+    advantage = of_trained(case, backed_up(case, by_iteration(case)))
+    return (ppo(edges.log_ratio.exp(), advantage, 1e-4) + 0.04 * edges.kl).mean()
+
+
+def flowgrpo_fast(case: Case) -> Tensor:
+    edges = moves(case, flow_sde(0.8))
+    advantage = of_trained(case, backed_up(case, by_iteration(case)))
+    return ppo(edges.log_ratio.exp(), advantage, 1e-5).mean()
+
+
+def dancegrpo(case: Case) -> Tensor:
+    edges = moves(case, dance_sde(0.3))
+    advantage = of_trained(case, backed_up(case, by_prompt(case)))
+    return ppo(edges.log_ratio.exp(), advantage, 1e-4).mean()
+
+
+def tempflow(case: Case) -> Tensor:
+    edges = moves(case, flow_sde(0.7))
+    values = backed_up(case, by_prompt(case))
+    advantage = of_trained(case, grouped(case, values, lambda node: (int(case.tree.parent[node]),)))
+    stds = [std_of(case, flow_sde(0.7), step) for step in range(case.tree.steps - 1)]
+    weight = edges.std / (sum(stds) / len(stds))
+    return (weight * ppo(edges.log_ratio.exp(), advantage, 1e-4) + 0.004 * edges.kl).mean()
+
+
+def flash(case: Case) -> Tensor:
+    edges = moves(case, flow_sde(0.7))
+    advantage = of_trained(case, backed_up(case, by_prompt(case)))
+    rectified = []
+    for step in range(case.tree.steps - 1):
+        now = float(case.sigma[step])
+        after = float(case.sigma[step + 1])
+        g = flow_sde(0.7)(now, after)
+        root = math.sqrt(now - after)
+        rectified.append(1 / (root / g + g * root * (1 - now) / (2 * now)))
+    mean = sum(rectified) / len(rectified)
+    weight = torch.tensor([rectified[int(step)] / mean for step in edges.step])
+    return (weight * ppo(edges.log_ratio.exp(), advantage, 1e-3)).mean()
+
+
+def guard(case: Case) -> Tensor:
+    """ρ = exp[(Δ log p + |Δμ|² / 2 s²) s], the loss divided by Δ."""
+    edges = moves(case, flow_sde(0.7))
+    advantage = of_trained(case, backed_up(case, by_iteration(case)))
+    ratio = ((edges.log_ratio + edges.drift) * edges.std).exp()
+    return (ppo(ratio, advantage, 2e-6) / edges.delta).mean()
+
+
+def dppo(case: Case) -> Tensor:
+    edges = moves(case, flow_sde(0.7))
+    advantage = of_trained(case, backed_up(case, by_iteration(case)))
+    ratio = edges.log_ratio.exp()
+    better = (advantage > 0) & (ratio > 1)
+    worse = (advantage < 0) & (ratio < 1)
+    kept = ~((edges.drift > 1e-5) & (better | worse))
+    return (-ratio * advantage * kept).mean()
+
+
+def stepwise(case: Case) -> Tensor:
+    """g = r(x̂₀ after) - r(x̂₀ before), standardised among a prompt's gains of one step."""
+    edges = moves(case, flow_sde(0.7))
+    tree = case.tree
+    reward: Values = {}
+    for task in tree.task.unique().tolist():
+        leaves = tree.leaves[tree.task[tree.leaves] == task]
+        mean = case.scores[leaves].mean(0)
+        std = case.scores[leaves].std(0, unbiased=False)
+        for node in (tree.task == task).nonzero().flatten().tolist():
+            reward[node] = float(((case.scores[node] - mean) / std) @ WEIGHTS)
+    gain = {node: reward[node] - reward[int(tree.parent[node])] for node in tree.edges.tolist()}
+    credit = grouped(case, gain, lambda node: (int(tree.task[node]), int(tree.step[node])))
+    return ppo(edges.log_ratio.exp(), of_trained(case, credit), 1e-4).mean()
+
+
+def nft(case: Case) -> Tensor:
+    """Eq. 5 and the released weights: x₀ from v⁺ = (1-β) v_old + β v and from v⁻, with β = 1."""
+    leaves = case.leaves
+    assert leaves is not None
+    state = State(leaves.x, leaves.step, leaves.task)
+    v = case.now.velocity(state)
+    with torch.no_grad():
+        old = case.start.velocity(state)
+    t = leaves.sigma.view(-1, 1, 1)
+    beta = 1.0
+    errors = []
+    for implied in ((1 - beta) * old + beta * v, (1 + beta) * old - beta * v):
+        gap = leaves.x - t * implied - leaves.x0
+        weight = gap.detach().abs().mean((1, 2), keepdim=True).clamp(min=1e-5)
+        errors.append((gap**2 / weight).mean((1, 2)))
+    advantage = of_trained(case, by_iteration(case))
+    r = (advantage / 5).clamp(-1, 1) / 2 + 0.5
+    return 5 * (r * errors[0] / beta + (1 - r) * errors[1] / beta).mean()
+
+
+def awm(case: Case) -> Tensor:
+    """A |v - (ε - x₀)|² + β |v - v_ref|²."""
+    leaves = case.leaves
+    assert leaves is not None
+    state = State(leaves.x, leaves.step, leaves.task)
+    v = case.now.velocity(state)
+    with torch.no_grad():
+        start = case.start.velocity(state)
+    matching = ((v - (leaves.eps - leaves.x0)) ** 2).mean((1, 2))
+    pull = ((v - start) ** 2).mean((1, 2))
+    return (of_trained(case, by_iteration(case)) * matching + 0.1 * pull).mean()
+
+
+FORMULAS: dict[str, Callable[[Case], Tensor]] = {
+    "treegrpo": treegrpo,
+    "treegrpo-code": treegrpo,
+    "branchgrpo": branchgrpo,
+    "branchgrpo-pruned": branchgrpo,
+    "ddpo": ddpo,
+    "flowgrpo": flowgrpo,
+    "flowgrpo-fast": flowgrpo_fast,
+    "dancegrpo": dancegrpo,
+    "mixgrpo": ddpo,  # its window decides what is trained, its loss is the same
+    "tempflow": tempflow,
+    "g2rpo": ddpo,  # siblings of one node are the group
+    "flash-grpo": flash,
+    "grpo-guard": guard,
+    "flow-dppo": dppo,
+    "stepwise": stepwise,
+    "nft": nft,
+    "awm": awm,
+}

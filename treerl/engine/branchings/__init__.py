@@ -1,0 +1,1 @@
+"""Branchings beyond the windows of `treerl.engine.branching`: one a file."""

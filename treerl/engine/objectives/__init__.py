@@ -1,0 +1,1 @@
+"""Losses of published methods: one a file."""

@@ -1,0 +1,1 @@
+"""Selections that prune the gradient of a tree: one a file."""

@@ -1,0 +1,61 @@
+"""Pruning by depth: some steps below the last split are left out, others with time."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated
+
+import numpy as np
+import torch
+from annotated_types import Ge, Le
+from torch import Tensor
+
+from treerl.engine.selection import Selection
+from treerl.engine.trainer import Step
+from treerl.engine.tree import Tree
+from treerl.engine.tree_spec import TreeSpec
+
+
+@dataclass(frozen=True)
+class Depths(Selection):
+    """All but `size` sampled steps from the last split on (BranchGRPO, arXiv 2509.06040).
+
+    The gap moves by one step every `interval` iterations until it reaches the last sampled step. A
+    tree that never splits is trained whole.
+    """
+
+    size: Annotated[int, Ge(1), Le(999)] = 4
+    interval: Annotated[int, Ge(1), Le(10**9)] = 30  # iterations between moves
+    memory: dict[str, Tensor] = field(init=False, repr=False, compare=False, default_factory=dict)
+
+    def __call__(self, tree: Tree, advantage: Tensor, generator: np.random.Generator) -> Tensor:
+        sampled = [bool(tree.stochastic[tree.level(step + 1)].any()) for step in range(tree.steps)]
+        steps = torch.tensor(self._trained(tree.sizes, sampled))
+        return tree.stochastic & torch.isin(tree.step - 1, steps)
+
+    def decisions(self, spec: TreeSpec) -> int:
+        return sum(spec.widths[step] for step in self._trained(spec.widths, spec.stochastic))
+
+    def edges(self, spec: TreeSpec) -> float:
+        return sum(spec.widths[step + 1] for step in self._trained(spec.widths, spec.stochastic))
+
+    def observe(self, step: Step) -> None:
+        self.memory["iteration"] = torch.tensor(step.iteration + 1)
+
+    def state(self) -> dict[str, Tensor]:
+        return dict(self.memory)
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        if not set(state) <= {"iteration"}:
+            raise ValueError(f"expected the tensor 'iteration', got {', '.join(state)}")
+        self.memory.update(state)
+
+    def _trained(self, widths: Sequence[int], sampled: Sequence[bool]) -> list[int]:
+        """The steps whose edges are trained, of levels that are `widths` `[T + 1]` wide."""
+        steps = [step for step, here in enumerate(sampled) if here]
+        splits = [place for place, step in enumerate(steps) if widths[step + 1] > widths[step]]
+        if not splits:
+            return steps
+        moves = int(self.memory.get("iteration", torch.tensor(0))) // self.interval
+        first = max(splits[-1], 1)  # the first sampled step is always trained
+        gap = max(first, min(splits[-1] + moves, len(steps) - self.size))
+        return steps[:gap] + steps[gap + self.size :]
