@@ -39,7 +39,7 @@ def standardised(numbers: Values) -> Values:
 def by_prompt(case: Case) -> Values:
     """Each reward in units of its prompt's leaves, then the weighted sum."""
     values: Values = {}
-    for task in case.tree.task.unique().tolist():
+    for task in torch.unique(case.tree.task).tolist():
         leaves = [int(leaf) for leaf in case.tree.leaves if int(case.tree.task[leaf]) == task]
         columns = []
         for k in range(len(WEIGHTS)):
@@ -95,7 +95,7 @@ def ppo(ratio: Tensor, advantage: Tensor, clip: float) -> Tensor:
 
 def over_nodes(case: Case, loss: Tensor) -> Tensor:
     """Summed over siblings, a mean over nodes (the TreeGRPO authors' code)."""
-    nodes = case.tree.parent[case.trained].unique()
+    nodes = torch.unique(case.tree.parent[case.trained])
     return loss.sum() / len(nodes)
 
 
@@ -184,7 +184,7 @@ def stepwise(case: Case) -> Tensor:
     edges = moves(case, flow_sde(0.7))
     tree = case.tree
     reward: Values = {}
-    for task in tree.task.unique().tolist():
+    for task in torch.unique(tree.task).tolist():
         leaves = tree.leaves[tree.task[tree.leaves] == task]
         mean = case.scores[leaves].mean(0)
         std = case.scores[leaves].std(0, unbiased=False)

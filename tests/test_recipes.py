@@ -10,8 +10,11 @@ from recipe_case import TASKS, Case, Computed, computed
 from recipe_formulas import FORMULAS
 from torch import Tensor
 
+from treerl.config.algorithm import algorithm_of
+from treerl.config.resolve import resolve
 from treerl.engine.algorithm import Algorithm
 from treerl.engine.branching import Geometric
+from treerl.engine.kernel import DDIM, FlowSDE
 from treerl.engine.objective import EdgeObjective, LeafObjective
 from treerl.engine.recipes import recipes
 
@@ -83,13 +86,35 @@ def test_dancegrpo_trains_the_rounded_down_share_of_each_chain() -> None:
 
 def test_pruned_branchgrpo_leaves_four_steps_from_the_last_split_on_untrained() -> None:
     case = computed(recipes["branchgrpo-pruned"], 0.0).case
-    steps = (case.tree.step[case.trained] - 1).unique().tolist()
+    steps = torch.unique(case.tree.step[case.trained] - 1).tolist()
     assert steps == [0, 1, 2, 3, 8]  # of ten: splits at 0, 1, 3, 4, the last step is not sampled
 
 
 def test_tempflow_compares_the_branches_of_one_seed_with_each_other_alone() -> None:
     case = computed(recipes["tempflow"], 0.0).case
-    nodes, sizes = case.tree.parent[case.trained].unique(return_counts=True)
+    nodes, sizes = torch.unique(case.tree.parent[case.trained], return_counts=True)
     assert len(nodes) == 4 * len(TASKS) and sizes.tolist() == [6] * len(nodes)
-    starts = case.tree.roots()[nodes]
-    assert len(starts.unique()) == 4 * len(TASKS)
+    assert len(torch.unique(case.tree.roots()[nodes])) == 4 * len(TASKS)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "parameters"),
+    [
+        ("treegrpo", {"clip_range": 1e-3, "kl": 0.0}),
+        ("tempflow", {"clip_range": 1e-3, "kl": 0.004}),
+        ("grpo-guard", {"clip_range": 2e-6, "reweight": True}),
+        ("nft", {"beta": 1.0, "saturation": 5.0, "adaptive": True}),
+    ],
+)
+def test_the_clip_range_of_a_preset_is_the_density_ratios_and_no_other(
+    recipe: str, parameters: dict[str, object]
+) -> None:
+    assert resolve(None, {"recipe": recipe}, []).objective.params == parameters
+
+
+def test_ddpo_takes_the_ddim_kernel_on_diffusion_models_and_the_flows_on_flows() -> None:
+    flags: dict[str, object] = {"recipe": "ddpo", "rewards": {"jpeg": 1.0}}
+    diffusion = algorithm_of(resolve(None, {**flags, "backbone.name": "sd15"}, []))
+    flow = algorithm_of(resolve(None, {**flags, "backbone.name": "sd35"}, []))
+    assert diffusion.kernel == DDIM(1.0) and flow.kernel == recipes["ddpo"].kernel == FlowSDE(0.7)
+    assert replace(diffusion, kernel=flow.kernel) == flow

@@ -1,0 +1,111 @@
+"""What each recipe costs at 27 samples of ten steps, against the published counts.
+
+Where a paper's code evaluates siblings one by one, here they share their parent's forward, in the
+rollout as in the update. The last step is never sampled, which DDPO and BranchGRPO do.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+from oracle import KERNELS, Neural, schedule
+from plain import roots
+
+from treerl.engine.branching import Geometric, Shift, draw
+from treerl.engine.branchings.splits import Splits
+from treerl.engine.branchings.star import Star
+from treerl.engine.grow import grow
+from treerl.engine.recipes import recipes
+from treerl.engine.selection import Share
+from treerl.engine.selections.depths import Depths
+from treerl.run.plan import Counts, count
+
+STEPS = 10
+GROUP = 27
+
+
+@dataclass(frozen=True)
+class Row:
+    """A recipe in groups of 27, and what it costs a prompt."""
+
+    recipe: str
+    changes: dict[str, Any]
+    forwards: float
+    updates: float
+    edges: float
+    uniform: float = 0.0  # which tree is drawn
+
+
+FLAT = {"trees_per_prompt": GROUP}
+TABLE = (
+    Row("treegrpo", {}, 202, 13, 39),
+    Row("treegrpo-code", {"branching": Shift(3, 3)}, 202, 13, 39),
+    Row("ddpo", FLAT, 270, 270 - GROUP, 270 - GROUP),
+    Row("flowgrpo", FLAT, 270, 243, 243),
+    Row("flowgrpo-fast", {"branching": Star(GROUP, depth=2)}, 218 - 26, 1 + GROUP, 54, uniform=0.3),
+    Row("dancegrpo", FLAT, 270, 135, 135),
+    Row("dancegrpo", {**FLAT, "selection": Share(1.0)}, 270, 243, 243),
+    Row("mixgrpo", FLAT, 270, 108, 108),
+    Row("mixgrpo", {**FLAT, "branching": Shift(1, 3)}, 270, 81, 81),
+    Row("branchgrpo", {"branching": Splits(3, 3, 0.1)}, 202, 202 - GROUP, 228 - GROUP),
+    Row(
+        "branchgrpo-pruned",
+        {"branching": Splits(3, 3, 0.1)},
+        202,
+        202 - GROUP - (9 + 3 * GROUP),
+        228 - 5 * GROUP,
+    ),
+    Row("tempflow", {}, 4 * 3 + 24 * 7, 4, 24, uniform=0.3),
+    Row("g2rpo", {"branching": Star(GROUP, part=0.5)}, 3 + GROUP * 7, 1, GROUP, uniform=0.5),
+    Row("flash-grpo", FLAT, 270, GROUP, GROUP),
+    Row("grpo-guard", FLAT, 270, 243, 243),
+    Row("flow-dppo", FLAT, 270, 243, 243),
+    Row("stepwise", FLAT, 270, 243, 243),
+    Row("nft", FLAT, 270, GROUP, GROUP),
+    Row("awm", FLAT, 270, GROUP, GROUP),
+)
+LEAVES = {"tempflow": 24}  # 4 seeds x 6 branches
+DECODES = {"stepwise": 11 * GROUP}  # and the preview of each of ten levels
+
+
+@pytest.mark.parametrize("row", TABLE, ids=lambda row: f"{row.recipe}-{row.updates}")
+def test_a_recipe_costs_the_published_counts(row: Row) -> None:
+    algorithm = replace(recipes[row.recipe], **row.changes)
+    spec = draw(algorithm.branching.distribution(STEPS, 0), row.uniform)
+    leaves = LEAVES.get(row.recipe, GROUP)
+    decodes = DECODES.get(row.recipe, leaves)
+    expected = Counts(row.forwards, row.updates, row.edges, leaves, decodes, decodes)
+    assert count(spec, algorithm) == expected
+    env = Neural(KERNELS[0], schedule(STEPS), (1,), width=1)
+    tree = grow(env, roots(1, algorithm.trees_per_prompt), spec, rows=1)
+    assert (env.forwards, len(tree.leaves)) == (row.forwards, leaves)
+
+
+def test_every_recipe_is_counted() -> None:
+    assert {row.recipe for row in TABLE} == set(recipes)
+
+
+def test_losses_on_leaves_cost_their_leaves_whatever_grew_them() -> None:
+    algorithm = replace(recipes["nft"], branching=Geometric(3, 3), trees_per_prompt=1)
+    spec = algorithm.branching.distribution(STEPS, 0)[0][1]
+    assert count(spec, algorithm) == Counts(202, GROUP, GROUP, GROUP, GROUP, GROUP)
+
+
+def test_branchgrpo_as_published_has_the_nodes_and_edges_of_its_paper() -> None:
+    (published,) = recipes["branchgrpo"].branching.support(20)
+    splits = [step for step, children in enumerate(published.children) if children > 1]
+    assert splits == [0, 3, 6, 9] and published.leaves == 16
+    assert (published.forwards, sum(published.widths)) == (203, 219)
+    assert published.edges == 218 - 16  # its last step is deterministic here
+    # 8.625 a leaf, the paper's count under pruning by depth: (218 - 16 - 4 * 16) / 16
+    assert Depths(4).edges(published) / 16 == 8.625
+
+
+@pytest.mark.parametrize("split", range(9))
+def test_one_branching_step_costs_a_shared_trunk_and_a_tail_for_each_branch(split: int) -> None:
+    algorithm = recipes["tempflow"]
+    spec = draw(algorithm.branching.distribution(STEPS, 0), (split + 0.5) / 9)
+    assert spec.start == split
+    counted = count(spec, algorithm)
+    assert counted.sampling_forwards == 4 * (split + 1) + 24 * (STEPS - split - 1)
+    assert (counted.edges, counted.leaves) == (24, 24)
