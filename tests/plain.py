@@ -1,6 +1,7 @@
 """The least that each contract asks for: rewards, draws, roots and edges for the tests."""
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import numpy as np
@@ -166,3 +167,8 @@ class Counted(torch.optim.SGD):
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         self.steps += 1
         super().step(closure)
+
+
+def no_weights(name: str) -> AbstractContextManager[None]:
+    """The weight sets of losses that ask for none."""
+    raise AssertionError(name)

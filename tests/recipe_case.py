@@ -32,8 +32,8 @@ class Recorded(LeafObjective):
     met: list[Leaves] = field(default_factory=list, compare=False)
 
     @property
-    def needs_reference(self) -> bool:
-        return self.objective.needs_reference
+    def weight_set(self) -> str | None:
+        return self.objective.weight_set
 
     def __call__(self, denoised: Tensor, leaves: Leaves) -> Loss:
         self.met.append(leaves)
@@ -93,7 +93,7 @@ def computed(algorithm: Algorithm, move: float) -> Computed:
         clip=plain.advantage_clip,
     )
     kind = LeafLosses if isinstance(plain.objective, LeafObjective) else EdgeLosses
-    losses = kind(env, tree, credit.advantage, plain, 16, lambda: _as(env, start))
+    losses = kind(env, tree, credit.advantage, plain, 16, lambda _: _as(env, start))
     (batches,) = losses.batches(np.random.default_rng(0))
     parts = [(batch, losses.loss(batch)) for batch in batches]
     loss = torch.stack([(part.value * batch.weight).sum() for batch, part in parts]).sum()

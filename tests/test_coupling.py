@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from oracle import Neural, schedule
-from plain import roots
+from plain import no_weights, roots
 from torch import Tensor
 
 from treerl.config.resolve import resolve
@@ -136,7 +136,7 @@ def test_a_tree_grows_by_the_noise_of_its_coupling_and_replays_exactly(coupling:
         z.float(), coupling.normal(tree.births(nodes), (6,)), atol=2e-5, rtol=0
     )
     algorithm = Algorithm(objective=Clipped(0.1), coupling=coupling, optimizer_steps=2)
-    losses = EdgeLosses(env, tree, torch.ones(len(tree)), algorithm, 4, None)
+    losses = EdgeLosses(env, tree, torch.ones(len(tree)), algorithm, 4, no_weights)
     for batches in losses.batches(np.random.default_rng(0)):
         for batch in batches:
             loss = losses.loss(batch)

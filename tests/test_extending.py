@@ -3,7 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -72,7 +72,7 @@ def train(
 
     rewards = treerl.Rewards({"upwards": upwards})
     optimizer = torch.optim.SGD([env.weight], lr=0.1)
-    trainer = treerl.Trainer(env, rewards, algorithm, optimizer, reference=reference)
+    trainer = treerl.Trainer(env, rewards, algorithm, optimizer, weight_sets={"start": reference})
     return [trainer.iterate(tasks) for _ in range(iterations)]
 
 
@@ -86,7 +86,7 @@ def python(folder: Path, *words: str) -> str:
 
 
 def test_every_opening_has_a_class_to_check_and_a_run() -> None:
-    assert len(OPENINGS) == 12
+    assert len(OPENINGS) == 13
     for page in OPENINGS:
         assert files(page), page.name
         if page.stem != "env":  # an environment without diffusers is used from Python
@@ -159,7 +159,7 @@ def test_the_ratio_of_the_objective_page_is_that_of_the_paper(tmp_path: Path) ->
         env.weight += 0.1
         policy = env.policy(state, stochastic=True)
     advantage = torch.ones(len(tree), dtype=torch.float64)
-    losses = EdgeLosses(env, tree, advantage, ALGORITHM, 64, None)
+    losses = EdgeLosses(env, tree, advantage, ALGORITHM, 64, lambda _: nullcontext())
     edges = losses._edges(children, None)
     gap = policy.mean - edges.rollout(policy).mean
     bias = gap.square().mean(1) / (2 * policy.std.square())

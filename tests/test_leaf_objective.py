@@ -50,8 +50,8 @@ class Contrast(LeafObjective):
     gaps: list[Tensor] = field(init=False, compare=False, default_factory=list)
 
     @property
-    def needs_reference(self) -> bool:
-        return True
+    def weight_set(self) -> str | None:
+        return "start"
 
     def __call__(self, denoised: Tensor, leaves: Leaves) -> Loss:
         assert leaves.reference is not None
@@ -169,12 +169,12 @@ def test_a_loss_on_leaves_gets_the_references_sample_when_it_asks_for_it() -> No
         yield
         env.theta.sub_(0.25)
 
-    train.reference = as_it_started
+    train.weight_sets = {"start": as_it_started}
     train.iterate(TASKS)
     gap = torch.cat(objective.gaps)  # x̂₀ moves by -σ θ
     assert torch.allclose(gap, torch.full_like(gap, 0.25), rtol=0, atol=1e-9)
-    train.reference = None
-    with pytest.raises(InputError, match="objective: Contrast needs a reference policy"):
+    train.weight_sets = {}
+    with pytest.raises(InputError, match="objective: Contrast asks for the weights 'start'"):
         train.iterate(TASKS)
 
 

@@ -207,7 +207,7 @@ def test_the_kl_enters_the_loss_once_with_its_factor() -> None:
     expected = 0.25 * 0.05**2 / (2 * policy.std**2)
     assert torch.allclose(pulled.value - plain.value, expected, rtol=1e-10, atol=1e-12)
     assert torch.equal(pulled.ratio, plain.ratio) and torch.equal(pulled.clipped, plain.clipped)
-    assert Clipped(0.01, kl=0.25).needs_reference and not Clipped(0.01).needs_reference
+    assert Clipped(0.01, kl=0.25).weight_set == "start" and Clipped(0.01).weight_set is None
 
 
 @pytest.mark.parametrize("dims", [1, 4096])

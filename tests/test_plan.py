@@ -76,7 +76,7 @@ def test_a_window_that_comes_back_is_counted_as_often_as_it_comes(iterations: in
 def test_of_10000_prompts_none_is_skipped_or_doubled_wherever_a_run_is_taken_up() -> None:
     whole = plan(prompts_per_iteration=48)
     random = Random(0)
-    taken = []
+    taken: list[tuple[int, int]] = []
     iteration = 0
     while len(taken) < 20_000:
         whole = replace(whole)  # another process, which knows no more than the iteration

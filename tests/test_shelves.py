@@ -5,7 +5,7 @@ import pytest
 import torch
 from forests import complete
 from oracle import KERNELS, Neural, schedule
-from plain import edges, plain_edges, replay, roots
+from plain import edges, no_weights, plain_edges, replay, roots
 from torch import Tensor
 
 from treerl.engine.algorithm import Algorithm
@@ -161,7 +161,9 @@ def slopes(objective: EdgeObjective) -> list[float]:
     env = Neural(FlowSDE(0.7), schedule(10, 3), (4,), torch.float64, dtype=torch.float64)
     (spec,) = Splits(1, 1).support(10)
     tree = grow(env, roots(1), spec, rows=4)
-    losses = EdgeLosses(env, tree, torch.ones(len(tree)), Algorithm(objective=objective), 16, None)
+    losses = EdgeLosses(
+        env, tree, torch.ones(len(tree)), Algorithm(objective=objective), 16, no_weights
+    )
     found = []
     for step in range(9):
         edge = tree.edges[tree.step[tree.edges] == step + 1]
@@ -229,4 +231,4 @@ def test_dppo_has_a_kl_to_the_start_of_its_weight() -> None:
     stored = edges(tree, tree.edges, torch.ones(len(tree)), start)
     gap = DPPO(kl=2.0)(policy, stored).value - DPPO()(policy, stored).value
     assert torch.allclose(gap, 2 * 0.3**2 / (2 * policy.std**2), rtol=1e-9, atol=0)
-    assert DPPO(kl=2.0).needs_reference and not DPPO().needs_reference
+    assert DPPO(kl=2.0).weight_set == "start" and DPPO().weight_set is None

@@ -29,8 +29,8 @@ class Tied(EdgeObjective):
     gaps: list[Tensor] = field(init=False, compare=False, default_factory=list)
 
     @property
-    def needs_reference(self) -> bool:
-        return True
+    def weight_set(self) -> str | None:
+        return "start"
 
     def __call__(self, policy: Policy, edges: Edges) -> Loss:
         assert isinstance(policy, Gaussian) and isinstance(edges.reference, Gaussian)
@@ -50,7 +50,7 @@ def test_an_objective_gets_the_reference_that_it_needs_whatever_its_weight() -> 
         yield
         env.theta.sub_(0.25)
 
-    train.reference = as_it_started
+    train.weight_sets = {"start": as_it_started}
     before = env.theta.detach().clone()
     step = train.iterate(TASKS)
     factors = env.noisy.prediction
@@ -84,7 +84,7 @@ def latents(tree: Tree) -> Tensor:
 
 def test_without_a_reference_an_objective_that_needs_one_is_refused_by_name() -> None:
     train, _ = trainer(algorithm(objective=Tied()))
-    with pytest.raises(InputError, match="objective: Tied needs a reference policy"):
+    with pytest.raises(InputError, match="objective: Tied asks for the weights 'start', got old"):
         train.iterate(TASKS)
 
 
@@ -163,8 +163,8 @@ def test_every_part_observes_what_an_iteration_did_after_its_update() -> None:
     assert observed == [("selection", 0, after), ("selection", 1, env.theta.tolist())]
     assert before != after
     parts = train.algorithm.components()
-    names = ["branching", "normaliser", "weighting", "baseline", "selection", "objective"]
-    assert list(parts) == names
+    names = ["branching", "coupling", "normaliser", "weighting", "baseline"]
+    assert list(parts) == [*names, "selection", "objective"]
     assert all(part.state() == {} for part in parts.values())
     for part in parts.values():
         part.restore({})

@@ -8,10 +8,11 @@ from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
-from torch import Tensor, nn
+from torch import nn
 
 from treerl.backbone import adapter, capacity
 from treerl.backbone.contract import Backbone, Start
+from treerl.engine.weight_sets import copies, exchanged
 from treerl.errors import InputError, first_line
 
 
@@ -65,10 +66,10 @@ def attach(
     parameters = []
     for module in modules:
         parameters += [parameter for parameter in module.parameters() if parameter.requires_grad]
-    copies = None
+    kept = None
     if keep_reference and not (trainable.mode == "lora" and start is None):
-        copies = tuple(parameter.detach().clone() for parameter in parameters)
-    backbone.start = Start(tuple(parameters), copies, trainable.mode == "lora" and start is None)
+        kept = copies(parameters)
+    backbone.start = Start(tuple(parameters), kept, trainable.mode == "lora" and start is None)
     return parameters
 
 
@@ -93,20 +94,8 @@ def reference(backbone: Backbone) -> Iterator[None]:
         return
     if start.copies is None:
         raise RuntimeError("reference: attach(..., keep_reference=True) keeps it")
-    _exchange(start.parameters, start.copies)
-    try:
+    with exchanged(start.parameters, start.copies):
         yield
-    finally:
-        _exchange(start.parameters, start.copies)
-
-
-def _exchange(parameters: Sequence[nn.Parameter], copies: Sequence[Tensor]) -> None:
-    """Swap values in place: whoever gathers weights from their parts knows where they are kept."""
-    for parameter, copy in zip(parameters, copies, strict=True):
-        # through .data, as the graph of the policy, whose backward pass is to come, sees no change
-        trained = parameter.data.clone()
-        parameter.data.copy_(copy)
-        copy.copy_(trained)
 
 
 @contextmanager

@@ -221,7 +221,7 @@ def _losses(
     algorithm = Algorithm(objective=objective, optimizer_steps=1)
     kind = EdgeLosses if isinstance(objective, EdgeObjective) else LeafLosses
     values = advantage(len(grown.tree), dtype=torch.float64)
-    losses = kind(grown.env, grown.tree, values, algorithm, 64, lambda: torch.no_grad())
+    losses = kind(grown.env, grown.tree, values, algorithm, 64, lambda _: torch.no_grad())
     ((batch,),) = losses.batches(np.random.default_rng(0))
     return losses, batch
 

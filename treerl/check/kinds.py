@@ -18,6 +18,7 @@ _PATHS = {
     "reward": "rewards",
     "kernel": "kernel",
     "branching": "tree.branching",
+    "coupling": "tree.coupling",
     "normaliser": "advantage.normaliser",
     "weighting": "advantage.weighting",
     "baseline": "advantage.baseline",

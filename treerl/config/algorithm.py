@@ -32,6 +32,8 @@ PATHS = {
     "optimizer_steps": "train.optimizer_steps",
     "ppo_epochs": "train.ppo_epochs",
     "decay": "train.decay",
+    "ema": "train.ema",
+    "rollout": "train.rollout",
 }
 
 

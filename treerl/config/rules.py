@@ -31,7 +31,7 @@ def conflicts(config: Config) -> list[Problem]:
         wrong = next(filter(None, (check(config, spec) for spec in specs)), None)
         if wrong is not None:
             return [*problems, wrong]
-    return [*problems, *_baseline(config, specs), *_coupling(config)]
+    return [*problems, *_baseline(config, specs), *_coupling(config), *_average(config)]
 
 
 def _keeping(config: Config) -> Iterator[Problem]:
@@ -103,6 +103,18 @@ def _coupling(config: Config) -> Iterator[Problem]:
             f"of the other leaves depends on an edge's own noise, got {config.tree.coupling.name}"
         )
         yield Problem(message, paths=("tree.coupling", "advantage.baseline"))
+
+
+def _average(config: Config) -> Iterator[Problem]:
+    """The weights' average must be kept to be asked for."""
+    if config.train.ema > 0:
+        return
+    if config.train.rollout == "ema":
+        message = "expected train.ema above 0, as the average grows the trees, got 0"
+        yield Problem(message, paths=("train.rollout", "train.ema"))
+    if config.objective.build().weight_set == "ema":
+        message = "expected train.ema above 0, as this objective asks for the average, got 0"
+        yield Problem(message, paths=("objective", "train.ema"))
 
 
 def _precision(config: Config) -> Iterator[Problem]:

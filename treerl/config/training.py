@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge, Gt, Le, Lt
 
 from treerl.config.section import Plugin, Section, Text, default
 
@@ -27,6 +27,8 @@ class Train(Section):
     selection: Selection = default()
     learning_rate: Annotated[float, Ge(0)] = 1e-4
     decay: Literal["none", "linear"] = "none"  # of the learning rate, over train.iterations
+    ema: Annotated[float, Ge(0), Lt(1)] = 0.0  # decay of the weights' moving average; 0 is none
+    rollout: Literal["policy", "ema"] = "policy"  # whose weights grow the trees
     weight_decay: Annotated[float, Ge(0)] = 1e-4
     max_grad_norm: Annotated[float, Gt(0)] = 1.0
     trainable: Literal["lora", "full"] = "lora"

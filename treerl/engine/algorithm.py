@@ -3,7 +3,7 @@
 from dataclasses import dataclass, fields
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge, Gt, Le, Lt
 
 from treerl.engine.baseline import Baseline, Prompt
 from treerl.engine.branching import Branching, Geometric
@@ -19,6 +19,7 @@ from treerl.engine.tree_spec import Order
 from treerl.engine.weighting import Uniform, Weighting
 
 Decay = Literal["none", "linear"]
+Sampler = Literal["policy", "ema"]
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,8 @@ class Algorithm:
     optimizer_steps: Annotated[int, Ge(1), Le(10_000)] = 2  # per iteration and epoch
     ppo_epochs: Annotated[int, Ge(1), Le(1000)] = 1  # passes over the edges of one rollout
     decay: Decay = "none"  # of the learning rate, over the planned iterations
+    ema: Annotated[float, Ge(0), Lt(1)] = 0.0  # decay of the weights' moving average; 0 is none
+    rollout: Sampler = "policy"  # whose weights grow the trees
 
     @property
     def trees(self) -> Branching:

@@ -23,8 +23,6 @@ from treerl.engine.policy import KeyedDraws, Policy
 from treerl.engine.tree import State, Tree
 from treerl.errors import InputError, NumericsError
 
-Reference = Callable[[], AbstractContextManager[Any]]
-
 
 @dataclass(frozen=True)
 class Losses(ABC):
@@ -35,7 +33,7 @@ class Losses(ABC):
     advantage: Tensor  # [N] float64
     algorithm: Algorithm
     rows: int  # states in every forward
-    reference: Reference | None  # inside it the network, in place, is the reference's
+    weights: Callable[[str], AbstractContextManager[Any]]  # the network as in a weight set
 
     @abstractmethod
     def batches(self, generator: np.random.Generator) -> list[list[Minibatch]]:
@@ -49,16 +47,11 @@ class Losses(ABC):
         """A loss of 0 that takes the forwards of `loss`, and like it a backward pass."""
         state = idle(self.env, self.rows)
         policy = self.env.policy(state, stochastic=False)
-        if self.algorithm.objective.needs_reference:
-            with torch.no_grad(), self._as_reference():
+        weight_set = self.algorithm.objective.weight_set
+        if weight_set is not None:
+            with torch.no_grad(), self.weights(weight_set):
                 self.env.policy(state, stochastic=False)
         return 0 * policy.mode.sum()
-
-    def _as_reference(self) -> AbstractContextManager[Any]:
-        if self.reference is None:
-            name = type(self.algorithm.objective).__name__
-            raise InputError(f"objective: {name} needs a reference policy, and there is none here")
-        return self.reference()
 
 
 @dataclass(frozen=True)
@@ -83,8 +76,8 @@ class EdgeLosses(Losses):
         owner = batch.owner.to(self.env.device)
         policy = self.env.policy(parents, stochastic=True).take(owner)
         reference = None
-        if objective.needs_reference:
-            with torch.no_grad(), self._as_reference():
+        if objective.weight_set is not None:
+            with torch.no_grad(), self.weights(objective.weight_set):
                 reference = self.env.policy(parents, stochastic=True).take(owner)
         return objective(policy, self._edges(batch.children, reference))
 
@@ -133,8 +126,8 @@ class LeafLosses(Losses):
         assert isinstance(objective, LeafObjective)
         leaves = self._noised(batch.parents)
         denoised = self._denoised(leaves)
-        if objective.needs_reference:
-            with torch.no_grad(), self._as_reference():
+        if objective.weight_set is not None:
+            with torch.no_grad(), self.weights(objective.weight_set):
                 leaves = replace(leaves, reference=self._denoised(leaves))
         return objective(denoised[: batch.real], leaves.first(batch.real))
 

@@ -12,6 +12,7 @@ from treerl.engine.minibatch import Minibatch
 from treerl.engine.normaliser import Standardised
 from treerl.engine.objective import Loss
 from treerl.engine.peers import Peers
+from treerl.engine.scorer import Scorer
 from treerl.engine.tree import Tree
 
 Update = list[list[tuple[Minibatch, Loss]]]  # what every optimizer step did
@@ -20,12 +21,13 @@ Update = list[list[tuple[Minibatch, Loss]]]  # what every optimizer step did
 def rollout_metrics(
     tree: Tree,
     scores: Tensor,
-    names: Sequence[str],
-    weights: Tensor,
+    rewards: Scorer,
     advantages: Advantages,
     algorithm: Algorithm,
 ) -> dict[str, Any]:
     """Rewards, sizes and advantages; `scores` `[L, K]` are those of the leaves."""
+    names = rewards.names
+    weights = rewards.weights
     total = scores @ weights
     task = tree.task[tree.leaves]
     stds = [total[task == row].std(unbiased=False) for row in torch.unique(task).tolist()]

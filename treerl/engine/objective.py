@@ -27,7 +27,7 @@ class Edges:
     delta: Tensor  # [E] how far the noise level falls on the edge
     task: Tensor  # [E] int64, row of the task
     draws: Draws  # the random numbers that the rollout drew for these edges
-    reference: Policy | None  # the reference policy at the parents, when the objective needs it
+    reference: Policy | None  # at the parents, under the weights that the objective asks for
     coefficients: Coefficients | None  # of all T sampled steps; None where no kernel takes them
 
     @cached_property
@@ -56,7 +56,7 @@ class Leaves:
     step: Tensor  # [B] int64
     sigma: Tensor  # [B] noise level, 1 at the start
     task: Tensor  # [B] int64, row of the task
-    reference: Tensor | None  # [B, ...] the reference policy's x̂₀, when the objective needs it
+    reference: Tensor | None  # [B, ...] x̂₀ under the weights that the objective asks for
 
     def first(self, count: int) -> "Leaves":
         """The first `count` leaves: without what fills a minibatch up."""
@@ -85,9 +85,13 @@ class Objective(Component):
     """What an update minimises; subclass `EdgeObjective` or `LeafObjective`."""
 
     @property
-    def needs_reference(self) -> bool:
-        """Whether the reference policy is to be evaluated beside the policy (one forward more)."""
-        return False
+    def weight_set(self) -> str | None:
+        """The weights under which the policy is evaluated beside its own (one forward more).
+
+        "start" are those that training began with, "old" those that grew the trees, "ema" their
+        moving average; a trainer may be given others by name. None is none.
+        """
+        return None
 
 
 class EdgeObjective(Objective, ABC):
@@ -119,8 +123,8 @@ class Clipping(EdgeObjective, ABC):
     kl: Annotated[float, Ge(0)] = 0.0  # weight of the KL to the model as training started
 
     @property
-    def needs_reference(self) -> bool:
-        return self.kl > 0
+    def weight_set(self) -> str | None:
+        return "start" if self.kl > 0 else None
 
     def surrogate(self, policy: Policy, edges: Edges, weight: Tensor | None = None) -> Loss:
         """-w min(ρ A, clip(ρ, 1-ε, 1+ε) A) + kl · KL(π ‖ π_ref) of each edge `[E]`."""

@@ -19,10 +19,10 @@ def take(optimizer: torch.optim.Optimizer, components: Mapping[str, Component]) 
     given (`AdamW(module.named_parameters())`), or by their places. Of those that lie in parts on
     several processes rank 0 gets the whole; all call it.
     """
-    names = _names(optimizer)
-    parameters = _parameters(optimizer)
+    parameters = named_parameters(optimizer)
+    names = list(parameters)
     tensors = {}
-    for name, parameter in zip(names, parameters, strict=True):
+    for name, parameter in parameters.items():
         tensors[f"weights/{name}"] = whole_on_first(parameter.detach())
     for place, moments in optimizer.state_dict()["state"].items():
         for key, value in moments.items():
@@ -42,20 +42,19 @@ def put_back(
     components: Mapping[str, Component],
 ) -> None:
     """Take up what `take` gave, in place; `ValueError` when it is of other parameters or parts."""
-    names = _names(optimizer)
-    parameters = _parameters(optimizer)
+    parameters = named_parameters(optimizer)
     weights = _below("weights/", tensors)
-    _refuse_others(set(names), set(weights))
-    for name, parameter in zip(names, parameters, strict=True):
+    _refuse_others(set(parameters), set(weights))
+    for name, parameter in parameters.items():
         if weights[name].shape != parameter.shape:
             got = tuple(weights[name].shape)
             raise ValueError(f"weights {name}: expected {tuple(parameter.shape)}, got {got}")
     state: dict[int, dict[str, Tensor]] = {}
-    places = {name: place for place, name in enumerate(names)}
+    places = {name: place for place, name in enumerate(parameters)}
     for path, value in _below("optimizer/", tensors).items():
         name, _, key = path.rpartition("/")
         place = places[name]
-        state.setdefault(place, {})[key] = part_like(parameters[place], value).clone()
+        state.setdefault(place, {})[key] = part_like(parameters[name], value).clone()
     memories: dict[str, Snapshot] = {part: {} for part in components}
     for path, value in _below("memory/", tensors).items():
         part, _, key = path.partition("/")
@@ -67,7 +66,7 @@ def put_back(
     optimizer.load_state_dict(
         {"state": state, "param_groups": optimizer.state_dict()["param_groups"]}
     )
-    for name, parameter in zip(names, parameters, strict=True):
+    for name, parameter in parameters.items():
         parameter.copy_(part_like(parameter, weights[name]))
 
 
@@ -79,17 +78,14 @@ def _below(start: str, tensors: Mapping[str, Tensor]) -> Snapshot:
     return found
 
 
-def _parameters(optimizer: torch.optim.Optimizer) -> list[torch.nn.Parameter]:
-    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
-
-
-def _names(optimizer: torch.optim.Optimizer) -> list[str]:
-    names: list[str] = []
+def named_parameters(optimizer: torch.optim.Optimizer) -> dict[str, torch.nn.Parameter]:
+    """What the optimizer moves, by the names that it was given or else by place, in its order."""
+    named: dict[str, torch.nn.Parameter] = {}
     for group in optimizer.param_groups:
-        count = len(group["params"])
-        numbered = [f"{len(names) + place:05d}" for place in range(count)]
-        names += group.get("param_names", numbered)
-    return names
+        numbered = [f"{len(named) + place:05d}" for place in range(len(group["params"]))]
+        names = group.get("param_names", numbered)
+        named |= dict(zip(names, group["params"], strict=True))
+    return named
 
 
 def _refuse_others(wanted: set[str], present: set[str]) -> None:

@@ -1,7 +1,9 @@
 """One step of training: grow a forest, score it, back up the scores, update the policy on edges."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,7 +16,7 @@ from treerl.engine.env import Env
 from treerl.engine.gradients import sum_gradients
 from treerl.engine.grow import grow
 from treerl.engine.learning_rate import set_learning_rate
-from treerl.engine.losses import EdgeLosses, LeafLosses, Losses, Reference
+from treerl.engine.losses import EdgeLosses, LeafLosses, Losses
 from treerl.engine.merge import merge
 from treerl.engine.metrics import Update, rollout_metrics, update_metrics
 from treerl.engine.minibatch import Minibatch
@@ -28,6 +30,7 @@ from treerl.engine.snapshot import Snapshot
 from treerl.engine.step import Step
 from treerl.engine.task import Samples
 from treerl.engine.tree import Tree
+from treerl.engine.weight_sets import Average, WeightSet, chosen, sampling
 from treerl.errors import NumericsError, RewardError
 
 
@@ -54,29 +57,38 @@ class Trainer:
     micro_batch_size: int = 24  # states in every forward
     seed: int = 0
     max_grad_norm: float = 1.0
-    reference: Reference | None = None  # inside it the network, in place, is the reference's
+    weight_sets: Mapping[str, WeightSet] = field(default_factory=dict)  # that objectives ask for
     check_interrupt: Callable[[], None] = _nothing  # called where stopping is clean; may raise
     iteration: int = 0  # of the next call
     iterations: int | None = None  # planned in all; a learning rate that decays needs them
     halfway: bool = False  # whether an iteration was left after its first optimizer step
     peers: Peers = field(default_factory=Alone)  # processes that grow the forest together
+    average: Average | None = field(init=False)  # of the weights, if one is kept
+
+    def __post_init__(self) -> None:
+        self.average = Average.of(self.algorithm, snapshot.named_parameters(self.optimizer))
+
+    def averaged(self) -> AbstractContextManager[Any]:
+        """The network as it is to be judged and kept: by the average, if there is one."""
+        return nullcontext() if self.average is None else self.average.applied()
 
     def iterate(self, tasks: Sequence[Any], keys: Sequence[noise.Keys] | None = None) -> Step:
         """One iteration over these tasks; `keys`, one `[1]` a task, name the noise of its trees."""
         set_learning_rate(self.optimizer, self.algorithm.decay, self.iteration, self.iterations)
         env = self.env.with_tasks(tasks)
-        tree = self._rollout(env, self._keys(len(tasks)) if keys is None else keys)
+        old = sampling(self.algorithm, self.average, self.optimizer)
+        with self.averaged() if self.algorithm.rollout == "ema" else nullcontext():
+            tree = self._rollout(env, self._keys(len(tasks)) if keys is None else keys)
         tree, samples, scores, dropped = self._score(env, tree)
         credit = self._credit(env, tree, scores)
-        leaves = scores[tree.leaves]
-        names = self.rewards.names
-        weights = self.rewards.weights
-        metrics = rollout_metrics(tree, leaves, names, weights, credit, self.algorithm)
+        metrics = rollout_metrics(tree, scores[tree.leaves], self.rewards, credit, self.algorithm)
         metrics["dropped_trees"] = dropped
-        metrics |= self._update(env, tree, credit.advantage)
+        metrics |= self._update(env, tree, credit.advantage, old)
         step = Step(self.iteration, tree, env.tasks, samples, scores, credit, metrics)
         for component in self.algorithm.components().values():
             component.observe(step)
+        if self.average is not None:
+            self.average.update(self.iteration)
         self.iteration += 1
         self.halfway = False
         return step
@@ -87,13 +99,16 @@ class Trainer:
         Noise, trees and the order of minibatches follow from the seed and the iteration.
         """
         tensors = snapshot.take(self.optimizer, self.algorithm.components())
-        return {"iteration": torch.tensor(self.iteration), **tensors}
+        average = {} if self.average is None else self.average.state()
+        return {"iteration": torch.tensor(self.iteration), **tensors, **average}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Take up what `state` gave; `ValueError` when another model or algorithm was trained."""
         if "iteration" not in state:
             raise ValueError("expected the state of a trainer, got one without an iteration")
         snapshot.put_back(state, self.optimizer, self.algorithm.components())
+        if self.average is not None:
+            self.average.restore(state)
         self.iteration = int(state["iteration"])
         self.halfway = False
 
@@ -179,14 +194,18 @@ class Trainer:
             algorithm.advantage_clip,
         )
 
-    def _update(self, env: Env, tree: Tree, advantage: Tensor) -> dict[str, Any]:
+    def _update(self, env: Env, tree: Tree, advantage: Tensor, old: WeightSet) -> dict[str, Any]:
         """Move the policy, and tell what that did; no gradient is left over."""
         self.peers.phase("update")
         algorithm = self.algorithm
         on_edges = isinstance(algorithm.objective, EdgeObjective)
         kind = EdgeLosses if on_edges else LeafLosses
         rows = self.micro_batch_size
-        losses = kind(env, tree, advantage, algorithm, rows, self.reference)
+        known = {"old": old, **self.weight_sets}
+        if self.average is not None:
+            known["ema"] = self.average.applied
+        weights = partial(chosen, known, algorithm)
+        losses = kind(env, tree, advantage, algorithm, rows, weights)
         generator = noise.generator(self.seed, Stream.SHUFFLE, self.iteration)
         update: Update = []
         norms = []

@@ -82,7 +82,7 @@ def build(
         micro_batch_size=config.train.micro_batch_size,
         seed=config.seed,
         max_grad_norm=config.train.max_grad_norm,
-        reference=lambda: lora.reference(backbone),
+        weight_sets={"start": lambda: lora.reference(backbone)},
         check_interrupt=check_interrupt,
         peers=world,
         iterations=config.train.iterations,
@@ -225,7 +225,7 @@ def _optimizer(
         trainable,
         Path(start) if start else None,
         config.seed,
-        keep_reference=algorithm.objective.needs_reference,
+        keep_reference=algorithm.objective.weight_set == "start",
         cut=cut,
     )
     return torch.optim.AdamW(

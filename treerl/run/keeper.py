@@ -98,7 +98,7 @@ class Keeper:
         )
         # a LoRA of random weights could be mistaken for a trained one: it is kept for us alone
         backbone = None if session.backbone.random_weights else session.backbone
-        with readable(session.backbone.denoisers, tensors):
+        with session.trainer.averaged(), readable(session.backbone.denoisers, tensors):
             checkpoints.save(self._folder, state, tensors, backbone)
         checkpoints.rotate(self._folder, self._kept(run))
 

@@ -60,21 +60,25 @@ class Session:
         refuse_drift(parameters, self.trainer.peers, f"iteration {iteration + 1}")
 
     def evaluate(self, tasks: Sequence[Task | str] | None = None) -> Evaluation:
-        """Draw held-out tasks (or these) by the full-step ODE, and score them."""
+        """Draw held-out tasks (or these) by the full-step ODE, and score them.
+
+        With `train.ema` the averaged weights draw them.
+        """
         chosen = self.heldout if tasks is None else tuple(Task.of(task) for task in tasks)
         settings = self.config.evaluate
         steps = settings.steps or self.config.env.steps
-        return evaluate(
-            self.env.with_steps(steps),
-            self.rewards,
-            chosen,
-            settings.samples_per_prompt,
-            self.watched,
-            self.config.seed,
-            self.config.train.micro_batch_size,
-            self.trainer.check_interrupt,
-            self.trainer.peers,
-        )
+        with self.trainer.averaged():
+            return evaluate(
+                self.env.with_steps(steps),
+                self.rewards,
+                chosen,
+                settings.samples_per_prompt,
+                self.watched,
+                self.config.seed,
+                self.config.train.micro_batch_size,
+                self.trainer.check_interrupt,
+                self.trainer.peers,
+            )
 
     def save(self, folder: Path | str) -> None:
         """Write what was trained, as `backbone.adapter` and `treerl export` read it.
@@ -83,7 +87,7 @@ class Session:
         """
         tensors = self.trainer.state()
         if self.trainer.peers.rank == 0:
-            with readable(self.backbone.denoisers, tensors):
+            with self.trainer.averaged(), readable(self.backbone.denoisers, tensors):
                 self.backbone.save(Path(folder))
 
     def close(self) -> None:

@@ -79,25 +79,28 @@ def _members(module: nn.Module) -> list[nn.Module]:
 
 @contextmanager
 def readable(denoisers: Mapping[str, nn.Module], tensors: Mapping[str, Tensor]) -> Iterator[None]:
-    """While inside, denoisers in parts tell the whole weights of a trainer's state as their own.
+    """While inside, denoisers in parts tell the whole weights of a trainer's state as their own:
+    the averages, where it has some.
 
     That is what `state_dict()` gives. Nothing travels: one process writes what all gathered before.
     """
     with ExitStack() as stack:
         for title, module in denoisers.items():
             if isinstance(module, FSDPModule):
-                fill = partial(_fill, _wholes(module, f"weights/{title}.", tensors))
+                fill = partial(_fill, _wholes(module, title, tensors))
                 handle = module.register_state_dict_post_hook(fill)  # type: ignore[no-untyped-call]
                 stack.callback(handle.remove)
         yield
 
 
-def _wholes(module: nn.Module, prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The trained weights by every name that they have in the module."""
+def _wholes(module: nn.Module, title: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The trained weights, or their average, by every name that they have in the module."""
     names = {parameter: name for name, parameter in module.named_parameters()}
     wholes = {}
     for name, parameter in module.named_parameters(remove_duplicate=False):
-        trained = tensors.get(prefix + names[parameter])
+        trained = tensors.get(f"average/{title}.{names[parameter]}")
+        if trained is None:
+            trained = tensors.get(f"weights/{title}.{names[parameter]}")
         if trained is not None:
             wholes[name] = trained
     return wholes

@@ -21,8 +21,8 @@ class AWM(LeafObjective):
     kl: Annotated[float, Ge(0)] = 0.1  # weight of the pull to the model as training started
 
     @property
-    def needs_reference(self) -> bool:
-        return self.kl > 0
+    def weight_set(self) -> str | None:
+        return "start" if self.kl > 0 else None
 
     def __call__(self, denoised: Tensor, leaves: Leaves) -> Loss:
         variance = leaves.sigma.to(denoised).square()

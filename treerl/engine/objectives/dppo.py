@@ -22,8 +22,8 @@ class DPPO(EdgeObjective):
     kl: Annotated[float, Ge(0)] = 0.0  # weight of the KL to the model as training started
 
     @property
-    def needs_reference(self) -> bool:
-        return self.kl > 0
+    def weight_set(self) -> str | None:
+        return "start" if self.kl > 0 else None
 
     def __call__(self, policy: Policy, edges: Edges) -> Loss:
         step = gaussian(policy, self)

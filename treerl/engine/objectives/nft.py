@@ -27,8 +27,8 @@ class NFT(LeafObjective):
     adaptive: bool = True
 
     @property
-    def needs_reference(self) -> bool:
-        return True
+    def weight_set(self) -> str | None:
+        return "start"
 
     def __call__(self, denoised: Tensor, leaves: Leaves) -> Loss:
         assert leaves.reference is not None

@@ -10,7 +10,7 @@ from annotated_types import Ge, Le
 from torch import Tensor
 
 from treerl.engine.selection import Selection
-from treerl.engine.trainer import Step
+from treerl.engine.step import Step
 from treerl.engine.tree import Tree
 from treerl.engine.tree_spec import TreeSpec
 
