@@ -76,7 +76,7 @@ def computed(algorithm: Algorithm, move: float) -> Computed:
     env.tasks = TASKS
     spec = draw(plain.branching.distribution(STEPS, 0), 0.6)
     first = roots(len(TASKS), plain.trees_per_prompt, shared_noise=plain.shared_noise)
-    tree = grow(env, first, spec, 16, previews=plain.previews)
+    tree = grow(env, first, spec, 16, previews=plain.previews, coupling=plain.coupling)
     old = copy.deepcopy(env)
     start = copy.deepcopy(env)
     _move(start, 0.1, 1.0)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
 
+import numpy as np
 import pytest
 import torch
 from recipe_case import TASKS, Case, Computed, computed
@@ -12,8 +13,10 @@ from torch import Tensor
 
 from treerl.config.algorithm import algorithm_of
 from treerl.config.resolve import resolve
+from treerl.engine import noise
 from treerl.engine.algorithm import Algorithm
 from treerl.engine.branching import Geometric
+from treerl.engine.coupling import siblings
 from treerl.engine.kernel import DDIM, FlowSDE
 from treerl.engine.objective import EdgeObjective, LeafObjective
 from treerl.engine.recipes import recipes
@@ -118,3 +121,13 @@ def test_ddpo_takes_the_ddim_kernel_on_diffusion_models_and_the_flows_on_flows()
     flow = algorithm_of(resolve(None, {**flags, "backbone.name": "sd35"}, []))
     assert diffusion.kernel == DDIM(1.0) and flow.kernel == recipes["ddpo"].kernel == FlowSDE(0.7)
     assert replace(diffusion, kernel=flow.kernel) == flow
+
+
+def test_branchgrpos_siblings_share_a_seventeenth_of_their_noises_variance() -> None:
+    """ξ_b = (ξ₀ + s η_b) / √(1 + s²) with s = 4 correlates siblings by 1 / (1 + s²)."""
+    algorithm = recipes["branchgrpo"]
+    births = siblings(noise.key(0), np.array([4000]))
+    z = algorithm.coupling.normal(births, (30,)).double()
+    shared = z.mean(0)  # ξ₀ / √17, up to 4 / √(17 · 4000)
+    assert float(shared.square().mean()) == pytest.approx(1 / 17, rel=0.7)
+    assert float(z.var(0, unbiased=False).mean()) == pytest.approx(16 / 17, rel=0.01)

@@ -9,6 +9,7 @@ from treerl.engine.branching import Fixed, Geometric, Shift
 from treerl.engine.branchings.chain import Chain
 from treerl.engine.branchings.splits import Splits
 from treerl.engine.branchings.star import Star
+from treerl.engine.coupling import Correlated
 from treerl.engine.kernel import DanceSDE, FlowSDE
 from treerl.engine.normaliser import GlobalStd
 from treerl.engine.objective import Clipped
@@ -41,12 +42,14 @@ _TREEGRPO_CODE = Algorithm(
     optimizer_steps=2,
 )
 
-# BranchGRPO: a binary tree of 16 leaves whose every step is sampled, compared depth by depth.
+# BranchGRPO: a binary tree of 16 leaves, every step sampled, siblings that share a little of their
+# noise, compared depth by depth.
 _BRANCHGRPO = Algorithm(
     name="branchgrpo",
     source="arXiv 2509.06040",
     kernel=DanceSDE(noise_level=0.3),
     branching=Splits(branching_factor=2, count=4, spacing=0.15),
+    coupling=Correlated(spread=4.0),
     baseline=Depth(),
     objective=Clipped(clip_range=1e-3),
     reduction="edges",

@@ -28,15 +28,17 @@ class Depths(Selection):
     memory: dict[str, Tensor] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     def __call__(self, tree: Tree, advantage: Tensor, generator: np.random.Generator) -> Tensor:
-        sampled = [bool(tree.stochastic[tree.level(step + 1)].any()) for step in range(tree.steps)]
-        steps = torch.tensor(self._trained(tree.sizes, sampled))
-        return tree.stochastic & torch.isin(tree.step - 1, steps)
+        sampled = [bool(tree.stochastic[tree.level(move + 1)].any()) for move in range(tree.depth)]
+        trained = torch.zeros(len(tree), dtype=torch.bool)
+        for move in self._trained(tree.sizes, sampled):
+            trained[tree.level(move + 1)] = True
+        return tree.stochastic & trained
 
     def decisions(self, spec: TreeSpec) -> int:
-        return sum(spec.widths[step] for step in self._trained(spec.widths, spec.stochastic))
+        return sum(spec.widths[move] for move in self._trained(spec.widths, spec.stochastic))
 
     def edges(self, spec: TreeSpec) -> float:
-        return sum(spec.widths[step + 1] for step in self._trained(spec.widths, spec.stochastic))
+        return sum(spec.widths[move + 1] for move in self._trained(spec.widths, spec.stochastic))
 
     def observe(self, step: Step) -> None:
         self.memory["iteration"] = torch.tensor(step.iteration + 1)
@@ -50,12 +52,12 @@ class Depths(Selection):
         self.memory.update(state)
 
     def _trained(self, widths: Sequence[int], sampled: Sequence[bool]) -> list[int]:
-        """The steps whose edges are trained, of levels that are `widths` `[T + 1]` wide."""
-        steps = [step for step, here in enumerate(sampled) if here]
-        splits = [place for place, step in enumerate(steps) if widths[step + 1] > widths[step]]
+        """The moves whose edges are trained, of levels that are `widths` `[L + 1]` wide."""
+        moves = [move for move, here in enumerate(sampled) if here]
+        splits = [place for place, move in enumerate(moves) if widths[move + 1] > widths[move]]
         if not splits:
-            return steps
-        moves = int(self.memory.get("iteration", torch.tensor(0))) // self.interval
+            return moves
+        slid = int(self.memory.get("iteration", torch.tensor(0))) // self.interval
         first = max(splits[-1], 1)  # the first sampled step is always trained
-        gap = max(first, min(splits[-1] + moves, len(steps) - self.size))
-        return steps[:gap] + steps[gap + self.size :]
+        gap = max(first, min(splits[-1] + slid, len(moves) - self.size))
+        return moves[:gap] + moves[gap + self.size :]

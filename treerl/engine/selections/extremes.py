@@ -31,8 +31,8 @@ class Extremes(Selection):
             order = leaves[advantage[leaves].argsort(stable=True)]
             kept[order[: self.count]] = True
             kept[order[-self.count :]] = True
-        for step in range(tree.steps, 0, -1):
-            level = tree.level(step)
+        for move in range(tree.depth, 0, -1):
+            level = tree.level(move)
             kept[tree.parent[level][kept[level]]] = True
         return tree.stochastic & kept
 
