@@ -153,7 +153,9 @@ def test_an_average_that_nobody_keeps_is_refused_before_anything_is_loaded() -> 
 
 def test_a_session_judges_and_saves_the_average(inside: Path) -> None:
     def ended(ema: float) -> tuple[float, Tensor]:
-        session = build(resolve(None, SETTINGS, [f"train.ema={ema}", "train.learning_rate=0.01"], True))
+        session = build(
+            resolve(None, SETTINGS, [f"train.ema={ema}", "train.learning_rate=0.01"], True)
+        )
         for _ in session.train(2):
             pass
         session.save(Path(f"saved-{ema}"))
