@@ -92,8 +92,9 @@ def computed(algorithm: Algorithm, move: float) -> Computed:
         normalise=plain.normalise,
         clip=plain.advantage_clip,
     )
+    others = {"start": start, "old": old, "ema": start}
     kind = LeafLosses if isinstance(plain.objective, LeafObjective) else EdgeLosses
-    losses = kind(env, tree, credit.advantage, plain, 16, lambda _: _as(env, start))
+    losses = kind(env, tree, credit.advantage, plain, 16, lambda name: _as(env, others[name]))
     (batches,) = losses.batches(np.random.default_rng(0))
     parts = [(batch, losses.loss(batch)) for batch in batches]
     loss = torch.stack([(part.value * batch.weight).sum() for batch, part in parts]).sum()

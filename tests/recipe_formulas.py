@@ -202,7 +202,7 @@ def nft(case: Case) -> Tensor:
     state = State(leaves.x, leaves.step, leaves.task)
     v = case.now.velocity(state)
     with torch.no_grad():
-        old = case.start.velocity(state)
+        old = case.old.velocity(state)
     t = leaves.sigma.view(-1, 1, 1)
     beta = 1.0
     errors = []

@@ -74,7 +74,8 @@ _DDPO = Algorithm(
     optimizer_steps=2,
 )
 
-# Flow-GRPO: 24 independent chains, the iteration's std for all prompts, a KL to the start.
+# Flow-GRPO: 24 independent chains, the iteration's std for all prompts, a KL to the start, and an
+# average of the weights that is evaluated and kept.
 _FLOWGRPO = Algorithm(
     name="flowgrpo",
     source="arXiv 2505.05470",
@@ -83,6 +84,7 @@ _FLOWGRPO = Algorithm(
     normaliser=GlobalStd(),
     objective=Clipped(clip_range=1e-4, kl=0.04),
     optimizer_steps=2,
+    ema=0.9,
 )
 
 # DanceGRPO: 12 chains from one noise, constant diffusion, 60 % of each chain's steps trained.
@@ -186,7 +188,8 @@ _STEPWISE = Algorithm(
     optimizer_steps=2,
 )
 
-# DiffusionNFT: plain samples, noised again, told apart by two implied policies.
+# DiffusionNFT: plain samples of an old policy that follows slowly, noised again, told apart by two
+# implied policies.
 _NFT = Algorithm(
     name="nft",
     source="arXiv 2509.16117",
@@ -195,6 +198,8 @@ _NFT = Algorithm(
     normaliser=GlobalStd(),
     objective=NFT(beta=1.0),
     optimizer_steps=2,
+    ema=0.5,
+    rollout="ema",
 )
 
 # Advantage-weighted matching: plain samples, the loss of pre-training times the advantage.

@@ -1,7 +1,7 @@
 """Advantage-weighted matching: the loss of pre-training, times the advantage."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 from annotated_types import Ge
@@ -18,11 +18,12 @@ class AWM(LeafObjective):
     (x₀ - x̂₀) / σ, for flows and for v-prediction alike. Without `kl` bad samples push without end.
     """
 
-    kl: Annotated[float, Ge(0)] = 0.1  # weight of the pull to the model as training started
+    kl: Annotated[float, Ge(0)] = 0.1  # weight of the pull to the anchor
+    anchor: Literal["start", "ema"] = "start"  # the model as training started, or its average
 
     @property
     def weight_set(self) -> str | None:
-        return "start" if self.kl > 0 else None
+        return self.anchor if self.kl > 0 else None
 
     def __call__(self, denoised: Tensor, leaves: Leaves) -> Loss:
         variance = leaves.sigma.to(denoised).square()

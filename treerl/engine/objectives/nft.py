@@ -19,7 +19,7 @@ class NFT(LeafObjective):
     c/β [r |x⁺ - x₀|² + (1 - r) |x⁻ - x₀|²] with x± = old ± β (x̂₀ - old) and
     r = ½ + ½ clip(A / c, -1, 1), where c is `saturation`. `adaptive` divides each square by the
     mean absolute error of its own x±, as the released code does. For a flow this is its loss on
-    velocities, as x̂₀ = x - σ v. The old policy is the model as training started.
+    velocities, as x̂₀ = x - σ v. The old policy is the one that drew the samples.
     """
 
     beta: Annotated[float, Gt(0)] = 1.0  # β, how far the implied policies stand apart
@@ -28,7 +28,7 @@ class NFT(LeafObjective):
 
     @property
     def weight_set(self) -> str | None:
-        return "start"
+        return "old"
 
     def __call__(self, denoised: Tensor, leaves: Leaves) -> Loss:
         assert leaves.reference is not None
