@@ -129,6 +129,14 @@ def test_the_python_page_runs_from_top_to_bottom(tmp_path: Path) -> None:
     assert (tmp_path / "trained").is_dir()
 
 
+def test_the_gymnasium_page_runs_from_top_to_bottom(tmp_path: Path) -> None:
+    code = "\n".join(blocks(ROOT / "docs" / "gymnasium.md", "python"))
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_the_session_of_the_front_page_is_the_example() -> None:
     example = (ROOT / "examples" / "session.py").read_text(encoding="utf-8")
     first = blocks(ROOT / "README.md", "python")[0]

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
         TreerlError as TreerlError,
     )
     from treerl.gym.env import DenoisingEnv as DenoisingEnv
+    from treerl.gym.vector import VectorDenoisingEnv as VectorDenoisingEnv
     from treerl.registry import load as load
     from treerl.reward.contract import Reward as Reward
     from treerl.reward.rewards import Rewards as Rewards
@@ -77,6 +78,7 @@ _HOMES = {
     "treerl.engine.weighting": ("Siblings", "Weighting"),
     "treerl.errors": ("InputError", "NumericsError", "RewardError", "TreerlError"),
     "treerl.gym.env": ("DenoisingEnv",),
+    "treerl.gym.vector": ("VectorDenoisingEnv",),
     "treerl.engine.recipes": ("recipes",),
     "treerl.registry": ("load",),
     "treerl.reward.contract": ("Reward",),
