@@ -1,14 +1,16 @@
-"""How often the alarm of a watched reward goes off, in hackable runs and in healthy ones.
+"""When the alarm of a watched reward goes off, in hackable runs and in healthy ones.
 
     python benchmarks/alarm.py --seeds 20 --output DIR
 
 Hackable: the tiny model is paid for large JPEG files (`--reward jpeg=-1`), and the judge of its
-captions is watched. Healthy: it is paid for its captions, and the cleanness of its images is
-watched.
+captions is watched; it ends at the first alarm of any kind (`train.guard=stop`). Healthy: it is
+paid for its captions, and the cleanness of its images is watched; every alarm of its 30 iterations
+is a false one. Held-out images are looked at every five iterations, which are ten updates.
 """
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -19,10 +21,18 @@ from torch import Tensor
 
 import treerl
 from treerl.engine.task import Samples
+from treerl.errors import NumericsError
 from treerl.reward.contract import Reward
 
+_UPDATES = 2  # optimizer steps of an iteration
+_SETS = (
+    "train.iterations=30",
+    "train.threads=1",
+    "evaluate.every=5",
+    "evaluate.samples_per_prompt=2",
+)
 KINDS = {
-    "hackable": ["--reward", "jpeg=-1", "--watch", "shapes"],
+    "hackable": ["--reward", "jpeg=-1", "--watch", "shapes", "--set", "train.guard=stop"],
     "healthy": ["--reward", "shapes", "--watch", f"{Path(__file__).resolve()}:Clean"],
 }
 
@@ -37,24 +47,33 @@ class Clean(Reward):
 
 
 def train(kind: str, seed: int, folder: Path, sets: Sequence[str]) -> dict[str, Any]:
-    """The manifest of one run."""
+    """The manifest of one run, with what its last evaluation said."""
     run = folder / f"{kind}-{seed}"
-    if not (run / "manifest.json").is_file():
-        words = [
-            sys.executable,
-            "-m",
-            "treerl",
-            "run",
-            "--output",
-            str(run),
-            "--allow-plugins",
-            *KINDS[kind],
-        ]
-        for setting in [f"seed={seed}", *sets]:
-            words += ["--set", setting]
-        subprocess.run(words, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    if not _ended(run):
+        command = [sys.executable, "-m", "treerl", "run", "--output", str(run), "--allow-plugins"]
+        command += KINDS[kind]
+        for setting in [f"seed={seed}", f"train.optimizer_steps={_UPDATES}", *sets]:
+            command += ["--set", setting]
+        done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        if done.returncode not in (0, NumericsError.code):  # the guard ends a run by the latter
+            raise SystemExit(done.stderr)
     manifest: dict[str, Any] = json.loads((run / "manifest.json").read_text(encoding="utf-8"))
+    rows = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    heldout = [row["heldout"] for row in map(json.loads, rows) if "heldout" in row]
+    manifest["evaluation"]["after"] = heldout[-1]
     return manifest
+
+
+def _ended(run: Path) -> bool:
+    """Whether it was run before, to its end."""
+    path = run / "manifest.json"
+    return path.is_file() and json.loads(path.read_text(encoding="utf-8"))["ended"] is not None
+
+
+def updates(run: dict[str, Any]) -> list[int]:
+    """The optimizer steps after which each alarm went off."""
+    numbers = [re.match(r"iteration (\d+): ", alarm) for alarm in run["alarms"]]
+    return [_UPDATES * int(number[1]) for number in numbers if number]
 
 
 def main() -> None:
@@ -64,23 +83,26 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--kinds", nargs="+", default=list(KINDS))
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=["train.iterations=20", "evaluate.samples_per_prompt=2"],
-        dest="sets",
-    )
+    parser.add_argument("--set", action="append", default=list(_SETS), dest="sets")
     options = parser.parse_args()
-    print("| run | alarms | reward | watched |\n|---|---|---|---|")
+    print("| run | alarms | first one, updates | reward | watched |\n|---|---|---|---|---|")
     for kind in options.kinds:
         runs = [train(kind, seed, options.output, options.sets) for seed in range(options.seeds)]
-        rang = sum(bool(run["alarms"]) for run in runs)
-        cells = [kind, f"{rang} of {len(runs)}"]
+        first = [updates(run)[0] for run in runs if updates(run)]
+        when = f"{min(first)} to {max(first)}" if first else "none"
+        cells = [kind, f"{sum(bool(run['alarms']) for run in runs)} of {len(runs)}", when]
         for figure in (_reward, _watched):
             before = mean(runs, "before", figure)
             after = mean(runs, "after", figure)
             cells.append(f"{before:.3f} → {after:.3f}")
         print(f"| {' | '.join(cells)} |", flush=True)
+        for text in sorted({_kind_of(alarm) for run in runs for alarm in run["alarms"]}):
+            print(f"    {text}", flush=True)
+
+
+def _kind_of(alarm: str) -> str:
+    """What it says, without its figures."""
+    return re.sub(r"-?\d[\d.e+-]*", "#", alarm)
 
 
 def mean(

@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import processes
 import torch
 from plain import Always, PlainRewards
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.distributed import FileStore  # type: ignore[attr-defined]
-from torch.multiprocessing.spawn import spawn
 
 import treerl
 from treerl.engine.algorithm import Algorithm
@@ -164,8 +164,7 @@ def alone(name: str) -> dict[str, Tensor]:
 def together(names: Sequence[str], size: int, folder: Path) -> dict[str, list[dict[str, Tensor]]]:
     """The scenarios in `size` processes; what each rank saw, by scenario."""
     folder.mkdir()
-    arguments = (size, str(folder), tuple(names))
-    spawn(_process, arguments, nprocs=size)  # type: ignore[no-untyped-call]
+    processes.together(_process, (size, str(folder), tuple(names)), size)
     told: dict[str, list[dict[str, Tensor]]] = {}
     for name in names:
         told[name] = [load_file(folder / f"{name}.{rank}") for rank in range(size)]

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import torch
 from plain import PlainRewards
+from processes import together
 from several import ALGORITHMS, Plane, near
 from torch.distributed import FileStore, destroy_process_group  # type: ignore[attr-defined]
-from torch.multiprocessing.spawn import spawn
 
 from treerl.engine.trainer import Trainer
 from treerl.errors import InputError, RewardError, Stopped, TreerlError
@@ -23,7 +23,7 @@ from treerl.run.world import World
 def faults(folder: Path) -> list[dict[str, str]]:
     """What each of two processes says when something is wrong in one of them."""
     folder.mkdir()
-    spawn(_faulty, (str(folder),), nprocs=2)  # type: ignore[no-untyped-call]
+    together(_faulty, (str(folder),), 2)
     return [json.loads((folder / f"said.{rank}").read_text()) for rank in range(2)]
 
 

@@ -13,11 +13,11 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
+from processes import together
 from rich.console import Console
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.distributed import FileStore  # type: ignore[attr-defined]
-from torch.multiprocessing.spawn import spawn
 
 from treerl import registry
 from treerl.backbone import random_weights
@@ -68,7 +68,7 @@ Told = dict[str, Tensor]
 def trials(folder: Path) -> None:
     """Both kinds of all cases in two processes, then runs; what they tell lies in the folder."""
     folder.mkdir()
-    spawn(_process, (str(folder),), nprocs=2)  # type: ignore[no-untyped-call]
+    together(_process, (str(folder),), 2)
 
 
 def told(folder: Path, case: str, kind: str) -> list[Told]:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from processes import begin, end
 from torch.distributed import FileStore  # type: ignore[attr-defined]
-from torch.multiprocessing.spawn import ProcessExitedException, spawn
+from torch.multiprocessing.spawn import ProcessContext, ProcessExitedException
 
 from treerl.errors import PeerError, RewardError, Stopped
 from treerl.run.heartbeat import SAVING
@@ -46,6 +47,9 @@ def save_at_an_error(world: World) -> None:
         world.part()
 
 
+_WORKS = (end_late, save_at_a_stop, save_at_an_error)
+
+
 def _process(rank: int, folder: str, work: Callable[[World], None]) -> None:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
@@ -54,14 +58,6 @@ def _process(rank: int, folder: str, work: Callable[[World], None]) -> None:
     world.phase("update")  # gives a first sign
     work(world)
     Path(folder, f"lived.{rank}").touch()
-
-
-@pytest.mark.parametrize("work", [end_late, save_at_a_stop, save_at_an_error])
-def test_a_process_that_takes_its_time_is_left_alone(
-    tmp_path: Path, work: Callable[[World], None]
-) -> None:
-    spawn(_process, (str(tmp_path), work), nprocs=2)  # type: ignore[no-untyped-call]
-    assert {path.name for path in tmp_path.glob("lived.*")} == {"lived.0", "lived.1"}
 
 
 def _hang(rank: int, folder: str) -> None:
@@ -76,7 +72,31 @@ def _hang(rank: int, folder: str) -> None:
     world.part()
 
 
-def test_saving_has_until_the_timeout(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[ProcessContext, Path]]:
+    """All of them at once, as most of their time they wait."""
+    begun = {}
+    for work in _WORKS:
+        folder = tmp_path_factory.mktemp(work.__name__)
+        begun[work.__name__] = (begin(_process, (str(folder), work), 2), folder)
+    folder = tmp_path_factory.mktemp("hang")
+    begun["hang"] = (begin(_hang, (str(folder),), 2), folder)
+    return begun
+
+
+@pytest.mark.parametrize("name", [work.__name__ for work in _WORKS])
+def test_a_process_that_takes_its_time_is_left_alone(
+    name: str, begun: dict[str, tuple[ProcessContext, Path]]
+) -> None:
+    context, folder = begun[name]
+    end(context)
+    assert {path.name for path in folder.glob("lived.*")} == {"lived.0", "lived.1"}
+
+
+def test_saving_has_until_the_timeout(
+    begun: dict[str, tuple[ProcessContext, Path]],
+) -> None:
+    context, _ = begun["hang"]
     with pytest.raises(ProcessExitedException) as ended:
-        spawn(_hang, (str(tmp_path),), nprocs=2)  # type: ignore[no-untyped-call]
+        end(context)
     assert (ended.value.error_index, ended.value.exit_code) == (1, PeerError.code)

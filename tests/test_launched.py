@@ -1,0 +1,54 @@
+"""A run that torchrun starts leaves one folder, and says once what is wrong for all."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+_RUN = {
+    "backbone.model": "miniature",
+    "rewards": "{jpeg: 1.0}",
+    "train.prompts_per_iteration": "3",
+    "train.iterations": "2",
+    "env.steps": "4",
+    "tree.branching.depth": "1",
+    "tree.branching.branching_factor": "2",
+    "evaluate.max_prompts": "3",
+}
+
+
+def launched(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    launcher = "torch.distributed.run --nproc-per-node 2 --rdzv-backend c10d"
+    command = [sys.executable, "-m", *launcher.split(), "--rdzv-endpoint", "localhost:0"]
+    sets = [word for name, value in _RUN.items() for word in ("--set", f"{name}={value}")]
+    run = ["-m", "treerl", "run", "--output", "run", *sets, *words]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    return subprocess.run(
+        command + run, cwd=folder, env=environment, capture_output=True, text=True, timeout=200
+    )
+
+
+def test_a_launched_run_leaves_one_folder(tmp_path: Path) -> None:
+    done = launched(tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    rows = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(row)["iteration"] for row in rows] == [1, 2]
+    samples = json.loads((tmp_path / "run" / "samples" / "samples.json").read_text())["samples"]
+    assert len(samples) == 3
+    for sample in samples:
+        for when in ("before", "after"):
+            assert (tmp_path / "run" / "samples" / sample[when]["image"]).is_file()
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    assert manifest["status"] == "done" and manifest["spent"]["iterations"] == 2
+    assert done.stdout.count("report:") == 1
+
+
+def test_what_is_wrong_for_all_is_said_once(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "mine").write_text("mine")
+    done = launched(tmp_path)
+    assert done.returncode != 0
+    assert done.stderr.count("treerl: output: run exists and is not empty") == 1
+    assert "exitcode  : 2" in done.stderr
