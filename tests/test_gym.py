@@ -107,6 +107,16 @@ def test_steps_that_are_named_deterministic_are_and_no_other() -> None:
     assert sampled == [False, True, False, True, True, False]
 
 
+def test_a_deterministic_step_is_that_of_the_ode() -> None:
+    env = make(deterministic=frozenset({1}))
+    env.reset(seed=0)
+    env.step(STILL)
+    state = env.snapshot().state
+    ode, sde = (env._process.env.policy(state, flag).mode[0].float() for flag in (False, True))
+    latent = torch.from_numpy(env.step(STILL)[0]["latent"])
+    assert torch.equal(latent, ode) and not torch.allclose(latent, sde, atol=1e-3)
+
+
 class Scores:
     """The same number for every sample."""
 
