@@ -15,6 +15,7 @@ LAYERS = (
     {"config"},
     {"run"},
     {"report", "check", "gym"},
+    {"bench"},
     {"cli"},
     {"__init__", "__main__"},
 )

@@ -1,6 +1,5 @@
-"""The command line: run, plan, show, export, check, serve-reward, list."""
+"""The command line: run, plan, bench, show, export, check, serve-reward, list."""
 
-import hashlib
 import json
 import os
 import sys
@@ -14,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from treerl import registry
+from treerl.bench.command import bench
+from treerl.config.announce import announce
 from treerl.config.flags import Allow, Devices, Json, Model, Resume, Set, takes_settings
 from treerl.errors import InputError, fault, printable, shorten
 
@@ -86,6 +87,9 @@ def plan(config: "Config", as_json: Json = False) -> None:
     announce(config)
     figures = table(config)
     print(json.dumps(figures, indent=2)) if as_json else print_table(figures)
+
+
+app.command()(bench)
 
 
 @app.command()
@@ -200,19 +204,6 @@ def _parameters(kind: str, name: str) -> Iterator[str]:
     for parameter, field in registry.fields(holder).items():
         default = "" if field.default is MISSING else f"; {shorten(field.default)}"
         yield f"{parameter}: {registry.words(holder, parameter)}{default}"
-
-
-def announce(config: "Config") -> None:
-    """Say which files of the user's own will be run, with their checksums."""
-    from treerl.config.schema import plugin_names
-    from treerl.config.textfile import read_bytes
-
-    for name in plugin_names(config):
-        path = registry.source_file(name)
-        if path is not None:
-            checksum = hashlib.sha256(read_bytes(path, 2**24)).hexdigest()
-            where = printable(str(path.resolve()))
-            print(f"plug-in {printable(name)}: {where} sha256:{checksum}", file=sys.stderr)
 
 
 def printable_lines(lines: list[str]) -> str:

@@ -1,7 +1,8 @@
 """The flags that commands share, as one signature."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -77,7 +78,26 @@ Devices = Annotated[
 ]
 
 
-def settings(
+@dataclass(frozen=True)
+class Given:
+    """What a command line says of settings, before anything is resolved."""
+
+    file: Path | None
+    flags: Mapping[str, object]  # by dotted path, None for one that was not given
+    sets: tuple[str, ...]
+    allow_plugins: bool
+
+    def config(
+        self, flags: Mapping[str, object] | None = None, sets: Sequence[str] = ()
+    ) -> "Config":
+        """The configuration, with these flags and settings over it."""
+        from treerl.config.resolve import resolve
+
+        every = {**self.flags, **(flags or {})}
+        return resolve(self.file, every, [*self.sets, *sets], self.allow_plugins)
+
+
+def given(
     backbone: Backbone = None,
     model: Model = None,
     reward: Reward = None,
@@ -88,9 +108,9 @@ def settings(
     config: File = None,
     set_: Set = None,
     allow_plugins: Allow = False,
-) -> "Config":
-    """The configuration that the flags describe."""
-    from treerl.config.resolve import parse_rewards, resolve
+) -> Given:
+    """The flags of settings."""
+    from treerl.config.resolve import parse_rewards
 
     flags: dict[str, Any] = {
         "backbone.name": backbone,
@@ -101,12 +121,30 @@ def settings(
         "data.train": str(prompts) if prompts else None,
         "output": str(output) if output else None,
     }
-    return resolve(config, flags, set_ or [], allow_plugins)
+    return Given(config, flags, tuple(set_ or ()), allow_plugins)
 
 
 def takes_settings(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command, whose first argument is a `Config`, all the flags of `settings`."""
-    shared = inspect.signature(settings).parameters
+    """Give a command, whose first argument is a `Config`, all the flags of settings."""
+
+    def with_config(first: Given, **values: Any) -> None:
+        command(first.config(), **values)
+
+    return _with_flags(command, with_config)
+
+
+def takes_given(*without: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command, whose first argument is `Given`, the flags of settings but for some."""
+    return lambda command: _with_flags(command, command, without)
+
+
+def _with_flags(
+    command: Callable[..., None], call: Callable[..., None], without: Sequence[str] = ()
+) -> Callable[..., None]:
+    """The command with the flags of settings before its own."""
+    shared = dict(inspect.signature(given).parameters)
+    for name in without:
+        del shared[name]
     _, *parameters = inspect.signature(command).parameters.values()
     own = [parameter.name for parameter in parameters]
 
@@ -117,13 +155,15 @@ def takes_settings(command: Callable[..., None]) -> Callable[..., None]:
             if flags["output"] is not None:
                 raise InputError("--output: expected none, as --resume DIR names the run's folder")
             flags["config"] = flags["config"] or _settings_of(Path(resume))
-        command(settings(**flags), **{name: values[name] for name in own})
+        call(given(**flags), **{name: values[name] for name in own})
 
     others = [parameter for parameter in parameters if parameter.name not in shared]
+    needed = [parameter for parameter in others if parameter.default is inspect.Parameter.empty]
+    others = [parameter for parameter in others if parameter not in needed]
     with_flags.__name__ = command.__name__
     with_flags.__doc__ = command.__doc__
     with_flags.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        [*shared.values(), *others]
+        [*needed, *shared.values(), *others]
     )
     return with_flags
 

@@ -47,7 +47,7 @@ def render(record: RunRecord) -> str:
     for name, tree in record.trees.items():
         drawings[name] = treeview.lay_out(tree, Embedder(record.path / "trees" / name))
     return (
-        _environment()
+        environment()
         .get_template("page.html.j2")
         .render(
             record=record,
@@ -74,9 +74,10 @@ def render(record: RunRecord) -> str:
     )
 
 
-def _environment() -> jinja2.Environment:
-    loader = jinja2.PackageLoader("treerl", "report")
-    environment = jinja2.Environment(
+def environment(folder: str = "report") -> jinja2.Environment:
+    """Templates of that folder of treerl, with this page's style, which also a comparison wears."""
+    loader = jinja2.PackageLoader("treerl", folder)
+    templates = jinja2.Environment(
         loader=loader,
         autoescape=True,
         undefined=jinja2.StrictUndefined,
@@ -84,10 +85,11 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
         finalize=lambda value: value.translate(_SPELLED) if type(value) is str else value,
     )
-    style, _, _ = loader.get_source(environment, "style.css")
-    environment.globals |= {"style": Markup(style), "width": treeview.WIDTH}
-    environment.filters |= {"show": show, "decimal": decimal}
-    return environment
+    styles = jinja2.PackageLoader("treerl", "report")
+    style, _, _ = styles.get_source(templates, "style.css")
+    templates.globals |= {"style": Markup(style), "width": treeview.WIDTH}
+    templates.filters |= {"show": show, "decimal": decimal}
+    return templates
 
 
 def title(record: RunRecord) -> str:

@@ -1,0 +1,1 @@
+"""`treerl bench`: recipes at equal budgets, over seeds, with intervals."""
