@@ -38,7 +38,7 @@ def render(result: Result) -> str:
     style, _, _ = templates.loader.get_source(templates, "bench.css")  # type: ignore[union-attr]
     templates.filters |= {"words": words, "difference": difference, "cost": cost}
     score = result.score
-    main = plots.curves(result, score.name, _caption(score.name), large=True)
+    main = plots.curves(result, score.name, "the figure that recipes are compared by", large=True)
     names = list(dict.fromkeys(name for s in result.standings for name in s.curves))
     constant = constants(result, names)
     others = [name for name in names if name not in (score.name, *constant)]

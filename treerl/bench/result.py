@@ -41,8 +41,8 @@ class Result:
         """What each variant is called where there is little room: its recipe, if that is enough."""
         recipes = [standing.variant.recipe for standing in self.standings]
         names = {}
-        for standing in self.standings:
-            variant = standing.variant
+        for each in self.standings:
+            variant = each.variant
             alone = recipes.count(variant.recipe) == 1
             names[variant] = variant.recipe if alone else variant.label
         return names
