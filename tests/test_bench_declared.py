@@ -99,7 +99,9 @@ def test_forwards_count_an_update_three_times() -> None:
 
 def test_seconds_leave_the_iterations_as_they_are_set() -> None:
     budget = Budget("seconds", 5.0)
-    assert configured(GIVEN, Variant("treegrpo"), (), 0, budget).train.iterations == 60
+    for iterations in (7, 70):
+        variant = Variant("treegrpo", (f"train.iterations={iterations}",))
+        assert configured(GIVEN, variant, (), 0, budget).train.iterations == iterations
 
 
 def test_a_budget_beyond_all_reason_is_refused_at_once() -> None:

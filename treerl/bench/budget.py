@@ -7,7 +7,7 @@ from treerl.errors import InputError, shorten
 from treerl.registry import nearest, to_float
 from treerl.run.plan import Counts, Plan
 
-_MOST = 1 << 19  # iterations; more of them is a slip of the finger
+_MOST = 100_000  # iterations; more of them is a slip of the finger
 BACKWARD = 3  # forwards that an update forward counts as: a backward costs about two of them
 KINDS = {
     "forwards": "forwards (sampling + 3 × update)",
@@ -41,22 +41,17 @@ class Budget:
         """
         if self.kind == "seconds":
             return None
-        upper = 1
-        while cost(self.kind, plan.drawn(upper)) < self.amount:
-            upper *= 2
-            if upper > _MOST:
-                raise InputError(
-                    f"--budget: {self.kind}: expected at most what {_MOST:,} iterations spend, "
-                    f"got {self.amount:g}"
-                )
-        lower = upper // 2  # too few, or none
-        while upper - lower > 1:
-            middle = (lower + upper) // 2
-            if cost(self.kind, plan.drawn(middle)) < self.amount:
-                lower = middle
-            else:
-                upper = middle
-        return upper
+        if self.amount > _MOST * cost(self.kind, plan.drawn_in(0)):
+            raise InputError(
+                f"--budget: {self.kind}: expected at most what about {_MOST:,} iterations spend, "
+                f"got {self.amount:g}"
+            )
+        spent = 0.0
+        iterations = 0
+        while spent < self.amount:
+            spent += cost(self.kind, plan.drawn_in(iterations))
+            iterations += 1
+        return iterations
 
 
 def cost(kind: str, work: Counts) -> float:

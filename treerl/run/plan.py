@@ -109,13 +109,16 @@ class Plan:
 
     def drawn(self, iterations: int) -> Counts:
         """The work of the first `iterations` with the trees that the seed draws."""
-        branching = self.algorithm.trees
         work = Counts()
         for iteration in range(iterations):
-            uniform = noise.generator(self.seed, Stream.SHAPE, iteration).random()
-            (spec,) = branching.specs(self.steps, iteration, uniform, (None,))
-            work += self.per_prompt(spec)
-        return work * self.prompts_per_iteration
+            work += self.drawn_in(iteration)
+        return work
+
+    def drawn_in(self, iteration: int) -> Counts:
+        """The work of one iteration with the trees that the seed draws."""
+        uniform = noise.generator(self.seed, Stream.SHAPE, iteration).random()
+        (spec,) = self.algorithm.trees.specs(self.steps, iteration, uniform, (None,))
+        return self.per_prompt(spec) * self.prompts_per_iteration
 
     def table(self) -> dict[str, Any]:
         """Everything, as `treerl plan --json` prints it."""
