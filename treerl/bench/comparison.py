@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from treerl.bench import page, score as scores, table
 from treerl.bench.cell import Cell
-from treerl.bench.crew import work
+from treerl.bench.crew import Reply, Task, work
 from treerl.bench.declared import Declared
 from treerl.bench.files import Declaration, Row
 from treerl.bench.folder import BenchFolder, is_final, table as csv_of
@@ -13,7 +13,6 @@ from treerl.bench.progress import Progress
 from treerl.bench.result import Result, result_of
 from treerl.bench.score import Score
 from treerl.bench.variant import Variant
-from treerl.bench.worker import Reply, Task
 from treerl.errors import InputError, PeerError, RewardError, StorageError, TreerlError, shown
 from treerl.run.files import checked
 

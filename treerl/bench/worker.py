@@ -12,19 +12,16 @@ import traceback
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from treerl.bench.budget import parse
 from treerl.bench.cell import train
+from treerl.bench.crew import Reply, Task
 from treerl.bench.files import Point
 from treerl.config.resolve import resolve
 from treerl.errors import Stopped, fault, reason
 from treerl.run.assemble import build
-
-Task = dict[str, Any]  # config, budget, marks, allow_plugins
-Reply = dict[str, Any]  # points, and of a cell that failed error and code
 
 
 def main() -> None:
