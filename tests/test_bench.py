@@ -32,6 +32,9 @@ SETS = (
     "rewards={jpeg: 1.0}",
     "train.prompts_per_iteration=1",
     "env.steps=4",
+    "env.guidance=1",
+    "evaluate.steps=4",
+    "train.micro_batch_size=4",
     "tree.branching.depth=1",
     "tree.branching.branching_factor=2",
     "train.optimizer_steps=1",
@@ -40,7 +43,7 @@ SETS = (
 )
 GIVEN = Given(None, {}, SETS, False)
 WORDS = ["bench", "--recipes", "treegrpo,mixgrpo:tree.trees_per_prompt=2", "--seeds", "2"]
-WORDS += ["--budget", "forwards=200", "--marks", "2", "--sweep", "train.learning_rate=1e-3,1e-2"]
+WORDS += ["--budget", "forwards=30", "--marks", "2", "--sweep", "train.learning_rate=1e-3,1e-2"]
 WORDS += ["--jobs", "1", *(word for text in SETS for word in ("--set", text))]
 
 
@@ -153,7 +156,7 @@ def cell(tmp_path: Path, budget: str, *settings: str) -> dict[str, Any]:
     return answer({"config": str(file), "budget": budget, "marks": 3, "allow_plugins": False})
 
 
-@pytest.mark.parametrize("budget", ["forwards=90", "rewards=13", "seconds=0.3"])
+@pytest.mark.parametrize("budget", ["forwards=30", "rewards=5", "seconds=0.1"])
 def test_a_cell_is_judged_before_and_at_every_mark(budget: str, tmp_path: Path) -> None:
     reply = cell(tmp_path, budget)
     assert "error" not in reply
