@@ -74,7 +74,7 @@ def computed(algorithm: Algorithm, move: float) -> Computed:
         plain = replace(plain, objective=Recorded(plain.objective))
     env = Neural(plain.kernel, schedule(STEPS, 3), (2, 3), torch.float64, 8, torch.float64)
     env.tasks = TASKS
-    spec = draw(plain.branching.distribution(STEPS, 0), 0.6)
+    spec = draw(plain.trees.distribution(STEPS, 0), 0.6)
     first = roots(len(TASKS), plain.trees_per_prompt, shared_noise=plain.shared_noise)
     tree = grow(env, first, spec, 16, previews=plain.previews, coupling=plain.coupling)
     old = copy.deepcopy(env)

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from treerl.bench import page, table
+from treerl.bench import page, standing, table
 from treerl.bench.budget import Budget
 from treerl.bench.cell import Cell, Phase, configured
 from treerl.bench.files import Declaration, Point, Row
@@ -42,7 +42,10 @@ def row(cell: Cell, right: list[float | None], error: str | None = None) -> Row:
             quality={"diversity": 0.1 + cell.seed / 100},
             samples=8,
         )
-        spent = {"sampling_forwards": 80 * mark, "update_forwards": 40 * mark}  # 200 a mark
+        spent: dict[str, int | float | None] = {
+            "sampling_forwards": 80 * mark,
+            "update_forwards": 40 * mark,
+        }  # 200 a mark
         points.append(
             Point(mark=mark, iteration=mark, spent=spent, seconds=3.0 * mark, heldout=heldout)
         )
@@ -118,7 +121,7 @@ def test_estimates_are_those_of_the_seeds_that_did_not_fail(result: Result) -> N
 
 def test_differences_are_paired_by_seed(result: Result) -> None:
     first, second = result.standings
-    gap = page.gap(second, first, result.score)
+    gap = standing.gap(second, first, result.score)
     assert gap.area is not None and gap.end is not None
     assert gap.area.runs == 2  # seed 2 of the second failed
     assert gap.area.value == pytest.approx((0.1 + 0.15) / 2)

@@ -11,7 +11,7 @@ import pytest
 from oracle import KERNELS, Neural, schedule
 from plain import roots
 
-from treerl.engine.branching import Geometric, Shift, draw
+from treerl.engine.branching import Fixed, Geometric, Shift, draw
 from treerl.engine.branchings.splits import Splits
 from treerl.engine.branchings.star import Star
 from treerl.engine.grow import grow
@@ -40,6 +40,7 @@ FLAT = {"trees_per_prompt": GROUP}
 TABLE = (
     Row("treegrpo", {}, 202, 13, 39),
     Row("treegrpo-code", {"branching": Shift(3, 3)}, 202, 13, 39),
+    Row("treerl", {"branching": Fixed(3, 3, 0)}, 40, 13, 39),
     Row("ddpo", FLAT, 270, 270 - GROUP, 270 - GROUP),
     Row("flowgrpo", FLAT, 270, 243, 243),
     Row("flowgrpo-fast", {"branching": Star(GROUP, depth=2)}, 218 - 26, 1 + GROUP, 54, uniform=0.3),
@@ -71,7 +72,7 @@ DECODES = {"stepwise": 11 * GROUP}  # and the preview of each of ten levels
 @pytest.mark.parametrize("row", TABLE, ids=lambda row: f"{row.recipe}-{row.updates}")
 def test_a_recipe_costs_the_published_counts(row: Row) -> None:
     algorithm = replace(recipes[row.recipe], **row.changes)
-    spec = draw(algorithm.branching.distribution(STEPS, 0), row.uniform)
+    spec = draw(algorithm.trees.distribution(STEPS, 0), row.uniform)
     leaves = LEAVES.get(row.recipe, GROUP)
     decodes = DECODES.get(row.recipe, leaves)
     expected = Counts(row.forwards, row.updates, row.edges, leaves, decodes, decodes)

@@ -12,13 +12,12 @@ from torch import Tensor
 from treerl.config.resolve import resolve
 from treerl.engine.algorithm import Algorithm
 from treerl.engine.branching import Fixed, Geometric, window
-from treerl.engine.env import Env, Leap
+from treerl.engine.env import Env
 from treerl.engine.grow import grow
 from treerl.engine.kernel import ODE, FlowSDE
 from treerl.engine.objective import Clipped
 from treerl.engine.schedule import Diffusion, Flow, Schedule
 from treerl.engine.trainer import Trainer
-from treerl.engine.tree import State
 from treerl.engine.tree_spec import TreeSpec
 from treerl.errors import InputError
 from treerl.run.assemble import build, plan_of
@@ -65,22 +64,8 @@ def test_only_deterministic_moves_may_leap() -> None:
         grow(env(), roots(2), specs, rows=4)
 
 
-class Leaping(Neural):
-    """A world that leaps along straight lines of its velocity."""
-
-    def leap(self, state: State, stride: int, before: Leap | None) -> Leap:
-        velocity = self.velocity(state)
-        slope = velocity
-        if before is not None:
-            share = self.schedule.lookback(state.step, stride, before.stride)
-            slope = velocity + share * (velocity - before.slope)
-        self._forwards[0] += len(state.step)
-        x = self.schedule.move(state.x, slope, state.step, stride)
-        return Leap(x, velocity, self.schedule.denoised(state.x, velocity, state.step), stride)
-
-
-def env(kind: type[Neural] = Leaping, steps: int = 6) -> Neural:
-    return kind(FlowSDE(0.7), schedule(steps, 3)).with_tasks([0, 1])
+def env() -> Neural:
+    return Neural(FlowSDE(0.7), schedule(6, 3)).with_tasks([0, 1])
 
 
 def test_the_tail_changes_the_leaves_alone() -> None:
@@ -123,13 +108,16 @@ def test_a_preview_at_the_beginning_of_a_tail_is_the_networks_own() -> None:
     assert bool((short.previews().step == 6).all())
 
 
-def test_an_environment_that_cannot_leap_says_so() -> None:
-    class Plain(Env):
-        steps, shape = 6, (2,)
-        policy = Neural.policy
+class Rigid(Neural):
+    """A world that takes every step."""
 
-    with pytest.raises(InputError, match=r"tree\.tail_stride: .*Neural takes every step, got"):
-        grow(env(Neural), roots(2), window(6, 0, 2, 2).shortened(2, 1), rows=4)
+    leap = Env.leap
+
+
+def test_an_environment_that_cannot_leap_says_so() -> None:
+    rigid = Rigid(FlowSDE(0.7), schedule(6, 3)).with_tasks([0, 1])
+    with pytest.raises(InputError, match=r"tree\.tail_stride: .*Rigid takes every step, got 2"):
+        grow(rigid, roots(2), window(6, 0, 2, 2).shortened(2, 1), rows=4)
 
 
 MEAN, SPREAD = 0.4, 0.5

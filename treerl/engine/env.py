@@ -121,8 +121,8 @@ class Env(ABC):
         `before` is the leap that led to these states: with it the move is of second order.
         """
         raise InputError(
-            f"tree.tail_stride: expected 1, and tail_order 1, as {type(self).__name__} takes every "
-            f"step, got {stride}"
+            f"tree.tail_stride: expected 1, and tail_order 1, as "
+            f"{type(self).__name__} takes every step, got {stride}"
         )
 
     def terminal(self, state: State) -> Tensor:

@@ -9,9 +9,9 @@ from treerl.engine.branching import Fixed, Geometric, Shift
 from treerl.engine.branchings.chain import Chain
 from treerl.engine.branchings.splits import Splits
 from treerl.engine.branchings.star import Star
-from treerl.engine.coupling import Correlated
+from treerl.engine.coupling import Correlated, Mirrored
 from treerl.engine.kernel import DanceSDE, FlowSDE
-from treerl.engine.normaliser import GlobalStd
+from treerl.engine.normaliser import Centred, GlobalStd
 from treerl.engine.objective import Clipped
 from treerl.engine.objectives.awm import AWM
 from treerl.engine.objectives.dppo import DPPO
@@ -40,6 +40,19 @@ _TREEGRPO_CODE = Algorithm(
     branching=Shift(branching_factor=2, depth=4, interval=50, stride=1),
     objective=Clipped(clip_range=1e-4),
     optimizer_steps=2,
+)
+
+# Ours: mirrored siblings in an early window, a tail of one or few moves, a rate that decays.
+_TREERL = Algorithm(
+    name="treerl",
+    source="treerl, docs/studies/treerl.md",
+    branching=Fixed(branching_factor=2, depth=4, start=1),
+    coupling=Mirrored(),
+    tail_stride=5,
+    normaliser=Centred(),
+    objective=Clipped(clip_range=1e-4),
+    optimizer_steps=4,
+    decay="linear",
 )
 
 # BranchGRPO: a binary tree of 16 leaves, every step sampled, siblings that share a little of their
@@ -213,7 +226,7 @@ _AWM = Algorithm(
     optimizer_steps=2,
 )
 
-_TREES = (_TREEGRPO, _TREEGRPO_CODE, _BRANCHGRPO, _BRANCHGRPO_PRUNED)
+_TREES = (_TREERL, _TREEGRPO, _TREEGRPO_CODE, _BRANCHGRPO, _BRANCHGRPO_PRUNED)
 _CHAINS = (_DDPO, _FLOWGRPO, _DANCEGRPO, _MIXGRPO, _GRPO_GUARD, _FLOW_DPPO, _STEPWISE)
 _STARS = (_FLOWGRPO_FAST, _TEMPFLOW, _G2RPO, _FLASH_GRPO)
 _LEAVES = (_NFT, _AWM)
