@@ -9,6 +9,7 @@ from torch import Tensor
 from treerl.engine.advantage import Advantages
 from treerl.engine.algorithm import Algorithm
 from treerl.engine.minibatch import Minibatch
+from treerl.engine.nested import nested
 from treerl.engine.normaliser import Standardised
 from treerl.engine.objective import Loss
 from treerl.engine.peers import Peers
@@ -47,6 +48,22 @@ def rollout_metrics(
         "window_start": first,
         "advantage_abs": float(sampled.abs().mean()) if len(sampled) else 0.0,
         "zero_std_prompts": advantages.zero_std,
+        **_correlated(tree, total, sampled, algorithm),
+    }
+
+
+def _correlated(
+    tree: Tree, total: Tensor, advantage: Tensor, algorithm: Algorithm
+) -> dict[str, Any]:
+    """What leaves that share a trunk are worth, and edges that teach nothing or too much."""
+    parts = nested(tree, total)
+    count = max(len(advantage), 1)
+    return {
+        "effective_leaves": parts.effective,
+        "sibling_std": parts.sibling_std,
+        "variance_by_step": {str(step): value for step, value in parts.variance.items()},
+        "zero_advantages": int((advantage == 0).sum()) / count,
+        "clipped_advantages": int((advantage.abs() >= algorithm.advantage_clip).sum()) / count,
     }
 
 

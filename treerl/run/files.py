@@ -155,6 +155,11 @@ class MetricsRow(File):
     window_start: Number = None
     advantage_abs: Number = None
     zero_std_prompts: Number = None
+    effective_leaves: Number = None
+    sibling_std: Number = None
+    variance_by_step: Numbers = {}
+    zero_advantages: Number = None
+    clipped_advantages: Number = None
     dropped_trees: Number = None
     loss: Number = None
     clip_fraction: Number = None
