@@ -130,7 +130,8 @@ class Rotated(Coupling):
         planes = dims // 2
         if dims % 2:
             z[:, -1] = noise.normal(births.keys, (dims,), torch.float32)[:, -1]
-        a, b = first[:, :planes], first[:, planes : 2 * planes]
+        a = first[:, :planes]
+        b = first[:, planes : 2 * planes]
         angle = torch.from_numpy(2 * math.pi * births.number / births.count).float()[:, None]
         z[:, :planes] = a * angle.cos() - b * angle.sin()
         z[:, planes : 2 * planes] = a * angle.sin() + b * angle.cos()
