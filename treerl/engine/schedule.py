@@ -47,7 +47,7 @@ class Schedule(ABC):
     @property
     @abstractmethod
     def clock(self) -> Tensor:
-        """The time `[T + 1]`, falling, in which `slope` is constant while x̂₀ and ε̂ are; float64."""
+        """The time `[T + 1]`, falling, in which `slope` is constant while x̂₀ and ε̂ are."""
 
     @abstractmethod
     def slope(self, x: Tensor, prediction: Tensor, step: Tensor) -> Tensor:
