@@ -26,13 +26,13 @@ class Regulator(treerl.Env):
 
 
 thrift = treerl.Rewards({"thrift": lambda samples: -samples.images[:, 1]})
-every = Fixed(branching_factor=3, depth="all")  # but the last, whose force is of no use
-algorithm = replace(treerl.recipes["treegrpo"], branching=every, objective=treerl.Clipped(0.2))
+trees = Fixed(branching_factor=3, depth="all")  # but the last step, whose force is of no use
+parts = {"branching": trees, "objective": treerl.Clipped(0.2), "decay": "linear"}
+algorithm = replace(treerl.recipes["treegrpo"], **parts)
 adam = torch.optim.Adam([GAINS], lr=0.05)
-trainer = treerl.Trainer(Regulator(), thrift, algorithm, adam, micro_batch_size=648)
+trainer = treerl.Trainer(Regulator(), thrift, algorithm, adam, 648, iterations=80)
 for _ in range(80):
     trainer.iterate([None] * 8)
-    adam.param_groups[0]["lr"] *= 0.97
 best, bill = [], 0.0  # step by step from the end: the best gain, and its bill for place 1
 for _ in range(STEPS):
     best.insert(0, DRIFT * bill / (EFFORT + bill))
