@@ -25,3 +25,22 @@ def test_a_learning_rate_decays_linearly_to_its_floor() -> None:
     assert rates == pytest.approx([0.1, 0.075, 0.05, 0.025, 0.005])
     with pytest.raises(InputError, match="iterations=N"):
         Trainer(world, SUM, algorithm, optimizer).iterate([0])
+
+
+def test_a_rate_that_does_not_decay_is_left_to_its_own_scheduler() -> None:
+    world = Neural(FlowSDE(0.7), schedule(6, 3)).with_tasks([0, 1])
+    algorithm = Algorithm(objective=Clipped(0.1), branching=Fixed(2, 2, 0))
+    optimizer = torch.optim.SGD(world.network.parameters(), lr=0.1)
+    trainer = Trainer(world, SUM, algorithm, optimizer)
+    trainer.iterate([0])
+    optimizer.param_groups[0]["lr"] = 0.03
+    trainer.iterate([0])
+    assert optimizer.param_groups[0]["lr"] == 0.03
+
+
+def test_a_decay_that_there_is_not_is_refused() -> None:
+    world = Neural(FlowSDE(0.7), schedule(6, 3)).with_tasks([0, 1])
+    algorithm = Algorithm(objective=Clipped(0.1), branching=Fixed(2, 2, 0), decay="cosine")  # type: ignore[arg-type]
+    optimizer = torch.optim.SGD(world.network.parameters(), lr=0.1)
+    with pytest.raises(InputError, match="decay: expected none or linear, got 'cosine'"):
+        Trainer(world, SUM, algorithm, optimizer, iterations=3).iterate([0])

@@ -39,6 +39,7 @@ class Progress:
     def slow_down(self) -> None:
         """Tell the optimizer the learning rate that holds after the rollbacks so far."""
         for group in self.session.trainer.optimizer.param_groups:
+            group["lr"] = self.learning_rate
             group["initial_lr"] = self.learning_rate
 
     def _due(self) -> bool:
