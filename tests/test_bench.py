@@ -4,10 +4,9 @@ import csv
 import io
 import itertools
 import json
+import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
@@ -16,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from treerl.bench import comparison
+from treerl.bench import comparison, crew
 from treerl.bench.budget import Budget
 from treerl.bench.cell import configured
 from treerl.bench.crew import Reply, Task
@@ -24,7 +23,7 @@ from treerl.bench.variant import Variant
 from treerl.bench.worker import answer
 from treerl.cli import main
 from treerl.config.flags import Given
-from treerl.config.resolve import dump
+from treerl.config.resolve import dump, resolve
 
 SETS = (
     "backbone.name=sd35",
@@ -38,11 +37,11 @@ SETS = (
     "tree.branching.depth=1",
     "tree.branching.branching_factor=2",
     "train.optimizer_steps=1",
-    "evaluate.max_prompts=2",
+    "evaluate.max_prompts=1",
     "evaluate.samples_per_prompt=2",
 )
 GIVEN = Given(None, {}, SETS, False)
-WORDS = ["bench", "--recipes", "treegrpo,mixgrpo:tree.trees_per_prompt=2", "--seeds", "2"]
+WORDS = ["bench", "--recipes", "treegrpo,mixgrpo:tree.trees_per_prompt=2", "--seeds", "1"]
 WORDS += ["--budget", "forwards=30", "--marks", "2", "--sweep", "train.learning_rate=1e-3,1e-2"]
 WORDS += ["--jobs", "1", *(word for text in SETS for word in ("--set", text))]
 
@@ -88,18 +87,25 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(comparison, "work", here)
 
 
+def _alone(folder: Path) -> None:
+    """The command in a process of its own, which trains the cells itself."""
+    pytest.MonkeyPatch().setattr(comparison, "work", here)
+    os.environ["TRANSFORMERS_VERBOSITY"] = "error"
+    with redirect_stdout(io.StringIO()):
+        main([*WORDS, "--output", str(folder)])
+
+
 def kill_after(folder: Path, count: int) -> None:
-    """The command with processes of its own, killed once so many cells have ended."""
-    words = [sys.executable, "-m", "treerl", *WORDS, "--output", str(folder)]
-    process = subprocess.Popen(words, start_new_session=True, stdout=subprocess.DEVNULL)
+    """Begin a comparison, and kill it once so many cells have ended."""
+    process = multiprocessing.get_context("forkserver").Process(target=_alone, args=(folder,))
+    process.start()
     try:
         while len(rows(folder)) < count:
-            assert process.poll() is None
+            assert process.is_alive()
             time.sleep(0.02)
-        time.sleep(0.2)  # into the next cell
     finally:
         process.kill()
-        process.wait()
+        process.join()
 
 
 @pytest.mark.usefixtures("in_this_process")
@@ -109,17 +115,17 @@ def test_a_comparison_that_was_killed_ends_with_the_same_figures(tmp_path: Path)
     compare(whole)
     kill_after(pieces, 2)
     kept = rows(pieces)
-    assert 2 <= len(kept) < 8
+    assert 2 <= len(kept) < 6
     with (pieces / "cells.jsonl").open("a", encoding="utf-8") as file:
         file.write('{"key": "torn')  # as a kill in the middle of a write would leave it
     said = compare(pieces)
     assert rows(pieces)[: len(kept)] == kept, "a cell was trained twice"
-    assert len(rows(pieces)) == 8
+    assert len(rows(pieces)) == 6
     assert figures(pieces) == figures(whole)
-    assert len(figures(whole)) == 8 * 3
+    assert len(figures(whole)) == 6 * 3
     assert not list(pieces.glob(".draft*"))
     assert all(f"| `{name}" in said for name in ("treegrpo", "mixgrpo"))
-    assert "8 of 8 cells" in (pieces / "report.html").read_text(encoding="utf-8")
+    assert "6 of 6 cells" in (pieces / "report.html").read_text(encoding="utf-8")
 
 
 def test_a_signal_keeps_what_is_done_and_says_how_to_go_on(
@@ -132,11 +138,11 @@ def test_a_signal_keeps_what_is_done_and_says_how_to_go_on(
 
     monkeypatch.setattr(comparison, "work", interrupted)
     said = compare(tmp_path / "bench", code=130)
-    assert "stopped: 1 of 8 cells are kept; go on with" in said
+    assert "stopped: 1 of 6 cells are kept; go on with" in said
     assert f"--output {tmp_path / 'bench'}" in said
     assert len(rows(tmp_path / "bench")) == 1
     report = (tmp_path / "bench" / "report.html").read_text(encoding="utf-8")
-    assert "7 of 8 cells have not been trained" in report
+    assert "5 of 6 cells have not been trained" in report
 
 
 @pytest.mark.usefixtures("in_this_process")
@@ -146,14 +152,19 @@ def test_a_folder_with_other_files_is_refused(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
-def cell(tmp_path: Path, budget: str, *settings: str) -> dict[str, Any]:
-    """What a worker answers, in this process."""
+def task(tmp_path: Path, budget: str, *settings: str) -> Task:
+    """A cell as a worker reads it."""
     kind, _, amount = budget.partition("=")
     variant = Variant("treegrpo", settings)
     config = configured(GIVEN, variant, (), 3, Budget(kind, float(amount)))
     file = tmp_path / "cell.yaml"
     file.write_text(dump(config), encoding="utf-8")
-    return answer({"config": str(file), "budget": budget, "marks": 3, "allow_plugins": False})
+    return {"config": str(file), "budget": budget, "marks": 3, "allow_plugins": False}
+
+
+def cell(tmp_path: Path, budget: str, *settings: str) -> Reply:
+    """What a worker answers, in this process."""
+    return answer(task(tmp_path, budget, *settings))
 
 
 @pytest.mark.parametrize("budget", ["forwards=30", "rewards=5", "seconds=0.1"])
@@ -169,27 +180,30 @@ def test_a_cell_is_judged_before_and_at_every_mark(budget: str, tmp_path: Path) 
         spent = {"forwards": forwards, "rewards": work["reward_calls"]}
         reached = spent.get(kind, point["seconds"])
         assert reached >= float(amount) * point["mark"] / 3 - 1e-3
-        assert point["heldout"]["samples"] == 4
+        assert point["heldout"]["samples"] == 2
     assert points[0]["iteration"] == 0 == points[0]["seconds"]
 
 
 def test_a_cell_ends_with_the_iteration_that_spends_its_budget(tmp_path: Path) -> None:
     reply = cell(tmp_path, "rewards=7")
     assert [point["iteration"] for point in reply["points"]] == [0, 2, 3, 4]  # 2 calls each
+    told = resolve(tmp_path / "cell.yaml", {}, [])
+    assert told.train.iterations == 4  # by which a rate decays
     (one,) = {point["iteration"] for point in cell(tmp_path, "rewards=2")["points"][1:]}
     assert one == 1  # one iteration passes all marks, which share its evaluation
 
 
-def test_the_same_cell_again_has_the_same_figures(tmp_path: Path) -> None:
-    replies = [
-        cell(tmp_path, "rewards=8"),
-        cell(tmp_path, "rewards=6"),
-        cell(tmp_path, "rewards=8"),
-    ]
-    for reply in replies:
+def test_the_same_cell_has_the_same_figures_in_every_process(tmp_path: Path) -> None:
+    other = cell(tmp_path, "rewards=6")
+    asked = task(tmp_path, "rewards=8")
+    here_and_there = [answer(asked), answer(asked)]
+    for _, reply in crew.work([asked], [{"OMP_NUM_THREADS": "1"}], lambda: None):
+        here_and_there.append(reply)
+    for reply in (other, *here_and_there):
         for point in reply["points"]:
             del point["seconds"]
-    assert replies[0] == replies[2] != replies[1]
+    first, again, there = here_and_there
+    assert first == again == there != other
 
 
 def test_a_cell_whose_numbers_break_says_so_and_keeps_what_it_had(tmp_path: Path) -> None:
