@@ -15,7 +15,7 @@ from treerl.config.algorithm import algorithm_of
 from treerl.config.flags import Given
 from treerl.errors import InputError
 from treerl.run.assemble import plan_of
-from treerl.run.files import Summary
+from treerl.run.files import Numbers, Summary
 
 GIVEN = Given(None, {}, ("train.prompts_per_iteration=2",), False)
 
@@ -198,7 +198,8 @@ def row(cell: Cell, rewards: list[float], status: str = "done") -> Row:
     points = []
     for mark, reward in enumerate(rewards):
         heldout = Summary(reward=reward, samples=4)
-        points.append(Point(mark=mark, iteration=mark, spent={}, seconds=0, heldout=heldout))
+        spent: Numbers = {"sampling_forwards": 1000 * mark}
+        points.append(Point(mark=mark, iteration=mark, spent=spent, seconds=0, heldout=heldout))
     return Row(
         key=cell.key,
         phase=cell.phase,
@@ -225,7 +226,7 @@ def test_the_largest_area_is_taken_and_one_that_failed_never() -> None:
     for place, cell in enumerate(cells):
         curve, status = curves.get((cell.variant.recipe, place % 3), ([0.0], "failed"))
         rows[cell.key] = row(cell, curve, status)
-    chosen = comparison.choose(cells, rows, Score("reward"))
+    chosen = comparison.choose(cells, rows, Score("reward", comparison.budget))
     assert chosen == {Variant("treegrpo"): ("train.learning_rate=2e-4",)}
     compared = comparison.compared(chosen)
     assert [cell.seed for cell in compared] == [0, 1]

@@ -14,7 +14,7 @@ from treerl.bench.files import Declaration, Point, Row
 from treerl.bench.folder import table as csv_of
 from treerl.bench.plots import front
 from treerl.bench.result import Result, result_of
-from treerl.bench.score import choose
+from treerl.bench.score import Score, at_marks, choose
 from treerl.bench.variant import Variant
 from treerl.config.flags import Given
 from treerl.errors import InputError
@@ -191,13 +191,13 @@ def test_what_comes_from_outside_stays_text(result: Result) -> None:
 
 def test_another_figure_may_be_compared(result: Result) -> None:
     rows = result.rows
-    score = choose(rows, "clip", (0.2,))
+    score = choose(rows, BUDGET, "clip", (0.2,))
     assert score is not None and (score.name, score.levels) == ("watched.clip", (0.2,))
-    score = choose(rows, None, None)
+    score = choose(rows, BUDGET, None, None)
     assert score is not None and (score.name, score.levels) == ("measures.right", (0.8, 0.9, 0.95))
     with pytest.raises(InputError, match="--score: no held-out figure rigth"):
-        choose(rows, "rigth", None)
-    assert choose([], None, None) is None
+        choose(rows, BUDGET, "rigth", None)
+    assert choose([], BUDGET, None, None) is None
 
 
 def test_nothing_to_tell_is_no_result() -> None:
@@ -207,3 +207,35 @@ def test_nothing_to_tell_is_no_result() -> None:
 
 def test_the_front_holds_what_nothing_beats() -> None:
     assert front([(1, 1), (2, 2), (3, 0), (0, 3), (2, 2)]) == [False, True, True, True, True]
+
+
+def points(spent: list[float], right: list[float | None], iterations: list[int]) -> Row:
+    """A cell that was judged when it had spent so much."""
+    made = row(cell("compare", FIRST, (), 0), right)
+    placed = []
+    for point, forwards, iteration in zip(made.points, spent, iterations, strict=True):
+        update = {"spent": {"sampling_forwards": forwards}, "iteration": iteration}
+        placed.append(point.model_copy(update=update))
+    return made.model_copy(update={"points": placed})
+
+
+def test_whoever_spent_more_than_the_budget_is_told_by_what_it_had_at_it() -> None:
+    score = Score("measures.right", BUDGET)
+    larger = points([0, 300, 600], [0.0, 0.3, 0.6], [0, 1, 2])
+    exact = points([0, 200, 400], [0.0, 0.2, 0.4], [0, 1, 2])
+    both = points([0, 800, 800], [0.0, 0.8, 0.8], [0, 1, 1])  # one iteration passes both marks
+    for judged in (larger, exact, both):
+        assert at_marks(judged, score.name, BUDGET) == pytest.approx([0, 0.2, 0.4])
+        assert score.end(judged) == pytest.approx(0.4)
+        assert score.area(judged) == pytest.approx(0.3)
+
+
+def test_a_level_that_is_reached_beyond_the_budget_is_not_reached() -> None:
+    larger = points([0, 300, 600], [0.0, 0.3, 0.6], [0, 1, 2])
+    score = Score("measures.right", BUDGET)
+    assert score.reached(larger, 0.35) == pytest.approx((350, 3.5))
+    assert score.reached(larger, 0.45) is None
+
+
+def test_a_figure_that_is_not_finite_is_none_of_an_estimate() -> None:
+    assert at_marks(points([0, 200, 400], [0.1, None, 0.2], [0, 1, 2]), "reward", BUDGET) is None

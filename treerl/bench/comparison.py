@@ -83,7 +83,8 @@ class Comparison:
         """The figure that is compared; `InputError` where there is none of the wanted name."""
         levels = self.declaration.levels
         wanted = None if levels is None else tuple(levels)
-        return scores.choose(self.rows.values(), self.declaration.score, wanted)
+        budget = self.declared.budget
+        return scores.choose(self.rows.values(), budget, self.declaration.score, wanted)
 
     def _train(self, cells: Sequence[Cell]) -> None:
         left: dict[str, Cell] = {}  # two variants may be the same settings, and are trained once

@@ -24,6 +24,7 @@ from treerl.bench.table import (
 )
 from treerl.report.page import environment
 
+_BEYOND = 1.1  # of the budget: an iteration is too large for it
 _CAPTIONS = {
     "reward": "mean reward of the held-out samples, which is trained on",
     "measures": "a further figure of a reward",
@@ -95,6 +96,13 @@ def warnings(result: Result) -> list[str]:
             f"{count} seed{'s' if count > 1 else ''}: such an interval is a rough guess, and too "
             f"narrow; take {ENOUGH} or more before you call anything a finding."
         )
+    for standing in result.standings:
+        if standing.spent is not None and standing.spent.value > _BEYOND * result.budget.amount:
+            more = standing.spent.value / result.budget.amount - 1
+            texts.append(
+                f"{standing.variant.label}: its last iteration went {more:.0%} beyond the budget; "
+                "its figures are interpolated. Take a larger budget."
+            )
     versions = {tuple(sorted(row.versions.items())) for row in result.rows}
     if len(versions) > 1:
         texts.append(

@@ -63,10 +63,10 @@ def result_of(
     """What the rows say of these cells; None as long as there is no figure at all."""
     levels = None if declaration.levels is None else tuple(declaration.levels)
     here = [_labelled(rows[cell.key], cell) for cell in cells if cell.key in rows]
-    score = scores.choose(here, declaration.score, levels)
+    budget = parse(declaration.budget)
+    score = scores.choose(here, budget, declaration.score, levels)
     if score is None:
         return None
-    budget = parse(declaration.budget)
     standings = []
     variants = dict.fromkeys(cell.variant for cell in cells)
     for variant in variants:
@@ -77,7 +77,7 @@ def result_of(
             if cell.phase == "compare" and cell.variant == variant and cell.key in rows
         ]
         full = variant.with_settings(tried)
-        standings.append(standing(full, mine, len(declaration.seeds), score, budget))
+        standings.append(standing(full, mine, len(declaration.seeds), score))
     return Result(
         declaration=declaration,
         budget=budget,

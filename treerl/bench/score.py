@@ -1,8 +1,10 @@
 """The held-out figure by which recipes are compared, and what a cell's curve says in it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
+
+import numpy as np
 
 from treerl.bench.budget import Budget
 from treerl.bench.files import Point, Row
@@ -17,10 +19,11 @@ _LEVELS = (0.8, 0.9, 0.95)  # of `right`, a share
 
 @dataclass(frozen=True)
 class Score:
-    """A figure by its name in `Point.figures`, and the levels whose cost is asked for."""
+    """A figure by its name in `Point.figures`, the budget that its curves are over, and levels."""
 
     name: str
-    levels: tuple[float, ...] = ()
+    budget: Budget
+    levels: tuple[float, ...] = ()  # whose cost is asked for
 
     @property
     def title(self) -> str:
@@ -33,34 +36,58 @@ class Score:
 
     def end(self, row: Row) -> float | None:
         """The figure when the budget was spent; None of a cell that failed."""
-        return figure(row, self.name)
+        values = at_marks(row, self.name, self.budget)
+        return values[-1] if values else None
 
     def area(self, row: Row) -> float | None:
         """The mean over the marks, but for the one before training; None of a cell that failed."""
-        if row.status == "failed":
-            return None
-        values = [self.at(point) for point in row.points[1:]]
-        known = [value for value in values if value is not None]
-        return fmean(known) if known and len(known) == len(values) else None
+        values = at_marks(row, self.name, self.budget)
+        return fmean(values[1:]) if values else None
 
-    def reached(self, row: Row, level: float, budget: Budget) -> float | None:
-        """What it cost to reach a level, in the budget's unit; None where it was not reached.
+    def reached(self, row: Row, level: float) -> tuple[float, float] | None:
+        """What it cost to reach a level, in the budget's unit and in seconds; None beyond it.
 
         A cell that failed counts with what it had reached until then.
         """
-        costs = [spent(point, budget) for point in row.points]
-        scores = [self.at(point) for point in row.points]
+        points = distinct(row.points)
+        scores = [self.at(point) for point in points]
         known = [value for value in scores if value is not None]
         if not known or len(known) < len(scores):
             return None
-        return cost_to_reach(level, costs, known)
+        cost = cost_to_reach(level, [spent(point, self.budget) for point in points], known)
+        seconds = cost_to_reach(level, [float(point.seconds or 0) for point in points], known)
+        if cost is None or seconds is None or cost > self.budget.amount:
+            return None
+        return cost, seconds
 
 
-def figure(row: Row, name: str) -> float | None:
-    """A held-out figure at the end of a cell; None of one that failed."""
-    if row.status == "failed" or not row.points:
+def at_marks(row: Row, name: str, budget: Budget) -> list[float] | None:
+    """A figure at even shares of the budget, 0 first; None of a cell that failed.
+
+    Iterations are whole, so a cell is judged when it has spent more than a mark, and how much more
+    depends on the recipe: the figure at the mark itself is linear between evaluations.
+    """
+    if row.status == "failed" or len(row.points) < 2:
         return None
-    return row.points[-1].figures().get(name)
+    points = distinct(row.points)
+    values = [point.figures().get(name) for point in points]
+    known = [value for value in values if value is not None]
+    if len(known) < len(values):
+        return None
+    marks = np.linspace(0.0, budget.amount, len(row.points))
+    interpolated: list[float] = np.interp(
+        marks, [spent(point, budget) for point in points], known
+    ).tolist()
+    return interpolated
+
+
+def distinct(points: Sequence[Point]) -> list[Point]:
+    """The points without those that share the evaluation of the one before."""
+    kept: list[Point] = []
+    for point in points:
+        if not kept or point.iteration > kept[-1].iteration:
+            kept.append(point)
+    return kept
 
 
 def spent(point: Point, budget: Budget) -> float:
@@ -70,7 +97,7 @@ def spent(point: Point, budget: Budget) -> float:
 
 
 def choose(
-    rows: Iterable[Row], wanted: str | None, levels: tuple[float, ...] | None
+    rows: Iterable[Row], budget: Budget, wanted: str | None, levels: tuple[float, ...] | None
 ) -> Score | None:
     """The figure that is asked for, or else `right`, or else the reward; None without any row."""
     points = [point for row in rows for point in row.points]
@@ -88,4 +115,4 @@ def choose(
         name = fitting[0]
     if levels is None:
         levels = _LEVELS if name == RIGHT else ()
-    return Score(name, levels)
+    return Score(name, budget, levels)

@@ -2,13 +2,15 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from treerl.bench.budget import Budget
 from treerl.bench.files import Row
-from treerl.bench.score import Score, figure, spent
+from treerl.bench.score import Score, at_marks, spent
 from treerl.bench.statistic import Estimate, of
 from treerl.bench.variant import Variant
 
+Value = TypeVar("Value")
 Figure = Callable[[Row], float | None]
 
 
@@ -57,27 +59,21 @@ class Standing:
         return len(self.rows) - len(self.done)
 
 
-def standing(
-    variant: Variant, rows: Sequence[Row], seeds: int, score: Score, budget: Budget
-) -> Standing:
+def standing(variant: Variant, rows: Sequence[Row], seeds: int, score: Score) -> Standing:
     """The standing of a variant; its figures are those of the seeds that did not fail."""
     done = [row for row in rows if row.status == "done"]
     lasts = [row.points[-1] for row in done]
     names = list(dict.fromkeys(name for point in lasts for name in point.figures()))
-    ends = {}
-    for name in names:
-        end = of(_known([figure(row, name) for row in done]))
-        if end is not None:
-            ends[name] = end
+    curves = {name: _curve(done, name, score.budget) for name in names}
     return Standing(
         variant=variant,
         rows=tuple(rows),
         seeds=seeds,
         area=of(_known([score.area(row) for row in done])),
-        ends=ends,
-        curves={name: _curve(done, name) for name in names},
-        reached=tuple(_reached(rows, level, score, budget) for level in score.levels),
-        spent=of([spent(point, budget) for point in lasts]),
+        ends={name: curve[-1] for name, curve in curves.items() if curve},
+        curves=curves,
+        reached=tuple(_reached(rows, level, score) for level in score.levels),
+        spent=of([spent(point, score.budget) for point in lasts]),
         seconds=of([float(point.seconds or 0) for point in lasts]),
         iterations=of([point.iteration for point in lasts]),
     )
@@ -107,23 +103,19 @@ def _difference(standing: Standing, other: Standing, figure_of: Figure) -> Estim
     return of(differences)
 
 
-def _curve(done: Sequence[Row], name: str) -> tuple[Estimate, ...]:
-    """The estimates of a figure at each mark; empty where some mark has none."""
-    estimates = []
-    for points in zip(*(row.points for row in done), strict=True):
-        estimate = of(_known([point.figures().get(name) for point in points]))
-        if estimate is None:
-            return ()
-        estimates.append(estimate)
-    return tuple(estimates)
+def _curve(done: Sequence[Row], name: str, budget: Budget) -> tuple[Estimate, ...]:
+    """The estimates of a figure at each mark, over the seeds that have it at all of them."""
+    curves = _known([at_marks(row, name, budget) for row in done])
+    estimates = [of(values) for values in zip(*curves, strict=True)]
+    return tuple(_known(estimates))
 
 
-def _reached(rows: Sequence[Row], level: float, score: Score, budget: Budget) -> Reached:
-    costs = _known([score.reached(row, level, budget) for row in rows])
-    clock = Budget("seconds", budget.amount)
-    seconds = _known([score.reached(row, level, clock) for row in rows])
-    return Reached(level, len(costs), len(rows), of(costs), of(seconds))
+def _reached(rows: Sequence[Row], level: float, score: Score) -> Reached:
+    reached = _known([score.reached(row, level) for row in rows])
+    costs = [cost for cost, _ in reached]
+    seconds = [clock for _, clock in reached]
+    return Reached(level, len(reached), len(rows), of(costs), of(seconds))
 
 
-def _known(values: Sequence[float | None]) -> list[float]:
+def _known(values: Sequence[Value | None]) -> list[Value]:
     return [value for value in values if value is not None]

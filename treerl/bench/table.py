@@ -18,10 +18,11 @@ def markdown(result: Result) -> str:
         lines.append("| " + " | ".join(_cells(result, standing)) + " |")
     unit = result.budget.kind
     lines.append("")
+    first = result.names[result.standings[0].variant]
     lines.append(
-        f"Interquartile means over seeds with 95 % bootstrap intervals, at {result.budget.text}. "
-        f"area: mean of {result.score.title} over the marks. less: paired with "
-        f"`{result.names[result.standings[0].variant]}`, by seed. costs in {unit}."
+        f"Interquartile means over seeds with 95 % bootstrap intervals, at {result.budget.text}; "
+        f"linear between evaluations. area: mean of {result.score.title} over the marks. "
+        f"less: paired with `{first}`, by seed. costs in {unit}."
     )
     return "\n".join(lines)
 
