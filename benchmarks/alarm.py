@@ -11,6 +11,7 @@ is a false one. Held-out images are looked at every five iterations, which are t
 import argparse
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -50,6 +51,7 @@ def train(kind: str, seed: int, folder: Path, sets: Sequence[str]) -> dict[str, 
     """The manifest of one run, with what its last evaluation said."""
     run = folder / f"{kind}-{seed}"
     if not _ended(run):
+        shutil.rmtree(run, ignore_errors=True)
         command = [sys.executable, "-m", "treerl", "run", "--output", str(run), "--allow-plugins"]
         command += KINDS[kind]
         for setting in [f"seed={seed}", f"train.optimizer_steps={_UPDATES}", *sets]:
@@ -65,9 +67,12 @@ def train(kind: str, seed: int, folder: Path, sets: Sequence[str]) -> dict[str, 
 
 
 def _ended(run: Path) -> bool:
-    """Whether it was run before, to its end."""
+    """Whether it was run before, to its end or to an alarm."""
     path = run / "manifest.json"
-    return path.is_file() and json.loads(path.read_text(encoding="utf-8"))["ended"] is not None
+    if not path.is_file():
+        return False
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    return manifest["status"] == "done" or bool(manifest["alarms"])
 
 
 def updates(run: dict[str, Any]) -> list[int]:

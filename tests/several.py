@@ -46,6 +46,7 @@ LORA: dict[str, object] = {
     "tree.branching.branching_factor": 2,
     "evaluate.max_prompts": 5,
     "evaluate.samples_per_prompt": 2,
+    "evaluate.steps": 4,
 }
 
 

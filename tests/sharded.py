@@ -42,6 +42,7 @@ SETTINGS: dict[str, object] = {
     "env.steps": 3,
     "evaluate.max_prompts": 3,
     "evaluate.samples_per_prompt": 1,
+    "evaluate.steps": 3,
 }
 CASES: dict[str, dict[str, object]] = {
     "lora": {"backbone.name": "sd35", "objective.kl": 0.1},
@@ -112,7 +113,6 @@ def _case(case: str, sharded: bool, world: World, folder: Path) -> Told:
             if isinstance(value, int | float):
                 key = f"metric.{step.iteration}.{name}"
                 seen[key] = torch.tensor(value, dtype=torch.float64)
-    seen["after"] = session.evaluate().total
     seen |= {f"gradient.{name}": tensor for name, tensor in gradients.items()}
     parameters = session.trainer.optimizer.param_groups[0]
     for name, parameter in zip(parameters["param_names"], parameters["params"], strict=True):

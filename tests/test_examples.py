@@ -1,24 +1,12 @@
 """The examples run as they stand, are short, and what they print shows that they learned."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from printing import EXAMPLES, printed
 from torch import Tensor
-
-EXAMPLES = Path(__file__).parent.parent / "examples"
-
-
-def printed(name: str, *words: str) -> list[str]:
-    """The lines that an example prints."""
-    done = subprocess.run(
-        [sys.executable, name, *words], cwd=EXAMPLES, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
@@ -75,11 +63,3 @@ def test_an_outside_learner_finds_better_noise_than_none_and_than_the_models_own
     assert [row[:14].strip() for row in rows] == ["no noise", "its own noise", "PPO's noise"]
     none, own, learned = (float(row.split()[-1]) for row in rows)
     assert learned > max(none, own) + 0.03
-
-
-def test_a_session_learns() -> None:
-    lines = printed("session.py")
-    assert lines[0].startswith("before") and lines[-1].startswith("after")
-    figures = [float(line.split()[-1]) for line in lines]
-    assert len(figures) == 17
-    assert figures[-1] > figures[0]
