@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -10,7 +11,7 @@ from torch import Tensor
 from treerl.backbone.contract import Backbone, Condition
 from treerl.backbone.env import BackboneEnv, EnvSettings
 from treerl.engine.chunks import chunks
-from treerl.engine.env import Leap
+from treerl.engine.env import Leap, Slope
 from treerl.engine.kernel import ODE, Coefficients, Kernel, validate_stds
 from treerl.engine.policy import Gaussian
 from treerl.engine.schedule import Schedule
@@ -26,6 +27,8 @@ _ENCODED = (
 @dataclass(frozen=True)
 class Denoising(BackboneEnv):
     """The Markov decision process of a backbone and a kernel."""
+
+    leaps: ClassVar[bool] = True
 
     backbone: Backbone
     kernel: Kernel
@@ -83,7 +86,7 @@ class Denoising(BackboneEnv):
         gaussian = coefficients.gaussian(x, prediction, state.step)
         return replace(gaussian, x0=self.schedule.denoised(x, prediction, state.step))
 
-    def leap(self, state: State, stride: int, before: Leap | None) -> Leap:
+    def leap(self, state: State, stride: int, before: Slope | None) -> Leap:
         time = self.schedule.time[state.step.cpu()].to(self.device)
         x = state.x.to(self.device)
         condition = self._condition(state.task)
@@ -92,9 +95,9 @@ class Denoising(BackboneEnv):
         straight = slope
         if before is not None:
             share = self.schedule.lookback(state.step, stride, before.stride)
-            straight = slope + share * (slope - before.slope)
+            straight = slope + share * (slope - before.value)
         x0 = self.schedule.denoised(x, prediction, state.step)
-        return Leap(self.schedule.move(x, straight, state.step, stride), slope, x0, stride)
+        return Leap(self.schedule.move(x, straight, state.step, stride), slope, x0)
 
     def samples(self, state: State) -> Samples:
         """Images `[M, 3, H, W]` or videos `[M, F, 3, H, W]` in [0, 1] on the CPU."""

@@ -47,6 +47,7 @@ KINDS = {
         "train.ppo_epochs=2",
     ),
     "reference": ("train.trainable=full", "objective.kl=0.1"),
+    "average": ("train.trainable=full", "train.ema=0.9", "train.rollout=ema"),
     "every third": ("train.save_every=3", "train.prompts_per_iteration=2"),
 }
 REWARDS = """

@@ -13,7 +13,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from treerl.engine.env import Env, Leap
+from treerl.engine.env import Env, Leap, Slope
 from treerl.engine.kernel import CPS, ODE, Coefficients, DanceSDE, FlowSDE, Kernel
 from treerl.engine.policy import Gaussian
 from treerl.engine.schedule import Flow
@@ -103,6 +103,8 @@ def closed_form(
 class World(Env):
     """What both worlds share."""
 
+    leaps = True
+
     def __init__(
         self,
         kernel: Kernel,
@@ -151,15 +153,15 @@ class World(Env):
         gaussian = coefficients.gaussian(state.x, velocity, state.step)
         return replace(gaussian, x0=self.schedule.denoised(state.x, velocity, state.step))
 
-    def leap(self, state: State, stride: int, before: Leap | None) -> Leap:
+    def leap(self, state: State, stride: int, before: Slope | None) -> Leap:
         self._forwards[0] += len(state.step)
         slope = self.velocity(state)
         straight = slope
         if before is not None:
             share = self.schedule.lookback(state.step, stride, before.stride)
-            straight = slope + share * (slope - before.slope)
+            straight = slope + share * (slope - before.value)
         x = self.schedule.move(state.x, straight, state.step, stride)
-        return Leap(x, slope, self.schedule.denoised(state.x, slope, state.step), stride)
+        return Leap(x, slope, self.schedule.denoised(state.x, slope, state.step))
 
     def sigma(self, step: Tensor) -> Tensor:
         return self.schedule.sigma[step]

@@ -1,22 +1,18 @@
 """Tails in fewer moves: what they count, where they lead, and that nothing else changes."""
 
-import itertools
-import math
-
 import pytest
 import torch
 from oracle import Neural, schedule
 from plain import SUM, Counted, roots
-from torch import Tensor
 
+from treerl import registry
 from treerl.config.resolve import resolve
 from treerl.engine.algorithm import Algorithm
 from treerl.engine.branching import Fixed, Geometric, window
 from treerl.engine.env import Env
 from treerl.engine.grow import grow
-from treerl.engine.kernel import ODE, FlowSDE
+from treerl.engine.kernel import FlowSDE
 from treerl.engine.objective import Clipped
-from treerl.engine.schedule import Diffusion, Flow, Schedule
 from treerl.engine.trainer import Trainer
 from treerl.engine.tree_spec import TreeSpec
 from treerl.errors import InputError
@@ -98,6 +94,23 @@ def test_forwards_are_those_that_the_spec_counts() -> None:
         assert world.forwards == 2 * spec.forwards == sum(tree.sizes[:-1])
 
 
+def test_an_empty_forest_has_a_tail_of_second_order_too() -> None:
+    nothing = roots(2).part(range(0))
+    tree = grow(env(), nothing, window(6, 0, 2, 2).shortened(2, 2), rows=4)
+    assert len(tree) == 0 and tree.depth == 4
+
+
+def test_a_run_in_an_environment_that_takes_every_step_is_refused_before_its_model_is_loaded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = resolve(None, {}, ["tree.tail_stride=2"])
+    monkeypatch.setattr(registry.load("envs", "denoising"), "leaps", False)
+    family = registry.load("backbones", "sd35")
+    monkeypatch.setattr(family, "load", lambda *_: pytest.fail("the model was loaded"))
+    with pytest.raises(InputError, match=r"tree\.tail_stride: expected 1.*got 2 and 1"):
+        build(config)
+
+
 def test_a_preview_at_the_beginning_of_a_tail_is_the_networks_own() -> None:
     spec = window(6, 1, 2, 2)
     long = grow(env(), roots(2), spec, rows=4, previews=True)
@@ -118,85 +131,6 @@ def test_an_environment_that_cannot_leap_says_so() -> None:
     rigid = Rigid(FlowSDE(0.7), schedule(6, 3)).with_tasks([0, 1])
     with pytest.raises(InputError, match=r"tree\.tail_stride: .*Rigid takes every step, got 2"):
         grow(rigid, roots(2), window(6, 0, 2, 2).shortened(2, 1), rows=4)
-
-
-MEAN, SPREAD = 0.4, 0.5
-
-
-def exact(kind: str, steps: int) -> tuple[Schedule, Tensor]:
-    """A schedule, and the log-time of its levels: even in it, so that errors have clean orders."""
-    if kind == "flow":
-        return Flow.linear(steps), torch.empty(0)
-    bar = torch.linspace(0.05, 0.999, steps + 1, dtype=torch.float64)
-    return Diffusion(bar[:-1], bar, "noise" if kind == "noise" else "v"), torch.empty(0)
-
-
-def prediction(path: Schedule, x: Tensor, step: int) -> Tensor:
-    """The exact prediction for data N(MEAN, SPREAD²)."""
-    signal, noise = path.signal[step], path.noise[step]
-    variance = signal**2 * SPREAD**2 + noise**2
-    eps = noise * (x - signal * MEAN) / variance
-    x0 = (x - noise * eps) / signal if float(signal) > 0 else torch.full_like(x, MEAN)
-    if isinstance(path, Flow):
-        return eps - x0
-    return eps if path.predicts == "noise" else signal * eps - noise * x0  # type: ignore[attr-defined]
-
-
-def walked(path: Schedule, order: int, begin: int) -> float:
-    """The end of the deterministic path from a fixed place at level `begin`, relative to exact.
-
-    The exact path keeps the standardised distance from the mean.
-    """
-
-    def standard(x: Tensor, step: int) -> Tensor:
-        signal, noise = path.signal[step], path.noise[step]
-        return (x - signal * MEAN) / (signal**2 * SPREAD**2 + noise**2).sqrt()
-
-    signal, noise = path.signal[begin], path.noise[begin]
-    x = signal * MEAN + 1.3 * (signal**2 * SPREAD**2 + noise**2).sqrt()
-    x = x.view(1, 1)
-    before = None
-    for step in range(begin, path.steps):
-        now = torch.tensor([step])
-        slope = path.slope(x, prediction(path, x, step), now)
-        straight = slope
-        if order == 2 and before is not None:
-            straight = slope + path.lookback(now, 1, 1) * (slope - before)
-        x = path.move(x, straight, now, 1)
-        before = slope
-    return abs(float(standard(x, path.steps)) - 1.3)
-
-
-@pytest.mark.parametrize("kind", ["flow", "noise", "v"])
-@pytest.mark.parametrize("order", [1, 2])
-def test_the_error_of_a_tail_falls_with_the_order_of_its_solver(kind: str, order: int) -> None:
-    errors = []
-    for steps in (40, 80, 160):
-        path, _ = exact(kind, steps)
-        errors.append(walked(path, order, steps // 4))
-    slopes = [math.log2(a / b) for a, b in itertools.pairwise(errors)]
-    assert all(abs(slope - order) < 0.25 for slope in slopes), (errors, slopes)
-
-
-@pytest.mark.parametrize("kind", ["flow", "noise", "v"])
-def test_a_leap_over_one_step_is_the_deterministic_kernels(kind: str) -> None:
-    path, _ = exact(kind, 8)
-    table = ODE().coefficients(path)
-    x = torch.randn(7, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    predicted = torch.sin(x)
-    step = torch.arange(1, 8)
-    mean = table.gaussian(x, predicted, step).mean
-    moved = path.move(x, path.slope(x, predicted, step), step, 1)
-    torch.testing.assert_close(moved, mean)
-
-
-def test_a_straight_path_is_followed_exactly_over_any_stride() -> None:
-    path = Flow.linear(10)
-    x0 = torch.randn(4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    eps = torch.randn(4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
-    step = torch.full((4,), 3)
-    x = path.noised(x0, eps, step)
-    torch.testing.assert_close(path.move(x, eps - x0, step, 7), x0)
 
 
 def test_a_trainer_trains_with_a_shortened_tail() -> None:

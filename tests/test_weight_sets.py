@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from ended_runs import SETTINGS
+from ended_runs import SETTINGS, run
 from oracle import Neural, schedule
 from plain import SUM
+from safetensors.torch import load_file
 from test_resume import inside as inside
 from torch import Tensor
 
@@ -151,7 +152,7 @@ def test_an_average_that_nobody_keeps_is_refused_before_anything_is_loaded() -> 
         trainer(replace(PLAIN, rollout="ema"))
 
 
-def test_a_session_judges_and_saves_the_average(inside: Path) -> None:
+def test_a_session_judges_and_saves_the_average(inside: None) -> None:
     def ended(ema: float) -> tuple[float, Tensor]:
         session = build(
             resolve(None, SETTINGS, [f"train.ema={ema}", "train.learning_rate=0.01"], True)
@@ -165,3 +166,20 @@ def test_a_session_judges_and_saves_the_average(inside: Path) -> None:
         return float(total.mean()), total
 
     assert not torch.equal(ended(0.0)[1], ended(0.9)[1])
+
+
+def test_a_checkpoint_keeps_the_policy_and_its_average_under_their_own_names(inside: None) -> None:
+    run(Path("run"), "train.ema=0.9", "train.learning_rate=0.01", "train.iterations=1")
+    file = Path("run/checkpoints/iteration-000001/training/tensors.safetensors")
+    kept = load_file(file)
+    sets = ["train.ema=0.9", "train.learning_rate=0.01"]
+    session = build(resolve(None, SETTINGS, sets, True))
+    for _ in session.train(1):
+        pass
+    state = session.trainer.state()
+    averages = [name for name in state if name.startswith("average/")]
+    assert averages
+    for name in averages:
+        policy = name.replace("average/", "weights/")
+        assert torch.equal(kept[name], state[name]) and torch.equal(kept[policy], state[policy])
+    assert any(not torch.equal(kept[n], kept[n.replace("average/", "weights/")]) for n in averages)

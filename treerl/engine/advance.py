@@ -9,7 +9,7 @@ from torch import Tensor
 from treerl.engine import noise
 from treerl.engine.chunks import chunks
 from treerl.engine.coupling import CoupledDraws, Coupling, siblings
-from treerl.engine.env import Env, Leap
+from treerl.engine.env import Env, Slope
 from treerl.engine.policy import Policy
 from treerl.engine.tree import State
 from treerl.engine.tree_spec import TreeSpec
@@ -26,7 +26,7 @@ class Level:
     key: noise.Keys  # [M]
     root: Tensor  # [M] number of the tree
     x0: Tensor | None = None  # of the level before, where it is kept
-    leap: Leap | None = None  # [M] that led here
+    slope: Slope | None = None  # [M] of the move that led here, where the next looks back at it
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,8 @@ class _Part:
 
     x: Tensor
     log_prob: Tensor
-    x0: Tensor | None
-    leap: Leap | None = None
+    x0: Tensor | None  # where it is kept: of a whole level they would need much memory
+    slope: Tensor | None = None
 
 
 def moves(specs: Sequence[TreeSpec], previews: bool) -> list[Move]:
@@ -90,13 +90,13 @@ def advance(
         check_interrupt()
         chunk = state.take(index.to(env.latent_device))
         if move.leaps:
-            parts.append(_leap(env, chunk, level.leap, index, real, move))
+            parts.append(_leap(env, chunk, level.slope, index, real, move))
         else:
             low = int(index[0])
             children = slice(int(end[low] - counts[low]), int(end[low + real - 1]))
             policy = env.policy(chunk, move.stochastic)
             draws = CoupledDraws(coupling, born.take(children), env.device)
-            parts.append(_act(env, policy, draws, counts[low : low + real], move.stochastic))
+            parts.append(_act(env, policy, draws, counts[low : low + real], move))
     parent = torch.arange(len(counts)).repeat_interleave(counts)
     x = torch.cat([part.x.to(env.latent_device) for part in parts])
     grown = Level(
@@ -105,8 +105,8 @@ def advance(
         log_prob=torch.cat([part.log_prob for part in parts]),
         key=born.keys,
         root=level.root[parent],
-        x0=_previews(env, parts) if move.previewed else None,
-        leap=Leap.cat([part.leap for part in parts if part.leap is not None]),
+        x0=_joined([part.x0 for part in parts]) if move.previewed else None,
+        slope=_slope(parts, move),
     )
     parents = state.take(parent.to(env.latent_device))
     if move.leaps:
@@ -123,11 +123,10 @@ def _nothing(env: Env, state: State) -> _Part:
     return _Part(state.x[:0], nan(0), state.x[:0])
 
 
-def _act(env: Env, policy: Policy, draws: CoupledDraws, counts: Tensor, stochastic: bool) -> _Part:
+def _act(env: Env, policy: Policy, draws: CoupledDraws, counts: Tensor, move: Move) -> _Part:
     real = len(counts)
-    denoised = policy.denoised
-    x0 = None if denoised is None else denoised[:real]
-    if not stochastic:
+    x0 = _kept(env, policy.denoised, real) if move.previewed else None
+    if not move.stochastic:
         return _Part(policy.mode[:real].to(env.latent_dtype), nan(real), x0)
     owner = torch.arange(real).repeat_interleave(counts)
     edge = policy.take(owner.to(env.device))
@@ -136,21 +135,31 @@ def _act(env: Env, policy: Policy, draws: CoupledDraws, counts: Tensor, stochast
 
 
 def _leap(
-    env: Env, chunk: State, before: Leap | None, index: Tensor, real: int, move: Move
+    env: Env, chunk: State, before: Slope | None, index: Tensor, real: int, move: Move
 ) -> _Part:
-    if move.order == 1 or before is None:
-        leap = env.leap(chunk, move.stride, None)
-    else:
-        leap = env.leap(chunk, move.stride, before.take(index.to(env.device)))
-    leap = leap.take(torch.arange(real, device=leap.x.device))
-    return _Part(leap.x.to(env.latent_dtype), nan(real), leap.x0, leap)
+    if before is not None:
+        before = before.take(index.to(before.value.device))
+    leap = env.leap(chunk, move.stride, before)
+    x0 = _kept(env, leap.x0, real) if move.previewed else None
+    slope = leap.slope[:real] if move.order > 1 else None
+    return _Part(leap.x[:real].to(env.latent_dtype), nan(real), x0, slope)
 
 
-def _previews(env: Env, parts: Sequence[_Part]) -> Tensor:
-    kept = []
-    for part in parts:
-        if part.x0 is None:
-            what = f"{type(env).__name__}'s policy says nothing about the finished sample"
-            raise InputError(f"tree.previews: expected false, as {what}, got true")
-        kept.append(part.x0.to(env.latent_device, env.latent_dtype))
-    return torch.cat(kept)
+def _slope(parts: Sequence[_Part], move: Move) -> Slope | None:
+    """What the next move looks back at; None for an empty forest, too."""
+    if all(part.slope is None for part in parts):
+        return None
+    return Slope(_joined([part.slope for part in parts]), move.stride)
+
+
+def _joined(columns: Sequence[Tensor | None]) -> Tensor:
+    """What the parts have, as one."""
+    return torch.cat([column for column in columns if column is not None])
+
+
+def _kept(env: Env, x0: Tensor | None, real: int) -> Tensor:
+    """The previews of a chunk, where the latents of the tree are kept."""
+    if x0 is None:
+        what = f"{type(env).__name__}'s policy says nothing about the finished sample"
+        raise InputError(f"tree.previews: expected false, as {what}, got true")
+    return x0[:real].to(env.latent_device, env.latent_dtype)

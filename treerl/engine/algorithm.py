@@ -39,9 +39,7 @@ class Algorithm:
     trees_per_prompt: Annotated[int, Ge(1), Le(4096)] = 1
     shared_noise: bool = False  # the trees of a prompt start from one noise
     coupling: Coupling = Independent()  # how the noise of siblings hangs together
-    tail_stride: Annotated[int, Ge(1), Le(1000)] = (
-        1  # steps that a move after the last sampled one takes
-    )
+    tail_stride: Annotated[int, Ge(1), Le(1000)] = 1  # steps at once after the last sampled one
     tail_order: Order = 1  # of the solver there
     previews: bool = False  # inner nodes are scored too, by the x̂₀ that the network expects there
     normaliser: Normaliser = Standardised()

@@ -43,9 +43,8 @@ class Births:
 
 def siblings(parents: noise.Keys, counts: NDArray[np.int64]) -> Births:
     """All children of `[P]` parents that have `[P]` children each, siblings adjacent."""
-    first = np.cumsum(counts) - counts
-    number = np.arange(counts.sum()) - np.repeat(first, counts)
-    return Births(np.repeat(parents, counts), number, np.repeat(counts, counts))
+    parent = np.repeat(parents, counts)
+    return Births(parent, noise.numbers(counts), np.repeat(counts, counts))
 
 
 class Coupling(Component, ABC):

@@ -4,7 +4,7 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -17,31 +17,24 @@ from treerl.errors import InputError
 
 
 @dataclass(frozen=True)
+class Slope:
+    """Which way a deterministic move went: what one of second order looks back at."""
+
+    value: Tensor  # [M, ...] the direction that the network gave
+    stride: int  # steps that the move took
+
+    def take(self, index: Tensor) -> "Slope":
+        """The rows `index`."""
+        return Slope(self.value[index], self.stride)
+
+
+@dataclass(frozen=True)
 class Leap:
     """A deterministic move over several steps at once, by one network evaluation a row."""
 
     x: Tensor  # [M, ...] where it leads to
     slope: Tensor  # [M, ...] the direction that the network gave where it began
     x0: Tensor | None  # [M, ...] the finished sample that this implies
-    stride: int  # steps that it took
-
-    def take(self, index: Tensor) -> "Leap":
-        """The rows `index`."""
-        x0 = None if self.x0 is None else self.x0[index]
-        return Leap(self.x[index], self.slope[index], x0, self.stride)
-
-    @staticmethod
-    def cat(parts: "Sequence[Leap]") -> "Leap | None":
-        """One leap of all rows; None of no parts."""
-        if not parts:
-            return None
-        x0 = [part.x0 for part in parts if part.x0 is not None]
-        return Leap(
-            torch.cat([part.x for part in parts]),
-            torch.cat([part.slope for part in parts]),
-            torch.cat(x0) if len(x0) == len(parts) else None,
-            parts[0].stride,
-        )
 
 
 class Env(ABC):
@@ -57,6 +50,8 @@ class Env(ABC):
                 velocity = net(state.x, state.step)
                 return coefficients.gaussian(state.x, velocity, state.step)
     """
+
+    leaps: ClassVar[bool] = False  # whether `leap` is implemented
 
     tasks: tuple[Any, ...] = ()  # row r of a state's `task` means `tasks[r]`
 
@@ -115,10 +110,11 @@ class Env(ABC):
         """The state after taking `action` `[M, ...]`."""
         return State(action, state.step + 1, state.task)
 
-    def leap(self, state: State, stride: int, before: Leap | None) -> Leap:
+    def leap(self, state: State, stride: int, before: Slope | None) -> Leap:
         """Deterministically over `stride` steps, for tails that take fewer evaluations.
 
-        `before` is the leap that led to these states: with it the move is of second order.
+        `before` is the slope of the move that led to these states: with it this one is of second
+        order. `leaps` says that there is such a move.
         """
         raise InputError(
             f"tree.tail_stride: expected 1, and tail_order 1, as "

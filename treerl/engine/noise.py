@@ -57,9 +57,13 @@ def children(keys: Keys, count: int | NDArray[np.int64]) -> Keys:
     Counts (2, 1) give the children numbers 0, 1 of the first key and 0 of the second.
     """
     counts = np.broadcast_to(np.asarray(count, dtype=np.int64), keys.shape)
+    return mix(np.repeat(keys, counts), numbers(counts).astype(np.uint64))
+
+
+def numbers(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """0, 1, ... within each of `[M]` counts: (2, 1) gives 0, 1, 0."""
     first = np.cumsum(counts) - counts
-    numbers = np.arange(counts.sum()) - np.repeat(first, counts)
-    return mix(np.repeat(keys, counts), numbers.astype(np.uint64))
+    return np.arange(counts.sum()) - np.repeat(first, counts)
 
 
 def generator(*path: int) -> np.random.Generator:

@@ -167,6 +167,13 @@ def _available(
         family.check_available(config.backbone.build())
     except InputError as error:
         missing.append(str(error))
+    tree = config.tree
+    shortened = (tree.tail_stride, tree.tail_order) != (1, 1)
+    if shortened and not registry.load("envs", config.env.name).leaps:
+        missing.append(
+            f"tree.tail_stride: expected 1, and tail_order 1, as the environment {config.env.name} "
+            f"takes every step, got {tree.tail_stride} and {tree.tail_order}"
+        )
     # the calls of a reward differ from process to process: there all wait for the next common point
     check = check_interrupt if world.size == 1 else _nothing
     scoring = Scoring(**dict(config.scoring))

@@ -9,7 +9,7 @@ checkpoints/iteration-000020/
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
@@ -18,7 +18,6 @@ from pydantic import Field
 from safetensors import safe_open
 from torch import Tensor
 
-from treerl.backbone.contract import Backbone
 from treerl.backbone.files import write_tensors
 from treerl.errors import InputError, StorageError, TreerlError, first_line, printable
 from treerl.run import durable
@@ -64,6 +63,9 @@ class RunState(File):
     rollbacks: int = Field(default=0, ge=0)
 
 
+Write = Callable[[Path, Mapping[str, Tensor]], None]  # files of the model into a folder
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """What a checkpoint holds, verified."""
@@ -73,16 +75,14 @@ class Checkpoint:
     tensors: dict[str, Tensor]
 
 
-def save(
-    folder: Path, state: RunState, tensors: dict[str, Tensor], backbone: Backbone | None
-) -> Path:
-    """Publish `folder/iteration-NNNNNN`, verified; what the backbone saves lies in it, if given."""
+def save(folder: Path, state: RunState, tensors: dict[str, Tensor], write: Write | None) -> Path:
+    """Publish `folder/iteration-NNNNNN`, verified; what `write` makes of the tensors lies in it."""
     target = path_of(folder, state.iteration)
-    durable.require_space(folder, _needed(tensors, backbone is not None))
+    durable.require_space(folder, _needed(tensors, write is not None))
 
     def fill(draft: Path) -> None:
-        if backbone is not None:
-            backbone.save(draft)
+        if write is not None:
+            write(draft, tensors)
         write_tensors(tensors, draft / _TENSORS)
         (draft / _STATE).write_text(_canonical(state), encoding="utf-8")
         files = {name: _sum(draft / name) for name in _names(draft)}

@@ -19,7 +19,6 @@ from treerl.run.guard import SPAN
 from treerl.run.heartbeat import SAVING
 from treerl.run.plan import Counts
 from treerl.run.progress import Progress
-from treerl.run.shard import readable
 from treerl.run.world import World
 
 _BEFORE = "before/"  # the evaluation before training, among a checkpoint's tensors
@@ -97,9 +96,8 @@ class Keeper:
             rollbacks=run.rollbacks,
         )
         # a LoRA of random weights could be mistaken for a trained one: it is kept for us alone
-        backbone = None if session.backbone.random_weights else session.backbone
-        with session.trainer.averaged(), readable(session.backbone.denoisers, tensors):
-            checkpoints.save(self._folder, state, tensors, backbone)
+        named = None if session.backbone.random_weights else session.write
+        checkpoints.save(self._folder, state, tensors, named)
         checkpoints.rotate(self._folder, self._kept(run))
 
     def take_up(self, run: Progress) -> list[str]:

@@ -1,8 +1,10 @@
 """A session: everything that a configuration names, made and fitted together."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from torch import Tensor
 
 from treerl.backbone.contract import Backbone
 from treerl.backbone.env import BackboneEnv
@@ -87,8 +89,15 @@ class Session:
         """
         tensors = self.trainer.state()
         if self.trainer.peers.rank == 0:
-            with self.trainer.averaged(), readable(self.backbone.denoisers, tensors):
-                self.backbone.save(Path(folder))
+            self.write(Path(folder), tensors)
+
+    def write(self, folder: Path, tensors: Mapping[str, Tensor]) -> None:
+        """The same of a trainer's whole state: the average of the weights, if one is kept.
+
+        While it writes, the weights in use are the average's, and so are tensors that share them.
+        """
+        with self.trainer.averaged(), readable(self.backbone.denoisers, tensors):
+            self.backbone.save(folder)
 
     def close(self) -> None:
         """End the workers of rewards."""
