@@ -45,7 +45,7 @@ _TREEGRPO_CODE = Algorithm(
 # Ours: mirrored siblings in an early window, a tail of one or few moves, a rate that decays.
 _TREERL = Algorithm(
     name="treerl",
-    source="treerl, docs/studies/treerl.md",
+    source="docs/studies/treerl.md",
     branching=Fixed(branching_factor=2, depth=4, start=1),
     coupling=Mirrored(),
     tail_stride=5,

@@ -33,6 +33,7 @@ _CAPTIONS = {
     "edges": "sampled steps that were learned from",
     "seconds": "time that the iteration took",
 }
+_BY_REWARD = ("rewards", "reward_stds", "reward_shares")
 _HELD_OUT = {
     "reward": "mean reward of the held-out samples",
     "measures": "a further figure of a reward",
@@ -62,7 +63,7 @@ def training(rows: Sequence[MetricsRow]) -> list[Curve]:
     points: dict[tuple[str, str], list[tuple[float, float]]] = {}
     for row in rows:
         for field, name, value in _figures(row.model_dump(exclude={"iteration", "heldout"})):
-            if name == "" or field not in MetricsRow.model_fields or len(row.rewards) > 1:
+            if field not in _BY_REWARD or len(row.rewards) > 1:
                 points.setdefault((field, name), []).append((row.iteration, value))
     curves = []
     for field, name in sorted(
