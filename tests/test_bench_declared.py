@@ -97,6 +97,13 @@ def test_forwards_count_an_update_three_times() -> None:
     assert cost("forwards", work) == work.sampling_forwards + 3 * work.update_forwards == 2 * 264
 
 
+def test_a_forward_under_other_weights_is_paid_for_once() -> None:
+    config = configured(GIVEN, Variant("nft"), (), 0, Budget("forwards", 1.0))
+    work = plan_of(config, algorithm_of(config)).drawn(1)
+    assert work.reference_forwards == work.update_forwards > 0
+    assert cost("forwards", work) == work.sampling_forwards + 4 * work.update_forwards
+
+
 def test_seconds_leave_the_iterations_as_they_are_set() -> None:
     budget = Budget("seconds", 5.0)
     for iterations in (7, 70):

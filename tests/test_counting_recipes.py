@@ -4,12 +4,14 @@ Where a paper's code evaluates siblings one by one, here they share their parent
 rollout as in the update. The last step is never sampled, which DDPO and BranchGRPO do.
 """
 
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
+import torch
 from oracle import KERNELS, Neural, schedule
-from plain import roots
+from plain import SUM, roots
 
 from treerl.engine.branching import Fixed, Geometric, Shift, draw
 from treerl.engine.branchings.splits import Splits
@@ -18,7 +20,9 @@ from treerl.engine.grow import grow
 from treerl.engine.recipes import recipes
 from treerl.engine.selection import Share
 from treerl.engine.selections.depths import Depths
-from treerl.run.plan import Counts, count
+from treerl.engine.trainer import Trainer
+from treerl.run.plan import Counts, Plan, count
+from treerl.run.run import work_of
 
 STEPS = 10
 GROUP = 27
@@ -75,11 +79,36 @@ def test_a_recipe_costs_the_published_counts(row: Row) -> None:
     spec = draw(algorithm.trees.distribution(STEPS, 0), row.uniform)
     leaves = LEAVES.get(row.recipe, GROUP)
     decodes = DECODES.get(row.recipe, leaves)
-    expected = Counts(row.forwards, row.updates, row.edges, leaves, decodes, decodes)
+    compared = row.updates if algorithm.objective.weight_set else 0
+    expected = Counts(row.forwards, row.updates, compared, row.edges, leaves, decodes, decodes)
     assert count(spec, algorithm) == expected
     env = Neural(KERNELS[0], schedule(STEPS), (1,), width=1)
     tree = grow(env, roots(1, algorithm.trees_per_prompt), spec, rows=1)
     assert (env.forwards, len(tree.leaves)) == (row.forwards, leaves)
+
+
+@pytest.mark.parametrize("name", recipes)
+def test_the_network_is_evaluated_as_often_as_the_plan_says(name: str) -> None:
+    algorithm = recipes[name]
+    plan = Plan(algorithm, STEPS, iterations=1, prompts_per_iteration=2, rewards=1, seed=0)
+    env = Neural(KERNELS[0], schedule(STEPS), (1,), width=1)
+    optimizer = torch.optim.AdamW(env.network.named_parameters(), lr=1e-3)
+    trainer = Trainer(
+        env, SUM, algorithm, optimizer, 1, weight_sets={"start": nullcontext}, iterations=1
+    )
+    step = trainer.iterate([0, 1])
+    work = plan.drawn_in(0)
+    # a share of the steps is drawn anew for each tree, and rounded there
+    assert env.forwards == work_of(step).forwards == pytest.approx(work.forwards, abs=0.5)
+    assert work_of(step).reference_forwards == pytest.approx(work.reference_forwards, abs=0.5)
+
+
+COMPARING = {"flowgrpo", "tempflow", "nft", "awm"}  # with the start, or with who grew the trees
+
+
+def test_the_recipes_that_compare_themselves_with_other_weights_pay_for_it() -> None:
+    asking = {name for name, algorithm in recipes.items() if algorithm.objective.weight_set}
+    assert asking == COMPARING
 
 
 def test_every_recipe_is_counted() -> None:
@@ -89,7 +118,7 @@ def test_every_recipe_is_counted() -> None:
 def test_losses_on_leaves_cost_their_leaves_whatever_grew_them() -> None:
     algorithm = replace(recipes["nft"], branching=Geometric(3, 3), trees_per_prompt=1)
     spec = algorithm.branching.distribution(STEPS, 0)[0][1]
-    assert count(spec, algorithm) == Counts(202, GROUP, GROUP, GROUP, GROUP, GROUP)
+    assert count(spec, algorithm) == Counts(202, GROUP, GROUP, GROUP, GROUP, GROUP, GROUP)
 
 
 def test_branchgrpo_as_published_has_the_nodes_and_edges_of_its_paper() -> None:

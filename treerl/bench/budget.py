@@ -10,7 +10,7 @@ from treerl.run.plan import Counts, Plan
 _MOST = 100_000  # iterations; more of them is a slip of the finger
 BACKWARD = 3  # forwards that an update forward counts as: a backward costs about two of them
 KINDS = {
-    "forwards": "forwards (sampling + 3 × update)",
+    "forwards": "forwards (sampling + reference + 3 × update)",
     "seconds": "seconds of training",
     "rewards": "reward calls",
 }
@@ -58,7 +58,8 @@ def cost(kind: str, work: Counts) -> float:
     """Work in forwards or in reward calls."""
     if kind == "rewards":
         return work.reward_calls
-    return work.sampling_forwards + BACKWARD * work.update_forwards
+    without_backward = work.sampling_forwards + work.reference_forwards
+    return without_backward + BACKWARD * work.update_forwards
 
 
 def parse(text: str) -> Budget:

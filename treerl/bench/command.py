@@ -21,8 +21,8 @@ BudgetText = Annotated[
     typer.Option(
         "--budget",
         metavar="KIND=N",
-        help="What each recipe may spend with each seed: forwards=N (sampling + 3 × update), "
-        "seconds=N of training, or rewards=N calls. Held-out evaluations are free.",
+        help="What each recipe may spend with each seed: forwards=N (sampling + reference + "
+        "3 × update), seconds=N of training, or rewards=N calls. Held-out evaluations are free.",
     ),
 ]
 Seeds = Annotated[

@@ -11,7 +11,7 @@ from treerl.engine.algorithm import Algorithm
 from treerl.engine.minibatch import Minibatch
 from treerl.engine.nested import nested
 from treerl.engine.normaliser import Standardised
-from treerl.engine.objective import Loss
+from treerl.engine.objective import Loss, Objective
 from treerl.engine.peers import Peers
 from treerl.engine.scorer import Scorer
 from treerl.engine.tree import Tree
@@ -67,7 +67,9 @@ def _correlated(
     }
 
 
-def update_metrics(update: Update, norms: Sequence[float], peers: Peers) -> dict[str, Any]:
+def update_metrics(
+    update: Update, norms: Sequence[float], peers: Peers, objective: Objective
+) -> dict[str, Any]:
     """The loss and what the clip did, over all optimizer steps and processes."""
     pairs = [pair for step in update for pair in step]
     losses = [float((batch.weight * loss.value.cpu().double()).sum()) for batch, loss in pairs]
@@ -80,9 +82,11 @@ def update_metrics(update: Update, norms: Sequence[float], peers: Peers) -> dict
     own = torch.tensor([sum(losses), edges, clipped, forwards, deviation], dtype=torch.float64)
     every = torch.stack([part["update"] for part in peers.gather({"update": own})])
     total = every.sum(0)
+    compares = objective.weight_set is not None
     return {
         "loss": float(total[0]) / len(update),
         "update_forwards": int(total[3]),
+        "reference_forwards": int(total[3]) if compares else 0,
         "edges": int(total[1]),
         "clip_fraction": float(total[2]) / max(int(total[1]), 1),
         "ratio_deviation": float(every[:, 4].max()),

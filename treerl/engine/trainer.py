@@ -223,7 +223,7 @@ class Trainer:
                     losses.idle().backward()  # type: ignore[no-untyped-call]
             norms.append(self._optimizer_step())
         self.optimizer.zero_grad(set_to_none=True)
-        return update_metrics(update, norms, self.peers)
+        return update_metrics(update, norms, self.peers, algorithm.objective)
 
     def _backward(self, losses: Losses, batch: Minibatch, check: Callable[[], None]) -> Loss:
         check()

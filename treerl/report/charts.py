@@ -29,6 +29,7 @@ _CAPTIONS = {
     "window_start": "the step from which on trees branch",
     "sampling_forwards": "evaluations of the network to draw the samples",
     "update_forwards": "evaluations of the network to learn from them",
+    "reference_forwards": "evaluations of the network with other weights, to compare with",
     "leaves": "finished samples",
     "edges": "sampled steps that were learned from",
     "seconds": "time that the iteration took",

@@ -88,8 +88,8 @@ class Display(Listener):
         reward = float(row["reward"])
         before = self._trend
         self._follow(reward)
-        forwards = run.spent.sampling_forwards + run.spent.update_forwards
         arrow = _arrow(before, self._trend)
+        forwards = run.spent.forwards
         figures = (
             f"reward {reward:.3f} · trend {self._trend:.3f} {arrow} · {forwards:,.0f} forwards"
         )

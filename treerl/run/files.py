@@ -150,6 +150,7 @@ class MetricsRow(File):
     reward_shares: Numbers = {}
     sampling_forwards: Number = None
     update_forwards: Number = None
+    reference_forwards: Number = None
     leaves: Number = None
     edges: Number = None
     window_start: Number = None

@@ -18,10 +18,16 @@ class Counts:
 
     sampling_forwards: float = 0.0  # denoiser evaluations of one latent; guidance doubles the rows
     update_forwards: float = 0.0  # with backward; siblings share their parent's
+    reference_forwards: float = 0.0  # of an update, under other weights and without backward
     edges: float = 0.0  # loss terms
     leaves: float = 0.0
     decodes: float = 0.0
     reward_calls: float = 0.0  # samples scored, summed over rewards
+
+    @property
+    def forwards(self) -> float:
+        """Evaluations of the network, whatever they are for."""
+        return self.sampling_forwards + self.update_forwards + self.reference_forwards
 
     def __add__(self, other: "Counts") -> "Counts":
         total = asdict(other)
@@ -48,9 +54,12 @@ def count(spec: TreeSpec, algorithm: Algorithm, rewards: int = 1) -> Counts:
     else:
         updated = algorithm.selection.decisions(spec)
         terms = algorithm.selection.edges(spec)
+    update_forwards = updated * algorithm.ppo_epochs
+    compares = algorithm.objective.weight_set is not None
     one_tree = Counts(
         sampling_forwards=spec.forwards,
-        update_forwards=updated * algorithm.ppo_epochs,
+        update_forwards=update_forwards,
+        reference_forwards=update_forwards if compares else 0.0,
         edges=terms * algorithm.ppo_epochs,
         leaves=spec.leaves,
         decodes=scored,

@@ -216,6 +216,7 @@ def work_of(step: Step) -> Counts:
     return Counts(
         sampling_forwards=metrics["sampling_forwards"],
         update_forwards=metrics["update_forwards"],
+        reference_forwards=metrics["reference_forwards"],
         edges=metrics["edges"],
         leaves=metrics["leaves"],
         decodes=scored,
