@@ -91,17 +91,15 @@ def test_the_iterations_are_the_fewest_that_spend_the_budget(kind: str, recipe: 
     assert cost(kind, plan.drawn(last - 1)) < budget.amount <= cost(kind, plan.drawn(last))
 
 
-def test_forwards_count_an_update_three_times() -> None:
-    config = configured(GIVEN, Variant("mixgrpo"), (), 0, Budget("forwards", 1.0))
+@pytest.mark.parametrize(("recipe", "other"), [("mixgrpo", 0), ("nft", 1)])
+def test_forwards_count_an_update_three_times_and_other_weights_once(
+    recipe: str, other: int
+) -> None:
+    config = configured(GIVEN, Variant(recipe), (), 0, Budget("forwards", 1.0))
     work = plan_of(config, algorithm_of(config)).drawn(1)
-    assert cost("forwards", work) == work.sampling_forwards + 3 * work.update_forwards == 2 * 264
-
-
-def test_a_forward_under_other_weights_is_paid_for_once() -> None:
-    config = configured(GIVEN, Variant("nft"), (), 0, Budget("forwards", 1.0))
-    work = plan_of(config, algorithm_of(config)).drawn(1)
-    assert work.reference_forwards == work.update_forwards > 0
-    assert cost("forwards", work) == work.sampling_forwards + 4 * work.update_forwards
+    assert work.reference_forwards == other * work.update_forwards
+    cost_ = work.sampling_forwards + (3 + other) * work.update_forwards
+    assert cost("forwards", work) == cost_ == 2 * (264 if other == 0 else 24 * 14)
 
 
 def test_seconds_leave_the_iterations_as_they_are_set() -> None:

@@ -81,7 +81,7 @@ def test_a_recipe_costs_the_published_counts(row: Row) -> None:
     decodes = DECODES.get(row.recipe, leaves)
     compared = row.updates if algorithm.objective.weight_set else 0
     expected = Counts(row.forwards, row.updates, compared, row.edges, leaves, decodes, decodes)
-    assert count(spec, algorithm) == expected
+    assert count(spec, algorithm) * algorithm.trees_per_prompt == expected
     env = Neural(KERNELS[0], schedule(STEPS), (1,), width=1)
     tree = grow(env, roots(1, algorithm.trees_per_prompt), spec, rows=1)
     assert (env.forwards, len(tree.leaves)) == (row.forwards, leaves)
@@ -118,7 +118,9 @@ def test_every_recipe_is_counted() -> None:
 def test_losses_on_leaves_cost_their_leaves_whatever_grew_them() -> None:
     algorithm = replace(recipes["nft"], branching=Geometric(3, 3), trees_per_prompt=1)
     spec = algorithm.branching.distribution(STEPS, 0)[0][1]
-    assert count(spec, algorithm) == Counts(202, GROUP, GROUP, GROUP, GROUP, GROUP, GROUP)
+    assert count(spec, algorithm) * algorithm.trees_per_prompt == Counts(
+        202, GROUP, GROUP, GROUP, GROUP, GROUP, GROUP
+    )
 
 
 def test_branchgrpo_as_published_has_the_nodes_and_edges_of_its_paper() -> None:
@@ -136,6 +138,6 @@ def test_one_branching_step_costs_a_shared_trunk_and_a_tail_for_each_branch(spli
     algorithm = recipes["tempflow"]
     spec = draw(algorithm.branching.distribution(STEPS, 0), (split + 0.5) / 9)
     assert spec.start == split
-    counted = count(spec, algorithm)
+    counted = count(spec, algorithm) * algorithm.trees_per_prompt
     assert counted.sampling_forwards == 4 * (split + 1) + 24 * (STEPS - split - 1)
     assert (counted.edges, counted.leaves) == (24, 24)

@@ -9,7 +9,7 @@ from small_runs import SPEC, algorithm
 
 from treerl.engine.algorithm import Algorithm
 from treerl.engine.branching import Geometric, Shift
-from treerl.run.plan import Counts, Plan, count
+from treerl.run.plan import Counts, Plan
 
 
 def plan(chosen: Algorithm | None = None, **changes: int) -> Plan:
@@ -51,10 +51,10 @@ def test_the_work_of_a_prompt_is_that_of_its_trees_epochs_previews_and_rewards()
         decodes=2 * 6,
         reward_calls=2 * 6 * 5,
     )
-    assert count(SPEC, chosen, rewards=5) == plain
+    assert plan(chosen, rewards=5).per_prompt(SPEC) == plain
     scored = 2 * (6 + 1 + 3 + 3 + 6)  # the leaves, and both ends of sampled edges
     expected = replace(plain, decodes=scored, reward_calls=5 * scored)
-    assert count(SPEC, replace(chosen, previews=True), rewards=5) == expected
+    assert plan(replace(chosen, previews=True), rewards=5).per_prompt(SPEC) == expected
 
 
 def test_every_epoch_takes_its_optimizer_steps() -> None:

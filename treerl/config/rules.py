@@ -1,6 +1,7 @@
 """Settings that are valid alone but impossible together; what a plug-in decides, it is asked."""
 
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from treerl.config.section import Problem
@@ -19,16 +20,22 @@ def conflicts(config: Config) -> list[Problem]:
     """Everything that does not fit together; empty for a configuration that can run."""
     problems = [*_precision(config), *_watch(config), *_evaluation(config), *_keeping(config)]
     tree = config.tree
-    branching = tree.branching.build()
+    branching = tree.branching.build().walked(tree.tail_stride, tree.tail_order)
     try:
-        full = branching.support(config.env.steps)
-        specs = tuple(spec.shortened(tree.tail_stride, tree.tail_order) for spec in full)
+        specs = branching.support(config.env.steps)
+        fewest, most = branching.bounds(tree.trees_per_prompt)
     except Exception as error:  # a rule of the plug-in's own, or its own fault
         fault = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
         paths = ("tree.branching", "env.steps")
         return [*problems, Problem(f"{fault}{first_line(error)}", paths=paths)]
-    for check in (_steps, _leaves, _decisions):
-        wrong = next(filter(None, (check(config, spec) for spec in specs)), None)
+    checks = (
+        partial(_steps, config),
+        partial(_leaves, config, fewest),
+        partial(_leaves, config, most),
+        partial(_decisions, config, fewest),
+    )
+    for check in checks:
+        wrong = next(filter(None, map(check, specs)), None)
         if wrong is not None:
             return [*problems, wrong]
     return [*problems, *_baseline(config, specs), *_coupling(config), *_average(config)]
@@ -52,10 +59,10 @@ def _steps(config: Config, spec: "TreeSpec") -> Problem | None:
     return None
 
 
-def _leaves(config: Config, spec: "TreeSpec") -> Problem | None:
+def _leaves(config: Config, trees: int, spec: "TreeSpec") -> Problem | None:
     """A group needs two leaves to compare, and no more than was allowed."""
     tree = config.tree
-    leaves = tree.trees_per_prompt * spec.leaves
+    leaves = trees * spec.leaves
     if leaves > tree.max_leaves:
         message = f"expected at most {tree.max_leaves} leaves a prompt, got {shorten(leaves)}"
         return Problem(message, paths=(*_TREES, "tree.max_leaves"))
@@ -69,14 +76,14 @@ def _leaves(config: Config, spec: "TreeSpec") -> Problem | None:
     return None
 
 
-def _decisions(config: Config, spec: "TreeSpec") -> Problem | None:
+def _decisions(config: Config, trees: int, spec: "TreeSpec") -> Problem | None:
     """An optimizer step needs a node to train, or a leaf where the loss is on leaves."""
     from treerl.engine.objective import LeafObjective  # the engine, which is slow to import
 
     train = config.train
     on_leaves = isinstance(config.objective.build(), LeafObjective)
     each = spec.leaves if on_leaves else train.selection.build().decisions(spec)
-    count = train.prompts_per_iteration * config.tree.trees_per_prompt * each
+    count = train.prompts_per_iteration * trees * each
     if train.optimizer_steps <= count:
         return None
     trained = "leaf" if on_leaves else "trained node"

@@ -14,7 +14,6 @@ from treerl.engine.minibatch import Reduction
 from treerl.engine.normaliser import Normaliser, Standardised
 from treerl.engine.objective import Clipped, Objective
 from treerl.engine.selection import All, Selection
-from treerl.engine.shortened import Shortened
 from treerl.engine.tree_spec import Order
 from treerl.engine.weighting import Uniform, Weighting
 
@@ -59,9 +58,7 @@ class Algorithm:
     @property
     def trees(self) -> Branching:
         """The branching with the tails as they are walked."""
-        if (self.tail_stride, self.tail_order) == (1, 1):
-            return self.branching
-        return Shortened(self.branching, self.tail_stride, self.tail_order)
+        return self.branching.walked(self.tail_stride, self.tail_order)
 
     def components(self) -> dict[str, Component]:
         """The parts that may learn and be saved, by field name."""

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Gt, Le, Lt
 
 from treerl.engine.component import Component
-from treerl.engine.tree_spec import TreeSpec
+from treerl.engine.tree_spec import Order, TreeSpec
 
 MANY = 10**9
 BranchingFactor = Annotated[int, Ge(1), Le(64)]
@@ -49,6 +49,26 @@ class Branching(Component, ABC):
         Trees that differ from task to task must be stochastic at the same steps.
         """
         return (draw(self.distribution(steps, iteration), uniform),) * len(tasks)
+
+    def forest(
+        self, steps: int, iteration: int, uniform: float, tasks: Sequence[Any], trees: int
+    ) -> tuple[tuple[TreeSpec, ...], ...]:
+        """The trees of each task: by default `trees` of the one that `specs` gives it."""
+        return tuple((spec,) * trees for spec in self.specs(steps, iteration, uniform, tasks))
+
+    def bounds(self, trees: int) -> tuple[int, int]:
+        """The fewest and the most trees that a task may get where `trees` are usual."""
+        return (trees, trees)
+
+    def stored(self, steps: int, trees: int) -> int:
+        """Latents kept of a task at most, as a mean over the tasks of an iteration."""
+        return trees * max(spec.stored for spec in self.support(steps))
+
+    def walked(self, stride: int, order: Order) -> "Branching":
+        """The same trees with tails in moves of `stride` steps, by a solver of that order."""
+        from treerl.engine.shortened import Shortened  # which is a branching itself
+
+        return self if (stride, order) == (1, 1) else Shortened(self, stride, order)
 
 
 def draw(distribution: Distribution, uniform: float) -> TreeSpec:

@@ -20,6 +20,7 @@ class Nested:
     variance: dict[int, float]  # by the steps taken before a split, -1 between a prompt's trees
     sibling_std: float  # of the values of siblings, within their families; 0 without siblings
     effective: float  # independent leaves that those of a prompt are worth, a mean over prompts
+    by_task: dict[int, Tensor]  # [P] float64, `variance` of each task; NaN where it has no split
 
 
 def nested(tree: Tree, score: Tensor) -> Nested:
@@ -33,6 +34,7 @@ def nested(tree: Tree, score: Tensor) -> Nested:
     value[tree.leaves] = score.double()
     error = torch.zeros_like(value)  # v
     decided: dict[int, list[float]] = {}
+    by_task: dict[int, Tensor] = {}
     spreads = []
     for number in range(tree.depth, -1, -1):
         level = torch.arange(tree.level(number).start, tree.level(number).stop)
@@ -47,7 +49,10 @@ def nested(tree: Tree, score: Tensor) -> Nested:
         split = count > 1
         if bool(split.any()):
             step = int(tree.step[level[0]]) - 1
-            decided[step] = (spread - within)[split].tolist()
+            parts = (spread - within)[split]
+            decided[step] = parts.tolist()
+            owner = tree.task[families] if number else families
+            by_task[step] = _means(parts, owner[split], int(tree.task.max()) + 1)
             if number:
                 spreads += spread[split].tolist()
         upward = torch.where(split, spread / count, within)
@@ -58,6 +63,7 @@ def nested(tree: Tree, score: Tensor) -> Nested:
         variance={step: _mean(parts) for step, parts in sorted(decided.items())},
         sibling_std=_mean(spreads) ** 0.5,
         effective=_effective(tree, sum(_mean(parts) for parts in decided.values()), upward),
+        by_task=dict(sorted(by_task.items())),
     )
 
 
@@ -68,6 +74,12 @@ def _effective(tree: Tree, total: float, error: Tensor) -> float:
     if total <= 0 or mean <= 0:
         return leaves
     return min(leaves, total / mean)
+
+
+def _means(parts: Tensor, owner: Tensor, count: int) -> Tensor:
+    """The mean of each owner's parts `[count]`, NaN of one that has none."""
+    total = torch.zeros(count, dtype=torch.float64).index_add(0, owner, parts)
+    return total / torch.bincount(owner, minlength=count)
 
 
 def _mean(parts: list[float]) -> float:

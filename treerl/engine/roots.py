@@ -27,10 +27,17 @@ class Roots:
         return Roots(self.task[rows], self.key[rows], self.start[rows])
 
 
-def make_roots(tasks: Sequence[noise.Keys], trees: int, shared_noise: bool = False) -> Roots:
-    """`trees` roots for each task's key `[1]`; `shared_noise` starts a task's from one noise."""
-    keys = np.concatenate([noise.children(task, trees) for task in tasks])
+def make_roots(
+    tasks: Sequence[noise.Keys], trees: int | Sequence[int], shared_noise: bool = False
+) -> Roots:
+    """`trees` roots for each task's key `[1]`, or so many for each task in turn.
+
+    `shared_noise` starts all of a task from one noise.
+    """
+    counts = [trees] * len(tasks) if isinstance(trees, int) else list(trees)
+    pairs = zip(tasks, counts, strict=True)
+    keys = np.concatenate([noise.children(task, count) for task, count in pairs])
     # the initial latent has a stream of its own: child 0 of the tree's key is the first branch's
-    start = np.repeat(np.concatenate(tasks), trees) if shared_noise else keys
-    row = torch.arange(len(tasks)).repeat_interleave(trees)
+    start = np.repeat(np.concatenate(tasks), counts) if shared_noise else keys
+    row = torch.arange(len(tasks)).repeat_interleave(torch.tensor(counts))
     return Roots(row, keys, noise.mix(start, 2**32))

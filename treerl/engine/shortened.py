@@ -27,11 +27,14 @@ class Shortened(Branching):
         for distribution, count in self.branching.phases(steps, iterations):
             yield self._of(distribution), count
 
-    def specs(
-        self, steps: int, iteration: int, uniform: float, tasks: Sequence[Any]
-    ) -> tuple[TreeSpec, ...]:
-        specs = self.branching.specs(steps, iteration, uniform, tasks)
-        return tuple(self._spec(spec) for spec in specs)
+    def forest(
+        self, steps: int, iteration: int, uniform: float, tasks: Sequence[Any], trees: int
+    ) -> tuple[tuple[TreeSpec, ...], ...]:
+        forest = self.branching.forest(steps, iteration, uniform, tasks, trees)
+        return tuple(tuple(self._spec(spec) for spec in own) for own in forest)
+
+    def bounds(self, trees: int) -> tuple[int, int]:
+        return self.branching.bounds(trees)
 
     def _of(self, distribution: Distribution) -> Distribution:
         return tuple((probability, self._spec(spec)) for probability, spec in distribution)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import torch
@@ -118,12 +119,13 @@ class Trainer:
 
     def _rollout(self, env: Env, keys: Sequence[noise.Keys]) -> Tree:
         algorithm = self.algorithm
-        each = algorithm.trees_per_prompt
+        trees = algorithm.trees_per_prompt
         uniform = noise.generator(self.seed, Stream.SHAPE, self.iteration).random()
-        specs = algorithm.trees.specs(env.steps, self.iteration, uniform, env.tasks)
-        roots = make_roots(keys, each, algorithm.shared_noise)
-        share = self._share(len(keys), each)
-        every = [spec for spec in specs for _ in range(each)]
+        forest = algorithm.trees.forest(env.steps, self.iteration, uniform, env.tasks, trees)
+        counts = [len(own) for own in forest]
+        roots = make_roots(keys, counts, algorithm.shared_noise)
+        share = self._share(counts)
+        every = list(chain.from_iterable(forest))
         self.peers.phase("rollout")
         return grow(
             env,
@@ -136,15 +138,15 @@ class Trainer:
             algorithm.coupling,
         )
 
-    def _share(self, prompts: int, each: int) -> range:
-        """The roots that this process grows, of `each` for every prompt.
+    def _share(self, counts: Sequence[int]) -> range:
+        """The roots that this process grows, of so many for each prompt.
 
         Whole prompts, as a reward may compare the samples of one, unless some process would idle.
         """
-        if prompts < self.peers.size:
-            return self.peers.share(prompts * each)
-        own = self.peers.share(prompts)
-        return range(own.start * each, own.stop * each)
+        if len(counts) < self.peers.size:
+            return self.peers.share(sum(counts))
+        own = self.peers.share(len(counts))
+        return range(sum(counts[: own.start]), sum(counts[: own.stop]))
 
     @torch.no_grad()
     def _score(self, env: Env, tree: Tree) -> tuple[Tree, Samples, Tensor, int]:

@@ -18,8 +18,8 @@ def memory(config: Config, plan: Plan) -> dict[str, Any]:
     """
     family = registry.load("backbones", config.backbone.name)
     footprint: Footprint = family.footprint(config.backbone.build())
-    trees = config.tree.trees_per_prompt * config.train.prompts_per_iteration
-    stored = trees * max(spec.stored for spec in plan.support)
+    each = plan.algorithm.trees.stored(plan.steps, plan.algorithm.trees_per_prompt)
+    stored = each * config.train.prompts_per_iteration
     shape = footprint.latent_shape
     latent = None if shape is None else prod(shape) * _BYTES[config.env.latent_dtype]
     doubled = footprint.rows_per_latent if config.env.guidance > 1 else 1

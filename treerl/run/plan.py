@@ -46,7 +46,7 @@ class Counts:
 
 
 def count(spec: TreeSpec, algorithm: Algorithm, rewards: int = 1) -> Counts:
-    """The work of one prompt whose trees are of that spec."""
+    """The work of one tree of that spec."""
     scored = spec.leaves + (spec.previews if algorithm.previews else 0)
     if isinstance(algorithm.objective, LeafObjective):
         updated = spec.leaves
@@ -56,7 +56,7 @@ def count(spec: TreeSpec, algorithm: Algorithm, rewards: int = 1) -> Counts:
         terms = algorithm.selection.edges(spec)
     update_forwards = updated * algorithm.ppo_epochs
     compares = algorithm.objective.weight_set is not None
-    one_tree = Counts(
+    return Counts(
         sampling_forwards=spec.forwards,
         update_forwards=update_forwards,
         reference_forwards=update_forwards if compares else 0.0,
@@ -65,7 +65,6 @@ def count(spec: TreeSpec, algorithm: Algorithm, rewards: int = 1) -> Counts:
         decodes=scored,
         reward_calls=scored * rewards,
     )
-    return one_tree * algorithm.trees_per_prompt
 
 
 @dataclass(frozen=True)
@@ -102,8 +101,8 @@ class Plan:
         return self.algorithm.optimizer_steps * self.algorithm.ppo_epochs
 
     def per_prompt(self, spec: TreeSpec) -> Counts:
-        """The work that a tree makes for one prompt."""
-        return count(spec, self.algorithm, self.rewards)
+        """The work of one prompt whose trees are of that spec."""
+        return self._count(spec) * self.algorithm.trees_per_prompt
 
     def total(self, iterations: int | None = None) -> Counts:
         """The expected work of the run, or of its first `iterations`."""
@@ -126,8 +125,12 @@ class Plan:
     def drawn_in(self, iteration: int) -> Counts:
         """The work of one iteration with the trees that the seed draws."""
         uniform = noise.generator(self.seed, Stream.SHAPE, iteration).random()
-        (spec,) = self.algorithm.trees.specs(self.steps, iteration, uniform, (None,))
-        return self.per_prompt(spec) * self.prompts_per_iteration
+        trees = self.algorithm.trees_per_prompt
+        (own,) = self.algorithm.trees.forest(self.steps, iteration, uniform, (None,), trees)
+        work = Counts()
+        for spec in own:
+            work += self._count(spec)
+        return work * self.prompts_per_iteration
 
     def table(self) -> dict[str, Any]:
         """Everything, as `treerl plan --json` prints it."""
@@ -135,8 +138,10 @@ class Plan:
         prompts = self.prompts_per_iteration
         work = self.total(iterations)
         mean = work * (1 / (iterations * prompts))
+        usual = [spec for _, spec in self.algorithm.trees.distribution(self.steps, 0)]
+        starts = {spec.start: spec for spec in (*self.support, *usual)}
         by_start = []
-        for spec in sorted(self.support, key=lambda spec: spec.start):
+        for _, spec in sorted(starts.items()):
             by_start.append({"start": spec.start, **self.per_prompt(spec).plain()})
         per_iteration = {
             "prompts": prompts,
@@ -151,6 +156,9 @@ class Plan:
             "per_iteration": per_iteration,
             "run": {**run, "optimizer_steps": self.iterations * self.updates},
         }
+
+    def _count(self, spec: TreeSpec) -> Counts:
+        return count(spec, self.algorithm, self.rewards)
 
     def _expected(self, distribution: Distribution) -> Counts:
         work = Counts()
