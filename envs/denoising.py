@@ -61,6 +61,10 @@ class Denoising(BackboneEnv):
         return self.backbone.shape
 
     @property
+    def sample_bytes(self) -> int:
+        return self.backbone.sample_bytes
+
+    @property
     def latent_dtype(self) -> torch.dtype:
         dtype: torch.dtype = getattr(torch, self.settings.latent_dtype)
         return dtype

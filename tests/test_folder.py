@@ -143,6 +143,7 @@ def test_a_tree_keeps_the_first_tasks_nodes_and_the_images_of_its_leaves(written
         assert tree.steps == step.tree.steps
         assert tree.prompt == "a blue shape, number 0"
         assert len(tree.nodes) == len(nodes) == 1 + 1 + 2 + 4 + 8 + 8 + 8
+        finished = step.samples(torch.tensor(leaves))
         for node, place in zip(tree.nodes, nodes, strict=True):
             parent = int(step.tree.parent[place])
             assert node.parent == (nodes.index(parent) if parent >= 0 else -1)
@@ -156,7 +157,7 @@ def test_a_tree_keeps_the_first_tasks_nodes_and_the_images_of_its_leaves(written
                 continue
             assert node.score == float(step.scores[place] @ torch.tensor([1.0, 0.25]).double())
             assert node.image is not None
-            image = step.samples.images[leaves.index(place)]
+            image = finished.images[leaves.index(place)]
             levels = pixels(written.path / "trees" / name / node.image)
             assert torch.equal(levels, (image * 255).round())
 

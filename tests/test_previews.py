@@ -154,8 +154,9 @@ def test_a_dropped_tree_changes_nothing_but_its_own_task(previews: bool) -> None
     expected = whole.advantages.advantage[kept]
     assert torch.allclose(step.advantages.advantage, expected, rtol=0, atol=1e-12)
     leaves = torch.isin(whole.tree.leaves, kept.nonzero())
-    assert torch.equal(step.samples.images, whole.samples.images[leaves])
-    assert set(step.samples.tasks) == {"a cat", "a fox"}
+    finished = step.samples(step.tree.leaves)
+    assert torch.equal(finished.images, whole.samples(whole.tree.leaves).images[leaves])
+    assert set(finished.tasks) == {"a cat", "a fox"}
     if previews:
         assert step.tree.x0 is not None and whole.tree.previewed is not None
         assert whole.tree.x0 is not None

@@ -26,8 +26,7 @@ from treerl.run.files import TreeFile
 def _step(grown: Forest) -> Step:
     scores = Standardised()(grown.tree, grown.scores, grown.weights)
     credit = advantages(grown.tree, scores, Uniform(), Prompt(), TASKS)
-    samples = grown.env.samples(grown.tree.at(grown.tree.leaves))
-    return Step(0, grown.tree, TASKS, samples, grown.scores, credit, {})
+    return Step(0, grown.env.with_tasks(TASKS), grown.tree, grown.scores, credit, {})
 
 
 def _drawing(folder: Path, step: Step) -> Drawing:

@@ -152,7 +152,11 @@ def test_every_part_observes_what_an_iteration_did_after_its_update() -> None:
 
         def observe(self, step: Step) -> None:
             assert step.tasks == TASKS and len(step.scores) == len(step.tree)
-            assert len(step.samples) == len(step.tree.leaves) == step.metrics["leaves"]
+            assert (
+                len(step.samples(step.tree.leaves))
+                == len(step.tree.leaves)
+                == step.metrics["leaves"]
+            )
             observed.append(("selection", step.iteration, env.theta.tolist()))
 
     train, env = trainer(algorithm(Curious()))

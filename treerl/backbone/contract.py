@@ -159,6 +159,11 @@ class Backbone(ABC):
         """Where it runs."""
 
     @property
+    def sample_bytes(self) -> int:
+        """Bytes of one decoded sample; 0 is few, so that any number is decoded at once."""
+        return 0
+
+    @property
     @abstractmethod
     def denoisers(self) -> Mapping[str, nn.Module]:
         """The modules that train, by name; all but a few families have one."""

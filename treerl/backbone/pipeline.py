@@ -137,6 +137,10 @@ class PipelineBackbone(PipelineParts):
         return drawn.float().cpu()
 
     @property
+    def sample_bytes(self) -> int:
+        return 4 * 3 * self.frames * self.height * self.width
+
+    @property
     def source(self) -> str:
         """The folder or the hub id that the pipeline was loaded from."""
         source = loading.source_of(type(self), self.settings)

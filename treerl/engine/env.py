@@ -92,6 +92,11 @@ class Env(ABC):
         """The numbers of all sampled steps, for objectives that compare them; None without them."""
         return None
 
+    @property
+    def sample_bytes(self) -> int:
+        """Bytes of one finished sample; where they are many, few are made and scored at once."""
+        return 0
+
     def with_tasks(self, tasks: Sequence[Any]) -> Self:
         """The same environment over these tasks."""
         env = copy.copy(self)

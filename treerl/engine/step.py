@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from treerl.engine.advantage import Advantages
+from treerl.engine.env import Env
 from treerl.engine.task import Samples
 from treerl.engine.tree import Tree
 
@@ -15,9 +16,20 @@ class Step:
     """What one iteration did."""
 
     iteration: int  # 0, 1, ...
+    env: Env  # over the iteration's tasks
     tree: Tree
-    tasks: tuple[Any, ...]  # row p of `tree.task` means `tasks[p]`
-    samples: Samples  # [L] of the leaves that this process grew: `tree.here(tree.leaves)`
     scores: Tensor  # [N, K] float64, NaN at nodes that were not scored
     advantages: Advantages
     metrics: dict[str, Any]
+
+    @property
+    def tasks(self) -> tuple[Any, ...]:
+        """Row p of `tree.task` means `tasks[p]`."""
+        return self.env.tasks
+
+    def samples(self, leaves: Tensor) -> Samples:
+        """Some leaves, finished once more: what an iteration made is not kept.
+
+        They are of those that this process grew, `tree.here(tree.leaves)`.
+        """
+        return self.env.samples(self.tree.at(leaves))

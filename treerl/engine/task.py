@@ -1,6 +1,6 @@
 """What is asked for and what is scored: a task, and the samples that were made for some tasks."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -57,6 +57,13 @@ class Samples:
         return Samples(
             self.images[index], tuple(self.tasks[row] for row in rows), self.group[index]
         )
+
+    @classmethod
+    def cat(cls, parts: "Sequence[Samples]") -> "Samples":
+        """The samples of all parts, one at least."""
+        tasks = tuple(task for part in parts for task in part.tasks)
+        group = torch.cat([part.group for part in parts])
+        return cls(torch.cat([part.images for part in parts]), tasks, group)
 
     @classmethod
     def of(cls, images: Tensor, tasks: "tuple[Any, ...] | list[Any]") -> "Samples":

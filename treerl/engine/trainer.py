@@ -18,7 +18,6 @@ from treerl.engine.gradients import sum_gradients
 from treerl.engine.grow import grow
 from treerl.engine.learning_rate import set_learning_rate
 from treerl.engine.losses import EdgeLosses, LeafLosses, Losses
-from treerl.engine.merge import merge
 from treerl.engine.metrics import Update, rollout_metrics, update_metrics
 from treerl.engine.minibatch import Minibatch
 from treerl.engine.noise import Stream
@@ -27,12 +26,12 @@ from treerl.engine.parts import whole
 from treerl.engine.peers import Alone, Peers
 from treerl.engine.roots import make_roots
 from treerl.engine.scorer import Scorer
+from treerl.engine.scoring import score
 from treerl.engine.snapshot import Snapshot
 from treerl.engine.step import Step
-from treerl.engine.task import Samples
 from treerl.engine.tree import Tree
 from treerl.engine.weight_sets import Average, WeightSet, chosen, sampling
-from treerl.errors import NumericsError, RewardError
+from treerl.errors import NumericsError
 
 
 def _nothing() -> None:
@@ -80,12 +79,12 @@ class Trainer:
         old = sampling(self.algorithm, self.average, self.optimizer)
         with self.averaged() if self.algorithm.rollout == "ema" else nullcontext():
             tree = self._rollout(env, self._keys(len(tasks)) if keys is None else keys)
-        tree, samples, scores, dropped = self._score(env, tree)
+        tree, scores, dropped = score(env, tree, self.rewards, self.peers)
         credit = self._credit(env, tree, scores)
         metrics = rollout_metrics(tree, scores[tree.leaves], self.rewards, credit, self.algorithm)
         metrics["dropped_trees"] = dropped
         metrics |= self._update(env, tree, credit.advantage, old)
-        step = Step(self.iteration, tree, env.tasks, samples, scores, credit, metrics)
+        step = Step(self.iteration, env, tree, scores, credit, metrics)
         for component in self.algorithm.components().values():
             component.observe(step)
         if self.average is not None:
@@ -147,40 +146,6 @@ class Trainer:
             return self.peers.share(sum(counts))
         own = self.peers.share(len(counts))
         return range(sum(counts[: own.start]), sum(counts[: own.stop]))
-
-    @torch.no_grad()
-    def _score(self, env: Env, tree: Tree) -> tuple[Tree, Samples, Tensor, int]:
-        """The forest of all processes without trees that a reward could not score, and its scores.
-
-        These are `[N, K]`, the samples those of this process.
-        """
-        self.peers.phase("reward")
-        scores = torch.full((len(tree), len(self.rewards.names)), torch.nan, dtype=torch.float64)
-        scored = torch.zeros(len(tree), dtype=torch.bool)
-        samples = Samples(torch.empty(0), (), torch.empty(0, dtype=torch.int64))
-        if len(tree):
-            samples = env.samples(tree.at(tree.leaves))
-            scores[tree.leaves] = self.rewards(samples)
-            scored[tree.leaves] = True
-        if tree.previewed is not None and len(tree.previewed):
-            scores[tree.previewed] = self.rewards(env.samples(tree.previews()))
-            scored[tree.previewed] = True
-        self.peers.phase("merge")
-        tree, columns = merge(tree, {"scores": scores, "scored": scored}, self.peers)
-        scores = columns["scores"]
-        bad = (columns["scored"] & torch.isnan(scores).any(1)).nonzero().flatten()
-        if len(bad) == 0:
-            return tree, samples, scores, 0
-        roots = tree.roots()
-        trees = torch.unique(roots[bad])
-        if len(trees) == tree.sizes[0]:
-            raise RewardError(
-                f"scoring.on_bad_reward: all {len(trees)} trees of the iteration have a sample "
-                "without a score"
-            )
-        kept = ~torch.isin(roots, trees)
-        leaves = kept[tree.here(tree.leaves)].nonzero().flatten()
-        return tree.without(trees), samples.take(leaves), scores[kept], len(trees)
 
     @torch.no_grad()
     def _credit(self, env: Env, tree: Tree, scores: Tensor) -> Advantages:

@@ -14,7 +14,9 @@ from treerl.engine.grow import grow
 from treerl.engine.noise import Stream
 from treerl.engine.peers import Alone, Peers
 from treerl.engine.roots import make_roots
+from treerl.engine.scoring import made
 from treerl.engine.task import Samples
+from treerl.engine.tree import Tree
 from treerl.reward.rewards import Rewards
 from treerl.run.quality import means, qualities
 from treerl.run.showing import SHOWN, bring
@@ -45,7 +47,7 @@ class Figures:
 class Evaluation(Figures):
     """What was drawn and what it is worth."""
 
-    samples: Samples  # [S] those that this process has: all M where it is alone
+    samples: Samples  # [S] all M, or some: of several processes, or where they take much memory
     rows: Tensor | None = None  # [S] which of the M rows `samples` are; None is all of them
 
     def row(self, place: int) -> int:
@@ -75,18 +77,13 @@ def evaluate(
     roots = make_roots(keys, samples_per_task)
     share = peers.share(len(tasks))
     own = range(share.start * samples_per_task, share.stop * samples_per_task)
-    together = peers.size > 1
     part = roots.part(own)
     tree = grow(env, part, ode(env.steps), rows, check_interrupt, peers=peers)
-    samples = Samples(torch.empty(0), (), torch.empty(0, dtype=torch.int64))
-    columns = {"scores": torch.empty(0, len(rewards.names), dtype=torch.float64)}
-    if len(own):
-        samples = env.samples(tree.at(tree.leaves))
-        columns = _columns(rewards, watched, samples)
+    shown = torch.arange(0, len(roots), samples_per_task)[:SHOWN]
+    columns, samples, here = _scored(env, tree, own.start, shown, rewards, watched)
     columns = _joined(peers.gather(columns))
     every = Samples(samples.images, tuple(env.tasks[row] for row in roots.task), roots.task)
-    shown = torch.arange(0, len(roots), samples_per_task)[:SHOWN]
-    samples, here = bring(samples, torch.tensor(own, dtype=torch.int64), shown, every, peers)
+    samples, here = bring(samples, here, shown, every, peers)
     return Evaluation(
         samples=samples,
         scores=columns["scores"],
@@ -94,8 +91,39 @@ def evaluate(
         measures=_below("measures", columns),
         watched=_below("watched", columns),
         quality=means(_below("quality", columns)),
-        rows=here if together else None,
+        rows=None if len(here) == len(roots) and peers.size == 1 else here,
     )
+
+
+def _scored(
+    env: Env,
+    tree: Tree,
+    first: int,
+    shown: Tensor,
+    rewards: Rewards,
+    watched: Rewards | None,
+) -> tuple[dict[str, Tensor], Samples, Tensor]:
+    """The figures of all leaves, and samples with the rows that they are, counted from `first`.
+
+    Those are all of them, or the `shown` ones where the samples are too large to be held together.
+    """
+    nothing = Samples(torch.empty(0), (), torch.empty(0, dtype=torch.int64))
+    if not len(tree):
+        columns = {"scores": torch.empty(0, len(rewards.names), dtype=torch.float64)}
+        return columns, nothing, torch.empty(0, dtype=torch.int64)
+    parts = []
+    kept = []
+    rows = []
+    for places, samples in made(env, tree.at(tree.leaves)):
+        parts.append(_columns(rewards, watched, samples))
+        here = places + first
+        if len(places) < len(tree.leaves):
+            wanted = torch.isin(here, shown)
+            samples = samples.take(wanted.nonzero().flatten())
+            here = here[wanted]
+        kept.append(samples)
+        rows.append(here)
+    return _joined(parts), Samples.cat(kept), torch.cat(rows)
 
 
 def _columns(rewards: Rewards, watched: Rewards | None, samples: Samples) -> dict[str, Tensor]:

@@ -109,10 +109,12 @@ class RunFolder:
         place = {node: number for number, node in enumerate(nodes)}
         self._make_folder(f"trees/{name}")
         names: dict[int, str | None] = {}  # the image of each leaf
-        for row, leaf in enumerate(tree.here(tree.leaves).tolist()):
-            if leaf in place and len(names) < _LEAVES:
-                path = f"trees/{name}/leaf-{len(names):03d}.png"
-                names[leaf] = self._draw(path, step.samples.images, row)
+        leaves = tree.here(tree.leaves)
+        leaves = leaves[tree.task[leaves] == 0][:_LEAVES]
+        if len(leaves):
+            drawn = step.samples(leaves).images
+            for row, leaf in enumerate(leaves.tolist()):
+                names[leaf] = self._draw(f"trees/{name}/leaf-{row:03d}.png", drawn, row)
         first_leaf = int(tree.leaves[0])
         rows = []
         for node in nodes:
