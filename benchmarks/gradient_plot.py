@@ -9,7 +9,7 @@ _COLOURS = ("#888888", "#c28f2c", "#3a6ea5", "#5aa469", "#b3424a")
 _WIDTH = 330  # of a panel
 _HEIGHT = 260
 _LEFT = 56
-_TOP = 44
+_TOP = 66
 _GAP = 70
 _FONT = 'font-family="system-ui, sans-serif"'
 
@@ -41,13 +41,13 @@ class _Panel:
         return _TOP + _HEIGHT * (1 - share)
 
 
-def draw(lines: Sequence[Line], steps: Sequence[int]) -> str:
+def draw(caption: str, lines: Sequence[Line], steps: Sequence[int]) -> str:
     """A panel for each name in the lines' values; curves are exact, dots simulated."""
     titles = list(lines[0].exact)
     values = [v for line in lines for title in titles for v in line.exact[title]]
     bottom = math.log10(min(values) / 1.25)
     top = math.log10(max(values) * 1.25)
-    parts = []
+    parts = [_text(_LEFT, 20, caption, "start", 14)]
     for number, title in enumerate(titles):
         panel = _Panel(title, _LEFT + number * (_WIDTH + _GAP), steps, bottom, top)
         parts += _axes(panel)
@@ -66,7 +66,7 @@ def draw(lines: Sequence[Line], steps: Sequence[int]) -> str:
 
 
 def _axes(panel: _Panel) -> list[str]:
-    parts = [_text(panel.left, _TOP - 18, panel.title, "start", 14)]
+    parts = [_text(panel.left, _TOP - 14, panel.title, "start")]
     for power in range(math.floor(panel.bottom), math.ceil(panel.top)):
         for factor in (1, 2, 5):
             mark = factor * 10**power

@@ -89,31 +89,34 @@ def factor(
         return 1 - plain
     if isinstance(baseline, Depth):
         return 1 - plain / parents
-    if isinstance(weighting, weightings.SoftmaxValue):
-        return None
+    by_value = isinstance(weighting, weightings.SoftmaxValue)
+    if isinstance(baseline, LeaveSubtreeOut):
+        free = isinstance(coupling, Independent | Orthogonal) and not by_value
+        return 1.0 if free else None
     own = _own_share(weighting, coupling, k, dims)
     if own is None:
         return None
     if isinstance(baseline, Prompt):
-        return 1 - own / parents
+        # weights by value further up see this family's mean, and so its noise
+        return None if by_value and own > 0 and parents > 1 else 1 - own / parents
     if isinstance(baseline, ParentGain):
         return 1 - own
     if isinstance(baseline, StepGain):
         return 1 - own - (plain - own) / parents
-    if isinstance(baseline, LeaveSubtreeOut) and isinstance(coupling, Independent | Orthogonal):
-        return 1.0
-    return None
+    raise NotImplementedError(type(baseline).__name__)
 
 
 def _own_share(weighting: Weighting, coupling: Coupling, k: int, dims: int) -> float | None:
     """Σ_ij E[w_j z_i z_j] / k of a family: what its mean has of an edge's own noise."""
+    plain = float(correlation(coupling, k).sum()) / k**2
+    if plain < 1e-12:
+        return 0.0  # the family's noise sums to zero: nothing that siblings share can know it
+    if isinstance(weighting, weightings.SoftmaxValue):
+        # where the family's mean knows nothing of its differences, it knows nothing of the weights
+        return plain if isinstance(coupling, Independent | Correlated) else None
     if isinstance(coupling, Correlated):
         return None  # the lengths hang together
-    if not isinstance(coupling, Independent | Orthogonal | Mirrored):
-        return 0.0  # rotated noise has one length, and sums to zero
     pairs = isinstance(coupling, Mirrored)
-    if pairs and k % 2 == 0:
-        return 0.0
     which = [i // 2 if pairs else i for i in range(k)]
     square, mass = _grid(dims, which[-1] + 1, 40)
     square = square[:, which]

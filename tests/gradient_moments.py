@@ -165,8 +165,10 @@ def law(tree: Tree, coupling: Coupling, shared_noise: bool = False) -> Law:
         angle = angles(coupling, len(family))
         covariance[block] = correlation(coupling, len(family))
         twist[block] = (angle[:, None] - angle).sin()
-        right[block] = isinstance(coupling, Orthogonal) & ~torch.eye(len(family)).bool()
-    return Law(covariance, twist, right)
+        if isinstance(coupling, Orthogonal):  # by D siblings at a time, as more do not fit
+            together = torch.arange(len(family)) // tree.dims
+            right[block] = together[:, None] == together
+    return Law(covariance, twist, right.fill_diagonal_(False))
 
 
 def angles(coupling: Coupling, count: int) -> Tensor:
