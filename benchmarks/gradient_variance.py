@@ -102,7 +102,8 @@ class Cell:
         row = {name: getattr(self, name) for name in names}
         row |= {"bias": self.exact.factor - 1, **asdict(self.exact)}
         for name, z in zip(("factor", "along", "across"), self.z, strict=True):
-            row[f"simulated_{name}"] = getattr(self.simulated, name).value
+            reading = getattr(self.simulated, name)
+            row |= {f"simulated_{name}": reading.value, f"error_{name}": reading.error}
             row[f"z_{name}"] = z
         return {k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()}
 
