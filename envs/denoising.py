@@ -1,6 +1,7 @@
 """The denoising environment: a backbone walked by a kernel."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import ClassVar
@@ -85,10 +86,19 @@ class Denoising(BackboneEnv):
         time = self.schedule.time[state.step.cpu()].to(self.device)
         x = state.x.to(self.device)
         condition = self._condition(state.task)
-        prediction = self.backbone.predict(x, time, condition, self.settings.guidance)
+        # compiled, a forward without gradients is another graph than the update's, and rounds
+        # differently: what is to be replayed is computed by the update's own
+        own = torch.is_grad_enabled()
+        with torch.set_grad_enabled(own or (stochastic and self.backbone.compiled)):
+            prediction = self.backbone.predict(x, time, condition, self.settings.guidance)
+        if not own:
+            prediction = prediction.detach()
         coefficients = self.coefficients if stochastic else self._ode
         gaussian = coefficients.gaussian(x, prediction, state.step)
         return replace(gaussian, x0=self.schedule.denoised(x, prediction, state.step))
+
+    def walking(self, stochastic: bool) -> AbstractContextManager[None]:
+        return nullcontext() if stochastic else self.backbone.faster()
 
     def leap(self, state: State, stride: int, before: Slope | None) -> Leap:
         time = self.schedule.time[state.step.cpu()].to(self.device)

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from sharded import CASES, RUN, SETTINGS, Told, settings_of, told, trials
 from torch import Tensor
 
 from treerl import registry
+from treerl.backbone.blocks import blocks
 from treerl.backbone.settings import PipelineSettings
 from treerl.config.resolve import resolve
 from treerl.errors import InputError
@@ -154,7 +156,7 @@ def test_one_process_is_told_that_it_holds_the_whole_model(tmp_path: Path) -> No
 def test_a_network_without_blocks_is_refused() -> None:
     net = Points(8, CPU).denoisers["net"]
     with pytest.raises(InputError, match=r"^parallel.shard: .* as Net is no transformer"):
-        shard.blocks(net)
+        shard.cut(net, cast(Any, None))
 
 
 def test_a_backbone_that_cannot_move_says_so() -> None:
@@ -168,7 +170,7 @@ def test_a_backbone_that_cannot_move_says_so() -> None:
 def test_every_family_has_blocks(name: str) -> None:
     backbone = registry.load("backbones", name).load(PipelineSettings(model="miniature"), CPU)
     for module in backbone.denoisers.values():
-        found = shard.blocks(module)
+        found = blocks(module)
         assert len(found) > 1
         for place, block in enumerate(found):  # no block is cut before those in it
             assert not any(block in list(later.modules())[1:] for later in found[:place])

@@ -1,7 +1,7 @@
 """What a backbone is: a diffusion or flow model behind a few small methods."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, is_dataclass
 from pathlib import Path
@@ -108,6 +108,10 @@ class Backbone(ABC):
     # those that take part in every forward: whether a network that only some rows need is asked,
     # `peers.forwards(0 or 1)` must say
     peers: Peers = Alone()
+    # held open by forwards that ask for no density: weights in a faster form, by `lora.attach`
+    faster: Callable[[], AbstractContextManager[None]] = nullcontext
+    sample_bytes: int = 0  # of one decoded sample; 0 is few, so that all are decoded at once
+    compiled: bool = False  # its blocks: with gradients they are another graph than without
 
     @classmethod
     def check_class(cls) -> None:
@@ -157,11 +161,6 @@ class Backbone(ABC):
     @abstractmethod
     def device(self) -> torch.device:
         """Where it runs."""
-
-    @property
-    def sample_bytes(self) -> int:
-        """Bytes of one decoded sample; 0 is few, so that any number is decoded at once."""
-        return 0
 
     @property
     @abstractmethod

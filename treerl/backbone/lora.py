@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
@@ -12,6 +13,7 @@ from torch import nn
 
 from treerl.backbone import adapter, capacity
 from treerl.backbone.contract import Backbone, Start
+from treerl.backbone.merged import merged
 from treerl.engine.weight_sets import copies, exchanged
 from treerl.errors import InputError, first_line
 
@@ -24,6 +26,7 @@ class Trainable:
     rank: int = 16
     alpha: float = 32.0
     gradient_checkpointing: bool = False
+    merge: bool = True  # fold the LoRA into its layers where no density is asked for
 
 
 @runtime_checkable
@@ -66,6 +69,8 @@ def attach(
     parameters = []
     for module in modules:
         parameters += [parameter for parameter in module.parameters() if parameter.requires_grad]
+    if trainable.mode == "lora" and trainable.merge and cut is None:
+        backbone.faster = partial(merged, modules)
     kept = None
     if keep_reference and not (trainable.mode == "lora" and start is None):
         kept = copies(parameters)
@@ -132,6 +137,8 @@ def _prepare(module: nn.Module, backbone: Backbone, trainable: Trainable, seed: 
     else:
         if not adapter.adapted(module):
             _add(module, backbone.lora_targets, trainable, seed)
+        for layer in adapter.layers(module).values():
+            adapter.compute_as_input(layer)
         for name, parameter in module.named_parameters():
             parameter.requires_grad_("lora_" in name)
     if trainable.gradient_checkpointing:

@@ -30,8 +30,10 @@ class PipelineBackbone(PipelineParts):
         self._uncond: dict[Task, Mapping[str, Tensor]] = {}  # by what it depends on
         self.configure_scheduler()
         self.height, self.width, self.frames = sizes.chosen(self)
+        self.sample_bytes = 4 * 3 * self.frames * self.height * self.width
         self._place()
         loading.arrange_vae(self)
+        loading.choose_attention(self)
 
     @classmethod
     def check_class(cls) -> None:
@@ -135,10 +137,6 @@ class PipelineBackbone(PipelineParts):
         with torch.no_grad(), self.encoding():
             drawn: Tensor = self._pipeline(**arguments, output_type=output, return_dict=False)[0]
         return drawn.float().cpu()
-
-    @property
-    def sample_bytes(self) -> int:
-        return 4 * 3 * self.frames * self.height * self.width
 
     @property
     def source(self) -> str:

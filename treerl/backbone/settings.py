@@ -23,6 +23,7 @@ class BackboneSettings:
 
     device: Device = "auto"  # auto is the GPU when there is one
     adapter: str | None = None  # the folder of a trained checkpoint to start from
+    compile: Literal["auto", "blocks", "none"] = "auto"  # auto: the blocks, where there is a GPU
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +41,7 @@ class PipelineSettings(BackboneSettings):
     negative_prompt: str | None = None  # of guidance; null is the family's own
     cfg_grad: bool = False  # gradient through the unconditional half of guidance too
     tiny_vae: str | None = None  # an AutoencoderTiny (folder or hub id) to decode with
+    attention: str | None = None  # one of diffusers' attention backends; null is torch's own
     vae_slicing: bool = False  # decode one sample at a time
     vae_tiling: bool = False  # decode in tiles, and videos in runs of frames
     offload_text_encoders: bool = True  # they wait on the CPU

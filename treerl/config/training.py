@@ -34,6 +34,7 @@ class Train(Section):
     trainable: Literal["lora", "full"] = "lora"
     lora_rank: Annotated[int, Ge(1), Le(4096)] = 16
     lora_alpha: Annotated[float, Gt(0)] = 32.0
+    merge_lora: bool = True  # fold it into its layers where no density is asked for
     gradient_checkpointing: bool = False  # recompute activations: less memory, more time
     threads: Annotated[int, Ge(0), Le(1024)] = 0  # 0 is torch's own choice
     save_every: Annotated[int, Ge(0), Le(ITERATIONS)] = 20  # iterations; 0 is at the end alone

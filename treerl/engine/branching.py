@@ -66,9 +66,42 @@ class Branching(Component, ABC):
 
     def walked(self, stride: int, order: Order) -> "Branching":
         """The same trees with tails in moves of `stride` steps, by a solver of that order."""
-        from treerl.engine.shortened import Shortened  # which is a branching itself
+        return self if (stride, order) == (1, 1) else _Shortened(self, stride, order)
 
-        return self if (stride, order) == (1, 1) else Shortened(self, stride, order)
+
+@dataclass(frozen=True)
+class _Shortened(Branching):
+    """The trees of another branching, their tails in fewer moves."""
+
+    branching: Branching
+    stride: int
+    order: Order
+
+    def distribution(self, steps: int, iteration: int) -> Distribution:
+        return self._of(self.branching.distribution(steps, iteration))
+
+    def support(self, steps: int) -> tuple[TreeSpec, ...]:
+        specs = [self._spec(spec) for spec in self.branching.support(steps)]
+        return tuple(dict.fromkeys(specs))
+
+    def phases(self, steps: int, iterations: int) -> Iterator[tuple[Distribution, int]]:
+        for distribution, count in self.branching.phases(steps, iterations):
+            yield self._of(distribution), count
+
+    def forest(
+        self, steps: int, iteration: int, uniform: float, tasks: Sequence[Any], trees: int
+    ) -> tuple[tuple[TreeSpec, ...], ...]:
+        forest = self.branching.forest(steps, iteration, uniform, tasks, trees)
+        return tuple(tuple(self._spec(spec) for spec in own) for own in forest)
+
+    def bounds(self, trees: int) -> tuple[int, int]:
+        return self.branching.bounds(trees)
+
+    def _of(self, distribution: Distribution) -> Distribution:
+        return tuple((probability, self._spec(spec)) for probability, spec in distribution)
+
+    def _spec(self, spec: TreeSpec) -> TreeSpec:
+        return spec.shortened(self.stride, self.order)
 
 
 def draw(distribution: Distribution, uniform: float) -> TreeSpec:

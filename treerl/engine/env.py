@@ -3,6 +3,7 @@
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -110,6 +111,10 @@ class Env(ABC):
     def initial(self, task: Tensor, noise: Tensor) -> State:
         """The states at step 0 for task rows `[M]` and standard normal draws `[M, *shape]`."""
         return State(noise, torch.zeros_like(task), task)
+
+    def walking(self, stochastic: bool) -> AbstractContextManager[None]:
+        """Held open while a level is walked; one that is not sampled has no densities to replay."""
+        return nullcontext()
 
     def transition(self, state: State, action: Tensor) -> State:
         """The state after taking `action` `[M, ...]`."""

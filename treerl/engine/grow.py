@@ -52,19 +52,20 @@ def grow(
             children = torch.tensor([tree.children[number] for tree in specs])
             forwards = -(-len(levels[-1].key) // rows)
             most = peers.forwards(forwards)
-            state, level = advance(
-                env,
-                state,
-                levels[-1],
-                children[levels[-1].root],
-                move,
-                rows,
-                _nothing if together else check_interrupt,
-                coupling or Independent(),
-            )
-            with peers.idle():
-                for _ in range(forwards, most):
-                    env.policy(idle(env, rows, move.step), move.stochastic)
+            with env.walking(move.stochastic):
+                state, level = advance(
+                    env,
+                    state,
+                    levels[-1],
+                    children[levels[-1].root],
+                    move,
+                    rows,
+                    _nothing if together else check_interrupt,
+                    coupling or Independent(),
+                )
+                with peers.idle():
+                    for _ in range(forwards, most):
+                        env.policy(idle(env, rows, move.step), move.stochastic)
             _refuse_non_finite(level.x, move.step, peers)
             levels.append(level)
     return _assemble(roots, specs[0], levels, previews)

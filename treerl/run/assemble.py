@@ -9,6 +9,7 @@ from torch import nn
 
 from treerl import registry
 from treerl.backbone import lora
+from treerl.backbone.compiled import compile_blocks
 from treerl.backbone.contract import Backbone
 from treerl.backbone.env import BackboneEnv, EnvSettings
 from treerl.backbone.lora import Trainable
@@ -224,7 +225,11 @@ def _optimizer(
 ) -> torch.optim.Optimizer:
     train = config.train
     trainable = Trainable(
-        train.trainable, train.lora_rank, train.lora_alpha, train.gradient_checkpointing
+        train.trainable,
+        train.lora_rank,
+        train.lora_alpha,
+        train.gradient_checkpointing,
+        train.merge_lora,
     )
     start = config.backbone.params.get("adapter")
     parameters = lora.attach(
@@ -235,6 +240,7 @@ def _optimizer(
         keep_reference=algorithm.objective.weight_set == "start",
         cut=cut,
     )
+    compile_blocks(backbone, config.backbone.params.get("compile", "auto"), cut is not None)
     return torch.optim.AdamW(
         lora.named(backbone, parameters),
         lr=train.learning_rate,

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 
+from treerl.backbone.blocks import blocks
 from treerl.errors import InputError, first_line
 from treerl.run.world import World
 
@@ -31,8 +32,13 @@ def cutter(world: World, device: torch.device) -> Callable[[nn.Module], None]:
 
 def cut(module: nn.Module, mesh: DeviceMesh) -> None:
     """Leave this process a part of each weight; a block is whole while it computes."""
-    parts = [*blocks(module), module]
     name = type(module).__name__
+    parts = [*blocks(module), module]
+    if len(parts) == 1:
+        raise InputError(
+            f"parallel.shard: expected false, as {name} is no transformer whose blocks stand in a "
+            "list or in its _no_split_modules, got true"
+        )
     try:
         for part in parts:
             # the outermost, too, gives back what it gathered: else its weights would be others than
@@ -49,32 +55,6 @@ def cut(module: nn.Module, mesh: DeviceMesh) -> None:
         part.set_force_sum_reduction_for_comms(True)  # gloo knows no other
         kind = type(part)
         kind.__name__ = kind.__mro__[2].__name__  # which diffusers writes into config.json
-
-
-def blocks(module: nn.Module) -> list[nn.Module]:
-    """The blocks of a transformer, inner ones first.
-
-    They are the classes that it names in `_no_split_modules`, as models of diffusers do, or else
-    the members of its outermost lists.
-    """
-    names = getattr(module, "_no_split_modules", None) or ()
-    inside = list(module.modules())[1:]
-    found = [part for part in inside if type(part).__name__ in names]
-    if not found:
-        found = _members(module)
-    if not found:
-        raise InputError(
-            f"parallel.shard: expected false, as {type(module).__name__} is no transformer whose "
-            "blocks stand in a list or in its _no_split_modules, got true"
-        )
-    return found[::-1]  # a module comes before those in it
-
-
-def _members(module: nn.Module) -> list[nn.Module]:
-    found: list[nn.Module] = []
-    for part in module.children():
-        found += list(part) if isinstance(part, nn.ModuleList) else _members(part)
-    return found
 
 
 @contextmanager
