@@ -83,7 +83,7 @@ def advance(
     coupling: Coupling,
 ) -> tuple[State, Level]:
     """The next level and its states; the nodes of `level` have `counts` `[M]` children each."""
-    born = siblings(level.key, counts.numpy())
+    born = siblings(level.key, counts.numpy(), env.device)
     end = counts.cumsum(0)  # node i's children are end[i] - counts[i] ... end[i] - 1
     parts = [_nothing(env, state)]
     for index, real in chunks(len(level.key), rows):
@@ -95,7 +95,7 @@ def advance(
             low = int(index[0])
             children = slice(int(end[low] - counts[low]), int(end[low + real - 1]))
             policy = env.policy(chunk, move.stochastic)
-            draws = CoupledDraws(coupling, born.take(children), env.device)
+            draws = CoupledDraws(coupling, born.take(children))
             parts.append(_act(env, policy, draws, counts[low : low + real], move))
     parent = torch.arange(len(counts)).repeat_interleave(counts)
     x = torch.cat([part.x.to(env.latent_device) for part in parts])

@@ -88,13 +88,13 @@ class Tree:
         """The sampled (trainable) edges `[E]`, as the nodes they lead to."""
         return self.stochastic.nonzero().flatten()
 
-    def births(self, nodes: Tensor) -> Births:
+    def births(self, nodes: Tensor, device: torch.device | str = "cpu") -> Births:
         """Where `nodes` `[M]`, which are no roots, come from: what their noise is drawn by."""
         family, count = self._families
         first = count.cumsum(0) - count
         number = nodes - first[family[nodes]]
         parent = self.key[self.parent[nodes]].numpy().view(np.uint64)
-        return Births(parent, number.numpy(), count[family[nodes]].numpy())
+        return Births(parent, number.numpy(), count[family[nodes]].numpy(), device)
 
     @cached_property
     def _families(self) -> tuple[Tensor, Tensor]:
