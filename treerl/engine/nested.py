@@ -32,8 +32,8 @@ def nested(tree: Tree, score: Tensor) -> Nested:
     value = torch.zeros(len(tree), dtype=torch.float64)
     value[tree.leaves] = score.double()
     error = torch.zeros_like(value)  # v
-    decided: dict[int, list[float]] = {}
-    spreads = []
+    decided: dict[int, float] = {}
+    spreads = [torch.zeros(0, dtype=torch.float64)]
     for number in range(tree.depth, -1, -1):
         level = torch.arange(tree.level(number).start, tree.level(number).stop)
         # the trees of a prompt are a family, too
@@ -47,17 +47,17 @@ def nested(tree: Tree, score: Tensor) -> Nested:
         split = count > 1
         if bool(split.any()):
             step = int(tree.step[level[0]]) - 1
-            decided[step] = (spread - within)[split].tolist()
+            decided[step] = float((spread - within)[split].mean())
             if number:
-                spreads += spread[split].tolist()
+                spreads.append(spread[split])
         upward = torch.where(split, spread / count, within)
         if number:
             value[families] = mean
             error[families] = upward
     return Nested(
-        variance={step: _mean(parts) for step, parts in sorted(decided.items())},
-        sibling_std=_mean(spreads) ** 0.5,
-        effective=_effective(tree, sum(_mean(parts) for parts in decided.values()), upward),
+        variance=dict(sorted(decided.items())),
+        sibling_std=float(torch.cat(spreads).mean().nan_to_num()) ** 0.5,
+        effective=_effective(tree, sum(decided.values()), upward),
     )
 
 
@@ -68,7 +68,3 @@ def _effective(tree: Tree, total: float, error: Tensor) -> float:
     if total <= 0 or mean <= 0:
         return leaves
     return min(leaves, total / mean)
-
-
-def _mean(parts: list[float]) -> float:
-    return sum(parts) / len(parts) if parts else 0.0

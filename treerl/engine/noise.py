@@ -92,4 +92,4 @@ def uniform(
 
 def _on(device: torch.device | str, keys: Keys) -> Tensor:
     """The bits of keys `[M]` as torch's integers."""
-    return torch.from_numpy(keys.view(np.int64)).to(device)
+    return torch.from_numpy(keys.view(np.int64)).to(device, non_blocking=True)

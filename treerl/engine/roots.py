@@ -29,8 +29,9 @@ class Roots:
 
 def make_roots(tasks: Sequence[noise.Keys], trees: int, shared_noise: bool = False) -> Roots:
     """`trees` roots for each task's key `[1]`; `shared_noise` starts a task's from one noise."""
-    keys = np.concatenate([noise.children(task, trees) for task in tasks])
+    whole = np.concatenate(tasks)
+    keys = noise.children(whole, trees)
     # the initial latent has a stream of its own: child 0 of the tree's key is the first branch's
-    start = np.repeat(np.concatenate(tasks), trees) if shared_noise else keys
+    start = np.repeat(whole, trees) if shared_noise else keys
     row = torch.arange(len(tasks)).repeat_interleave(trees)
     return Roots(row, keys, noise.mix(start, 2**32))

@@ -16,10 +16,10 @@ class State:
     """Where M processes stand."""
 
     x: Tensor  # [M, ...] latents
-    step: Tensor  # [M] int64, steps taken
-    task: Tensor  # [M] int64, row of the task
+    step: Tensor  # [M] int64, steps taken; in a rollout and an update on the CPU
+    task: Tensor  # [M] int64, row of the task; likewise
 
-    def take(self, index: Tensor) -> "State":
+    def take(self, index: Tensor | slice) -> "State":
         """The rows `index`."""
         return State(self.x[index], self.step[index], self.task[index])
 
