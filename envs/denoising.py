@@ -158,7 +158,7 @@ class Denoising(BackboneEnv):
         try:
             with torch.no_grad():
                 for index, real in chunks(len(state.x), rows):
-                    chunk = state.take(index.to(state.x.device))
+                    chunk = state.take(index)
                     x = chunk.x.to(self.device)
                     parts.append(self.backbone.decode(x, self._condition(chunk.task))[:real].cpu())
             return torch.cat(parts)

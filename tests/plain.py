@@ -79,9 +79,9 @@ def roots(tasks: int, trees: int = 1, seed: int = 0, shared_noise: bool = False)
     return make_roots([noise.key(seed, row) for row in range(tasks)], trees, shared_noise)
 
 
-def many(count: int) -> Roots:
-    """`count` tasks of one tree each, made without a loop; their keys are all different."""
-    keys = np.arange(count, dtype=np.uint64)
+def many(count: int, first: int = 0) -> Roots:
+    """`count` tasks of one tree each, made without a loop; their keys begin at `first`."""
+    keys = np.arange(first, first + count, dtype=np.uint64)
     return Roots(torch.arange(count), keys, keys)
 
 

@@ -31,19 +31,17 @@ from treerl.run.join import connect
 from treerl.run.session import Session
 from treerl.run.world import World
 
+THREE = ("train.prompts_per_iteration", "env.steps", "evaluate.max_prompts", "evaluate.steps")
 SETTINGS: dict[str, object] = {
     "backbone.model": "miniature",
     "rewards": {"jpeg": 1.0},
     "train.merge_lora": False,  # it rounds differently, and a model in parts cannot
-    "train.prompts_per_iteration": 3,
     "train.micro_batch_size": 4,
     "tree.trees_per_prompt": 1,
     "tree.branching.depth": 1,
     "tree.branching.branching_factor": 2,
-    "env.steps": 3,
-    "evaluate.max_prompts": 3,
     "evaluate.samples_per_prompt": 1,
-    "evaluate.steps": 3,
+    **dict.fromkeys(THREE, 3),
 }
 CASES: dict[str, dict[str, object]] = {
     "lora": {"backbone.name": "sd35", "objective.kl": 0.1},

@@ -21,7 +21,7 @@ from treerl.run.plan import Plan
 from treerl.run.run import work_of
 
 TASKS = ("loud", "quiet", "silent")
-LOUDNESS = {"loud": 1.0, "quiet": 0.1, "silent": 0.0}
+LOUDNESS = {"loud": 1.0, "quiet": 0.4, "silent": 0.0}
 
 
 class Loud:
@@ -116,7 +116,7 @@ def test_an_iteration_costs_what_the_fixed_window_would_or_a_little_less(
 
 
 def test_leaves_go_to_the_prompts_whose_samples_differ() -> None:
-    step = iterate(trainer(Adaptive(2, 3, 1), normaliser=Centred()), 4)
+    step = iterate(trainer(Adaptive(3, 3, 1), normaliser=Centred()), 4)
     loud, quiet, silent = leaves(step)
     assert silent == 2 < quiet < loud
 
@@ -146,7 +146,7 @@ def test_the_trees_are_the_same_from_a_checkpoint_and_whatever_the_order_of_task
 
 
 def test_a_prompt_that_was_not_met_counts_as_an_average_one() -> None:
-    branching = Adaptive(2, 3, 1)
+    branching = Adaptive(3, 3, 1)
     iterate(trainer(branching, normaliser=Centred()), 2)
     sizes = [sum(spec.leaves for spec in own) for own in branching.forest(8, 2, 0, TASKS, 1)]
     strange = [*TASKS[1:], "never seen"]

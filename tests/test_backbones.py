@@ -23,9 +23,9 @@ from treerl.engine.recipes import recipes
 from treerl.engine.task import Modality, Samples
 from treerl.reward.contract import Reward
 from treerl.reward.rewards import Rewards
-from treerl.run.assemble import build, plan_of
+from treerl.run.assemble import build
 from treerl.run.memory import memory
-from treerl.run.plan import Plan
+from treerl.run.plan import Plan, plan_of
 from treerl.run.session import Session
 
 ROOT = Path(__file__).parent.parent

@@ -14,8 +14,8 @@ from treerl.bench.variant import Variant, split, variants
 from treerl.config.algorithm import algorithm_of
 from treerl.config.flags import Given
 from treerl.errors import InputError
-from treerl.run.assemble import plan_of
 from treerl.run.files import Numbers, Summary
+from treerl.run.plan import plan_of
 
 GIVEN = Given(None, {}, ("train.prompts_per_iteration=2",), False)
 

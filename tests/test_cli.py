@@ -18,7 +18,7 @@ from treerl.config.algorithm import algorithm_of
 from treerl.config.resolve import resolve
 from treerl.engine.recipes import recipes
 from treerl.registry import CONTRACTS
-from treerl.run.assemble import plan_of
+from treerl.run.plan import plan_of
 
 
 @pytest.fixture(autouse=True)
@@ -186,16 +186,33 @@ def test_the_version_is_the_packages() -> None:
     assert treerl("--version") == f"treerl {version('treerl')}\n"
 
 
+HEAVY = {"torch", "diffusers", "transformers", "numpy", "PIL", "gymnasium", "jinja2"}
+SETTINGS = {"pydantic", "yaml", "treerl.config.schema"}
+RUNNING = {"treerl.run.assemble", "treerl.run.session", "treerl.engine.trainer", "treerl.report"}
+
+
 @pytest.mark.parametrize(
-    "words", [["--help"], ["--version"], ["bench", "--help"], ["plan", "--set", "tree.brnch=1"]]
+    ("words", "needless"),
+    [
+        (["--help"], HEAVY | SETTINGS),
+        (["--version"], HEAVY | SETTINGS),
+        (["bench", "--help"], HEAVY),
+        (["list"], HEAVY | {"treerl.config.schema"}),
+        (["list", "recipes", "--json"], HEAVY | {"treerl.config.schema"}),
+        (["plan", "--set", "tree.brnch=1"], HEAVY),
+        (["plan"], {"gymnasium"} | RUNNING),
+    ],
+    ids=["help", "version", "help of bench", "list", "list recipes", "mistake", "plan"],
 )
-def test_nothing_heavy_is_imported_for_a_short_answer(words: list[str]) -> None:
+def test_nothing_is_imported_that_the_answer_does_not_need(
+    words: list[str], needless: set[str]
+) -> None:
     code = (
         "import sys, treerl.cli\n"
         f"try: treerl.cli.main({words})\n"
         "except SystemExit: pass\n"
-        "heavy = {'torch', 'diffusers', 'transformers', 'numpy', 'PIL'} & set(sys.modules)\n"
-        "sys.exit(f'imported {heavy}' if heavy else 0)\n"
+        f"came = {needless} & set(sys.modules)\n"
+        "sys.exit(f'imported {came}' if came else 0)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr

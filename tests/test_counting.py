@@ -143,7 +143,8 @@ def test_the_last_chunk_is_padded_and_its_padding_is_not_counted_as_nodes() -> N
 @pytest.mark.parametrize("total", range(1, 20))
 @pytest.mark.parametrize("rows", range(1, 8))
 def test_chunks_cover_every_row_once_at_one_row_count(total: int, rows: int) -> None:
-    parts = list(chunks(total, rows))
+    every = torch.arange(total)
+    parts = [(every[index], real) for index, real in chunks(total, rows)]
     assert all(len(index) == rows for index, _ in parts)
     assert torch.equal(torch.cat([index[:real] for index, real in parts]), torch.arange(total))
     assert all(int(index.max()) < total and int(index.min()) >= 0 for index, _ in parts)

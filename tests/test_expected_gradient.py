@@ -3,7 +3,6 @@
 import functools
 import math
 
-import numpy as np
 import pytest
 import torch
 from forests import centred, on_leaves, standardised
@@ -46,10 +45,10 @@ def deviation(
     noise = schedule(8, 3)
     sampled = torch.tensor(spec.stochastic)
     gradients = []
-    for _ in range(batches):
+    for batch in range(batches):
         theta = torch.zeros(TREES, 8, dtype=torch.float64, requires_grad=True)
         env = Linear(kernel, noise, theta)
-        start = many(TREES * trees)
+        start = many(TREES * trees, batch * TREES * trees)
         roots = Roots(start.task // trees, start.key, start.start)
         tree = grow(env, roots, spec, TREES * trees, coupling=coupling)
         score = centred(tree, leaf_totals(tree) ** power)
@@ -80,7 +79,7 @@ def deviation(
     ids=["binary", "ternary", "two trees", "before the first split"],
 )
 def test_expected_tree_gradient_is_one_minus_m_over_n_times_the_exact_gradient(
-    fast_noise: None, spec: TreeSpec, factor: tuple[float, ...], trees: int
+    spec: TreeSpec, factor: tuple[float, ...], trees: int
 ) -> None:
     z = deviation(spec, Uniform(), Prompt(), factor, FlowSDE(0.7), trees=trees)
     assert float(z.nan_to_num().abs().max()) <= Z
@@ -89,9 +88,7 @@ def test_expected_tree_gradient_is_one_minus_m_over_n_times_the_exact_gradient(
 @pytest.mark.parametrize(
     ("kernel", "power"), [(FlowSDE(0.7), 1), (DanceSDE(0.3), 3), (CPS(0.8), 1)], ids=str
 )
-def test_leaving_the_own_subtree_out_is_unbiased_at_every_depth(
-    fast_noise: None, kernel: Kernel, power: int
-) -> None:
+def test_leaving_the_own_subtree_out_is_unbiased_at_every_depth(kernel: Kernel, power: int) -> None:
     z = deviation(BINARY, Uniform(), LeaveSubtreeOut(), (1.0,) * 7, kernel, power=power)
     assert float(z.abs().max()) <= Z
 
@@ -111,13 +108,13 @@ COUPLED = [
     ids=[f"{type(c).__name__}-{type(b).__name__}" for c, b, _ in COUPLED],
 )
 def test_mirrored_siblings_learn_the_exact_gradient_against_the_prompts_mean(
-    fast_noise: None, coupling: Coupling, baseline: Baseline, factor: tuple[float, ...]
+    coupling: Coupling, baseline: Baseline, factor: tuple[float, ...]
 ) -> None:
     z = deviation(BINARY, Uniform(), baseline, factor, FlowSDE(0.7), 2, coupling=coupling)
     assert float(z.nan_to_num().abs().max()) <= Z
 
 
-def test_the_test_tells_the_two_baselines_apart(fast_noise: None) -> None:
+def test_the_test_tells_the_two_baselines_apart() -> None:
     published = (0.5, 0.5, 0.75, 0.75, 0.875, 0.875, 0.875)
     z = deviation(BINARY, Uniform(), LeaveSubtreeOut(), published, DanceSDE(0.3), batches=3)
     assert float(z.abs().max()) >= 20
@@ -135,19 +132,19 @@ def test_the_test_tells_the_two_baselines_apart(fast_noise: None) -> None:
     ids=lambda baseline: type(baseline).__name__,
 )
 def test_the_other_baselines_have_closed_forms_too(
-    fast_noise: None, baseline: Baseline, factor: tuple[float, ...]
+    baseline: Baseline, factor: tuple[float, ...]
 ) -> None:
     z = deviation(BINARY, Uniform(), baseline, factor, FlowSDE(0.7), batches=2)
     assert float(z.nan_to_num().abs().max()) <= Z
 
 
-def test_weighting_by_the_density_is_seen_in_the_gradient(fast_noise: None) -> None:
+def test_weighting_by_the_density_is_seen_in_the_gradient() -> None:
     # the prompt's mean holds a share of the edge itself, so that the factor is not 1
     z = deviation(BINARY, SoftmaxSumLogProb(), Prompt(), (1.0,) * 7, FlowSDE(0.7), batches=3)
     assert float(z.abs().max()) >= 20
 
 
-def test_weighting_by_the_density_is_seen_in_the_value(fast_noise: None) -> None:
+def test_weighting_by_the_density_is_seen_in_the_value() -> None:
     # it averages under a narrower Gaussian: a mean of x is right by symmetry, one of x² too small
     kernel = FlowSDE(0.7)
     noise = schedule(8, 3)
@@ -183,9 +180,7 @@ def trained(seed: int) -> tuple[float, float, float, float]:
     env = Linear(kernel, noise, theta, mean=0.8)
     optimizer = torch.optim.SGD([theta], lr=0.5)
     for update in range(50):
-        start = many(64)
-        keys = start.key + np.uint64(64 * (50 * seed + update))
-        tree = grow(env, Roots(start.task, keys, start.start), spec, 64)
+        tree = grow(env, many(64, 64 * (50 * seed + update)), spec, 64)
         score = standardised(tree, leaf_totals(tree))
         advantage = advantages(tree, score, Uniform(), LeaveSubtreeOut()).advantage
         stored = edges(tree, tree.edges, advantage)
@@ -205,7 +200,7 @@ def trained(seed: int) -> tuple[float, float, float, float]:
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_fifty_updates_climb_along_the_exact_gradient(fast_noise: None, seed: int) -> None:
+def test_fifty_updates_climb_along_the_exact_gradient(seed: int) -> None:
     cosine, rise, expected, sampled = trained(seed)
     assert cosine >= 0.9 and rise > 0.2
     assert sampled == pytest.approx(expected, rel=0.05)

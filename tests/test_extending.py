@@ -165,7 +165,9 @@ def test_the_ratio_of_the_objective_page_is_that_of_the_paper(tmp_path: Path) ->
     bias = gap.square().mean(1) / (2 * policy.std.square())
     expected = (policy.std * (policy.log_prob(edges.x) - edges.log_prob + bias)).exp()
     assert float((expected - 1).abs().max()) > 1e-2
-    torch.testing.assert_close(objective(policy, edges).ratio.double(), expected.double())
+    # the distance of two means divided by s²: a rounding of the means counts some times
+    ratio = objective(policy, edges).ratio.double()
+    torch.testing.assert_close(ratio, expected.double(), atol=1e-6, rtol=1e-6)
 
 
 def test_trees_follow_the_prompts(tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def test_every_announced_part_is_in_the_study() -> None:
 @pytest.mark.parametrize("world", [BINARY, TERNARY], ids=["binary", "ternary"])
 @pytest.mark.parametrize("coupling", COUPLINGS, ids=lambda c: type(c).__name__)
 def test_the_gradient_of_equal_weights_has_the_mean_and_the_variance_of_a_quadratic_form(
-    fast_noise: None, world: World, coupling: Coupling
+    world: World, coupling: Coupling
 ) -> None:
     tree = world.grow(TREES, coupling)
     for baseline in BASELINES:
@@ -106,7 +106,7 @@ def test_leaving_the_own_subtree_out_only_rescales_the_steps(coupling: Coupling)
         assert left_out.across == pytest.approx(prompt.across / (1 - share) ** 2)
 
 
-def test_the_credit_of_edges_is_that_of_their_leaves_paths(fast_noise: None) -> None:
+def test_the_credit_of_edges_is_that_of_their_leaves_paths() -> None:
     """Against the prompt's mean backing up changes nothing: the tree helps by its samples alone."""
     tree = BINARY.grow(200, Independent())
     scores = centred(tree, leaf_totals(tree))
@@ -136,7 +136,7 @@ def wrong(exact: Moments, **change: float) -> tuple[float, float, float]:
     return numbers["factor"], numbers["along"], numbers["across"]
 
 
-def test_a_wrong_formula_is_seen(fast_noise: None) -> None:
+def test_a_wrong_formula_is_seen() -> None:
     tree = BINARY.grow(16_000, Independent())
     last = BINARY.sampled[-1]
     found = readings(BINARY, tree, Uniform(), Prompt())[last]
@@ -152,14 +152,14 @@ def test_a_wrong_formula_is_seen(fast_noise: None) -> None:
     assert abs(first.factor.z(1.0)) >= 20
 
 
-def test_more_siblings_than_dimensions_are_orthogonal_in_blocks(fast_noise: None) -> None:
+def test_more_siblings_than_dimensions_are_orthogonal_in_blocks() -> None:
     world = World(SMALL.schedule, TreeSpec((6, 1, 1), (True, True, False), (1, 1, 2)))
     tree = world.grow(TREES, Orthogonal())
     for baseline in (Prompt(), LeaveSubtreeOut()):
         assert worst(world, Uniform(), baseline, Orthogonal(), tree) <= Z
 
 
-def test_orthogonal_siblings_are_not_gaussian_together(fast_noise: None) -> None:
+def test_orthogonal_siblings_are_not_gaussian_together() -> None:
     tree = TERNARY.grow(16_000, Orthogonal())
     found = readings(TERNARY, tree, Uniform(), Siblings())[2]
     gaussian = predicted(TERNARY, Siblings(), Independent(), 2)

@@ -45,7 +45,7 @@ from treerl.engine.weighting import (
 @pytest.mark.parametrize("coupling", [Independent(), Orthogonal()], ids=["free", "orthogonal"])
 @pytest.mark.parametrize("weighting", DENSITIES, ids=lambda w: type(w).__name__)
 def test_weights_by_density_leave_an_integral_over_lengths(
-    fast_noise: None, weighting: Weighting, coupling: Coupling
+    weighting: Weighting, coupling: Coupling
 ) -> None:
     tree = SMALL.grow(TREES, coupling)
     right = isinstance(coupling, Orthogonal)
@@ -80,7 +80,7 @@ def test_the_integral_over_lengths_is_the_quadratic_form_where_weights_are_equal
     ids=["mean", "sum", "value"],
 )
 def test_the_mean_under_unequal_weights_is_what_a_family_has_of_its_own_noise(
-    fast_noise: None, weighting: Weighting, known: int
+    weighting: Weighting, known: int
 ) -> None:
     count = 0
     for coupling in COUPLINGS:
@@ -103,7 +103,7 @@ def test_the_mean_under_unequal_weights_is_what_a_family_has_of_its_own_noise(
 
 @pytest.mark.parametrize("coupling", [Mirrored(), Rotated()], ids=lambda c: type(c).__name__)
 def test_siblings_whose_noise_sums_to_zero_learn_the_exact_gradient_under_every_weighting(
-    fast_noise: None, coupling: Coupling
+    coupling: Coupling,
 ) -> None:
     tree = BINARY.grow(TREES, coupling)
     for baseline in BASELINES[:5]:  # all whose centre siblings share
@@ -112,9 +112,7 @@ def test_siblings_whose_noise_sums_to_zero_learn_the_exact_gradient_under_every_
 
 
 @pytest.mark.parametrize("weighting", DENSITIES, ids=lambda w: type(w).__name__)
-def test_mirrored_and_rotated_siblings_weigh_the_same_by_density(
-    fast_noise: None, weighting: Weighting
-) -> None:
+def test_mirrored_and_rotated_siblings_weigh_the_same_by_density(weighting: Weighting) -> None:
     for world, coupling in ((BINARY, Mirrored()), (BINARY, Rotated()), (TERNARY, Rotated())):
         assert density_moments.equal(weighting, coupling, max(world.spec.children))
         tree = world.grow(TREES, coupling)

@@ -87,7 +87,7 @@ def test_the_error_of_the_variance_equals_the_published_formula(kernel: Kernel, 
     assert variance_error(kernel, steps, 3) == pytest.approx(expected, abs=1e-9)
 
 
-def test_grown_leaves_have_the_closed_form_mean_and_variance(fast_noise: None) -> None:
+def test_grown_leaves_have_the_closed_form_mean_and_variance() -> None:
     noise = schedule(10, 3)
     count = 50_000
     stochastic = (False, True, True, True) + (False,) * 6

@@ -17,8 +17,8 @@ from treerl.backbone.pipeline import PipelineBackbone
 from treerl.backbone.settings import PipelineSettings
 from treerl.config.algorithm import algorithm_of
 from treerl.config.resolve import resolve
-from treerl.run.assemble import plan_of
 from treerl.run.checkpoints import newest
+from treerl.run.plan import plan_of
 
 
 def flags(*sets: str) -> list[str]:

@@ -16,8 +16,8 @@ from treerl.engine.objective import Clipped
 from treerl.engine.trainer import Trainer
 from treerl.engine.tree_spec import TreeSpec
 from treerl.errors import InputError
-from treerl.run.assemble import build, plan_of
-from treerl.run.plan import count
+from treerl.run.assemble import build
+from treerl.run.plan import count, plan_of
 
 
 def test_a_tail_of_five_steps_in_strides_of_two_is_two_moves_the_last_takes_the_rest() -> None:

@@ -4,12 +4,13 @@ Every public name is imported when it is first used, so that `import treerl` sta
 """
 
 import importlib
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from treerl.gym.registration import announce
 
 if TYPE_CHECKING:
+    __version__: str
+
     from treerl.backbone.contract import Backbone as Backbone, Condition as Condition
     from treerl.backbone.pipeline import PipelineBackbone as PipelineBackbone
     from treerl.config.schema import Config as Config
@@ -89,15 +90,12 @@ _HOMES = {
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = sorted(_HOME)
 
-try:
-    __version__ = version("treerl")
-except PackageNotFoundError:  # a checkout that was never installed
-    __version__ = "0+unknown"
-
 announce()
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return _version()
     if name not in _HOME:
         raise AttributeError(f"module 'treerl' has no attribute {name!r}")
     value = getattr(importlib.import_module(_HOME[name]), name)
@@ -107,3 +105,12 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return [*__all__, "__version__"]
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("treerl")
+    except PackageNotFoundError:  # a checkout that was never installed
+        return "0+unknown"

@@ -6,15 +6,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import MISSING
-from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from treerl import registry
 from treerl.bench.command import bench
-from treerl.config.announce import announce
 from treerl.config.flags import Allow, Devices, Json, Model, Resume, Set, takes_settings
 from treerl.errors import InputError, fault, printable, shorten
 
@@ -39,6 +36,8 @@ RunOrCheckpoint = Annotated[
 
 def _version(wanted: bool) -> None:
     if wanted:
+        from importlib.metadata import version as package_version
+
         print(f"treerl {package_version('treerl')}")
         raise typer.Exit
 
@@ -60,6 +59,7 @@ def run(
     """Train a model from rewards. Without arguments: the built-in tiny model, on the CPU."""
     from rich.console import Console
 
+    from treerl.config.announce import announce
     from treerl.report import page
     from treerl.run.start import start
 
@@ -82,6 +82,7 @@ def run(
 @takes_settings
 def plan(config: "Config", as_json: Json = False) -> None:
     """Print what a run would cost, without loading a model; refuses what run would refuse."""
+    from treerl.config.announce import announce
     from treerl.run.plan_table import print_table, table
 
     announce(config)
@@ -130,6 +131,7 @@ def serve_reward(
     worker: Annotated[bool, typer.Option("--worker", hidden=True)] = False,
 ) -> None:
     """Put a reward behind HTTP, for runs with --set scoring.executor=http://HOST:PORT."""
+    from treerl.config.announce import announce
     from treerl.config.resolve import resolve
     from treerl.reward.serving import serve, work
 
@@ -170,11 +172,10 @@ def list_(
     as_json: Json = False,
 ) -> None:
     """List the plug-ins and recipes that are installed."""
-    from treerl.engine.recipes import recipes
+    from treerl import registry
+    from treerl.engine.sources import SOURCES
 
-    known: dict[str, dict[str, str]] = {
-        "recipes": {name: algorithm.source for name, algorithm in recipes.items()}
-    }
+    known: dict[str, dict[str, str]] = {"recipes": dict(SOURCES)}
     for plural in registry.CONTRACTS:
         points = registry.announced(plural).items()
         known[plural] = {name: point.value for name, point in points}
@@ -194,6 +195,8 @@ def list_(
 
 def _parameters(kind: str, name: str) -> Iterator[str]:
     """What a plug-in's parameters are, one line each."""
+    from treerl import registry
+
     if kind == "envs":
         return
     try:

@@ -70,7 +70,7 @@ def configured(
     it, a learning rate that decays, ends with the budget.
     """
     from treerl.config.algorithm import algorithm_of
-    from treerl.run.assemble import plan_of
+    from treerl.run.plan import plan_of
 
     flags = {"recipe": variant.recipe, "output": None}
     sets = [*variant.settings, *tried, f"seed={seed}"]

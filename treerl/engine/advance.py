@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -50,8 +51,8 @@ class _Part:
     """What a chunk of nodes brings."""
 
     x: Tensor
-    log_prob: Tensor
     x0: Tensor | None  # where it is kept: of a whole level they would need much memory
+    log_prob: Tensor | None = None  # where the move was sampled
     slope: Tensor | None = None
 
 
@@ -83,32 +84,33 @@ def advance(
     coupling: Coupling,
 ) -> tuple[State, Level]:
     """The next level and its states; the nodes of `level` have `counts` `[M]` children each."""
-    born = siblings(level.key, counts.numpy())
-    end = counts.cumsum(0)  # node i's children are end[i] - counts[i] ... end[i] - 1
-    parts = [_nothing(env, state)]
+    born = siblings(level.key, counts.numpy(), env.device)
+    first = np.append(0, np.cumsum(counts.numpy()))  # node i's children: first[i] ... first[i + 1]
+    parts = [_Part(state.x[:0], state.x[:0])]
+    low = 0
     for index, real in chunks(len(level.key), rows):
         check_interrupt()
-        chunk = state.take(index.to(env.latent_device))
+        chunk = state.take(index)
+        high = low + real
         if move.leaps:
             parts.append(_leap(env, chunk, level.slope, index, real, move))
         else:
-            low = int(index[0])
-            children = slice(int(end[low] - counts[low]), int(end[low + real - 1]))
             policy = env.policy(chunk, move.stochastic)
-            draws = CoupledDraws(coupling, born.take(children), env.device)
-            parts.append(_act(env, policy, draws, counts[low : low + real], move))
+            draws = CoupledDraws(coupling, born.take(slice(first[low], first[high])))
+            parts.append(_act(env, policy, draws, counts[low:high], move))
+        low = high
     parent = torch.arange(len(counts)).repeat_interleave(counts)
     x = torch.cat([part.x.to(env.latent_device) for part in parts])
     grown = Level(
         x=x,
         parent=parent,
-        log_prob=torch.cat([part.log_prob for part in parts]),
+        log_prob=_log_prob(parts, len(x)),
         key=born.keys,
         root=level.root[parent],
         x0=_joined([part.x0 for part in parts]) if move.previewed else None,
         slope=_slope(parts, move),
     )
-    parents = state.take(parent.to(env.latent_device))
+    parents = state.take(parent)
     if move.leaps:
         return State(x, parents.step + move.stride, parents.task), grown
     return env.transition(parents, x), grown
@@ -119,30 +121,32 @@ def nan(count: int) -> Tensor:
     return torch.full((count,), float("nan"))
 
 
-def _nothing(env: Env, state: State) -> _Part:
-    return _Part(state.x[:0], nan(0), state.x[:0])
-
-
 def _act(env: Env, policy: Policy, draws: CoupledDraws, counts: Tensor, move: Move) -> _Part:
     real = len(counts)
     x0 = _kept(env, policy.denoised, real) if move.previewed else None
     if not move.stochastic:
-        return _Part(policy.mode[:real].to(env.latent_dtype), nan(real), x0)
+        return _Part(policy.mode[:real].to(env.latent_dtype), x0)
     owner = torch.arange(real).repeat_interleave(counts)
-    edge = policy.take(owner.to(env.device))
+    edge = policy.take(owner.to(env.device, non_blocking=True))
     action = edge.sample(draws, env.latent_dtype)
-    return _Part(action, edge.log_prob(action).cpu(), x0)
+    return _Part(action, x0, edge.log_prob(action))
 
 
 def _leap(
-    env: Env, chunk: State, before: Slope | None, index: Tensor, real: int, move: Move
+    env: Env, chunk: State, before: Slope | None, index: Tensor | slice, real: int, move: Move
 ) -> _Part:
     if before is not None:
-        before = before.take(index.to(before.value.device))
+        before = before.take(index)
     leap = env.leap(chunk, move.stride, before)
     x0 = _kept(env, leap.x0, real) if move.previewed else None
     slope = leap.slope[:real] if move.order > 1 else None
-    return _Part(leap.x[:real].to(env.latent_dtype), nan(real), x0, slope)
+    return _Part(leap.x[:real].to(env.latent_dtype), x0, slope=slope)
+
+
+def _log_prob(parts: Sequence[_Part], count: int) -> Tensor:
+    """Those of a level `[M]`, brought to the CPU together: a device is waited for once."""
+    sampled = [part.log_prob for part in parts if part.log_prob is not None]
+    return torch.cat(sampled).cpu() if sampled else nan(count)
 
 
 def _slope(parts: Sequence[_Part], move: Move) -> Slope | None:

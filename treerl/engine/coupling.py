@@ -30,6 +30,7 @@ class Births:
     parent: noise.Keys  # [M] keys of the parents
     number: NDArray[np.int64]  # [M] 0, 1, ... among its siblings
     count: NDArray[np.int64]  # [M] children that its parent has
+    device: torch.device | str = "cpu"  # where their noise is drawn
 
     @property
     def keys(self) -> noise.Keys:
@@ -38,13 +39,15 @@ class Births:
 
     def take(self, index: slice) -> "Births":
         """The children of a slice."""
-        return Births(self.parent[index], self.number[index], self.count[index])
+        return Births(self.parent[index], self.number[index], self.count[index], self.device)
 
 
-def siblings(parents: noise.Keys, counts: NDArray[np.int64]) -> Births:
+def siblings(
+    parents: noise.Keys, counts: NDArray[np.int64], device: torch.device | str = "cpu"
+) -> Births:
     """All children of `[P]` parents that have `[P]` children each, siblings adjacent."""
     parent = np.repeat(parents, counts)
-    return Births(parent, noise.numbers(counts), np.repeat(counts, counts))
+    return Births(parent, noise.numbers(counts), np.repeat(counts, counts), device)
 
 
 class Coupling(Component, ABC):
@@ -59,7 +62,10 @@ class Coupling(Component, ABC):
 
     @abstractmethod
     def normal(self, births: Births, shape: Sequence[int]) -> Tensor:
-        """Standard normal noise `[M, *shape]`, float32 on the CPU, a function of `births` alone."""
+        """Standard normal noise `[M, *shape]`, float32, a function of `births` alone.
+
+        Draw it on `births.device`, to save its way there.
+        """
 
     def uniform(self, births: Births, shape: Sequence[int]) -> Tensor:
         """Noise uniform in [0, 1) `[M, *shape]`, for policies that are not Gaussian; likewise."""
@@ -73,13 +79,12 @@ class CoupledDraws(Draws):
 
     coupling: Coupling
     births: Births  # M
-    device: torch.device | str = "cpu"
 
     def normal(self, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
-        return self.coupling.normal(self.births, shape).to(self.device, dtype)
+        return self.coupling.normal(self.births, shape).to(self.births.device, dtype)
 
     def uniform(self, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
-        return self.coupling.uniform(self.births, shape).to(self.device, dtype)
+        return self.coupling.uniform(self.births, shape).to(self.births.device, dtype)
 
 
 @dataclass(frozen=True)
@@ -87,10 +92,10 @@ class Independent(Coupling):
     """Siblings draw on their own."""
 
     def normal(self, births: Births, shape: Sequence[int]) -> Tensor:
-        return noise.normal(births.keys, shape, torch.float32)
+        return noise.normal(births.keys, shape, torch.float32, births.device)
 
     def uniform(self, births: Births, shape: Sequence[int]) -> Tensor:
-        return noise.uniform(births.keys, shape, torch.float32)
+        return noise.uniform(births.keys, shape, torch.float32, births.device)
 
 
 @dataclass(frozen=True)
@@ -107,8 +112,9 @@ class Mirrored(Coupling):
     def normal(self, births: Births, shape: Sequence[int]) -> Tensor:
         odd = births.number % 2
         first = births.number - odd
-        z = _drawn_once(noise.mix(births.parent, first.astype(np.uint64)), shape)
-        return z * torch.from_numpy(1 - 2 * odd).float().view(-1, *(1,) * len(shape))
+        z = _drawn_once(births, noise.mix(births.parent, first.astype(np.uint64)), shape)
+        sign = torch.from_numpy(1 - 2 * odd).to(z)
+        return z * sign.view(-1, *(1,) * len(shape))
 
 
 @dataclass(frozen=True)
@@ -124,14 +130,15 @@ class Rotated(Coupling):
 
     def normal(self, births: Births, shape: Sequence[int]) -> Tensor:
         dims = math.prod(shape)
-        first = _drawn_once(noise.mix(births.parent, 0), (dims,))
+        first = _drawn_once(births, noise.mix(births.parent, 0), (dims,))
         z = first.clone()
         planes = dims // 2
         if dims % 2:
-            z[:, -1] = noise.normal(births.keys, (dims,), torch.float32)[:, -1]
+            alone = noise.normal(births.keys, (dims,), torch.float32, births.device)
+            z[:, -1] = alone[:, -1]
         a = first[:, :planes]
         b = first[:, planes : 2 * planes]
-        angle = torch.from_numpy(2 * math.pi * births.number / births.count).float()[:, None]
+        angle = torch.from_numpy(2 * math.pi * births.number / births.count).to(z)[:, None]
         z[:, :planes] = a * angle.cos() - b * angle.sin()
         z[:, planes : 2 * planes] = a * angle.sin() + b * angle.cos()
         return z.view(-1, *shape)
@@ -146,12 +153,13 @@ class Orthogonal(Coupling):
 
     def normal(self, births: Births, shape: Sequence[int]) -> Tensor:
         dims = math.prod(shape)
-        z = torch.empty(len(births.number), dims)
+        z = torch.empty(len(births.number), dims, device=births.device)
         for count in np.unique(births.count).tolist():
             rows = np.flatnonzero(births.count == count)
             parents, family = np.unique(births.parent[rows], return_inverse=True)
             whole = siblings(parents, np.full(len(parents), count))
-            drawn = noise.normal(whole.keys, (dims,), torch.float64).view(-1, count, dims)
+            drawn = noise.normal(whole.keys, (dims,), torch.float64, births.device)
+            drawn = drawn.view(-1, count, dims)
             blocks = torch.split(drawn, dims, dim=1)
             turned = torch.cat([_right_angles(block) for block in blocks], 1)
             z[rows] = turned[family, births.number[rows]].float()
@@ -171,15 +179,16 @@ class Correlated(Coupling):
     spread: Annotated[float, Gt(0), Le(1000)] = 4.0  # s
 
     def normal(self, births: Births, shape: Sequence[int]) -> Tensor:
-        shared = _drawn_once(noise.mix(births.parent, _SHARED), shape)
-        alone = noise.normal(births.keys, shape, torch.float32)
+        shared = _drawn_once(births, noise.mix(births.parent, _SHARED), shape)
+        alone = noise.normal(births.keys, shape, torch.float32, births.device)
         return (shared + self.spread * alone) / math.sqrt(1 + self.spread**2)
 
 
-def _drawn_once(keys: noise.Keys, shape: Sequence[int]) -> Tensor:
+def _drawn_once(births: Births, keys: noise.Keys, shape: Sequence[int]) -> Tensor:
     """Normal draws `[M, *shape]` of keys of which many are equal."""
     different, place = np.unique(keys, return_inverse=True)
-    return noise.normal(different, shape, torch.float32)[torch.from_numpy(place)]
+    drawn = noise.normal(different, shape, torch.float32, births.device)
+    return drawn[torch.from_numpy(place).to(drawn.device)]
 
 
 def _right_angles(z: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ class Slope:
     value: Tensor  # [M, ...] the direction that the network gave
     stride: int  # steps that the move took
 
-    def take(self, index: Tensor) -> "Slope":
+    def take(self, index: Tensor | slice) -> "Slope":
         """The rows `index`."""
         return Slope(self.value[index], self.stride)
 

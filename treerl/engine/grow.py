@@ -41,15 +41,14 @@ def grow(
     specs = (spec,) * max(len(roots), 1) if isinstance(spec, TreeSpec) else tuple(spec)
     if len(specs) != max(len(roots), 1):
         raise ValueError(f"expected a spec for each of {len(roots)} trees, got {len(specs)}")
+    steps = moves(specs, previews)
     state = _start(env, roots)
-    no_parent = torch.full((len(roots),), Tree.NO_PARENT)
-    own_root = torch.arange(len(roots))
-    levels = [Level(state.x, no_parent, nan(len(roots)), roots.key, own_root)]
+    levels = [_first(state, roots)]
+    children = torch.tensor([tree.children for tree in specs])  # [R, moves]
     with torch.no_grad():
-        for number, move in enumerate(moves(specs, previews)):
+        for number, move in enumerate(steps):
             if together:
                 check_interrupt()
-            children = torch.tensor([tree.children[number] for tree in specs])
             forwards = -(-len(levels[-1].key) // rows)
             most = peers.forwards(forwards)
             with env.walking(move.stochastic):
@@ -57,7 +56,7 @@ def grow(
                     env,
                     state,
                     levels[-1],
-                    children[levels[-1].root],
+                    children[levels[-1].root, number],
                     move,
                     rows,
                     _nothing if together else check_interrupt,
@@ -74,8 +73,14 @@ def grow(
 def _start(env: Env, roots: Roots) -> State:
     draws = noise.normal(roots.start, env.shape, torch.float32, env.device)
     start = env.initial(roots.task.to(env.device), draws)
-    device = env.latent_device
-    return State(start.x.to(device, env.latent_dtype), start.step.to(device), start.task.to(device))
+    # steps and tasks are index arithmetic: read on a device, they would hold up every forward
+    x = start.x.to(env.latent_device, env.latent_dtype)
+    return State(x, start.step.cpu(), start.task.cpu())
+
+
+def _first(state: State, roots: Roots) -> Level:
+    no_parent = torch.full((len(roots),), Tree.NO_PARENT)
+    return Level(state.x, no_parent, nan(len(roots)), roots.key, torch.arange(len(roots)))
 
 
 def _assemble(roots: Roots, spec: TreeSpec, levels: list[Level], previews: bool) -> Tree:
@@ -121,8 +126,9 @@ def _nothing() -> None:
 
 def _refuse_non_finite(x: Tensor, step: int, peers: Peers) -> None:
     """`NumericsError` in all processes, which may then go back together."""
-    bad = (~torch.isfinite(x).flatten(1).all(1)).nonzero().flatten().tolist()
-    number = peers.agree(bad[0] + 1 if bad else 0)
+    finite = torch.isfinite(x).flatten(1).all(1).cpu()
+    number = 0 if bool(finite.all()) else int((~finite).nonzero()[0]) + 1
+    number = peers.agree(number)
     if number:
         raise NumericsError(
             f"rollout: step {step}, child {number - 1} of its level: the latent is not finite"

@@ -39,7 +39,7 @@ class Coefficients:
         """The next latent's distribution for `x` `[M, ...]` at integer steps `[M]`, >= float32."""
         index = step.cpu()
         mean = mixed(x, prediction, self.state[index], self.prediction[index])
-        return Gaussian(mean, self.std[index].to(x.device, mean.dtype))
+        return Gaussian(mean, self.std[index].to(mean.dtype).to(x.device, non_blocking=True))
 
 
 class Kernel(ABC):

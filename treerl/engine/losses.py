@@ -103,7 +103,7 @@ class EdgeLosses(Losses):
             sigma=sigma.to(device),
             delta=(sigma - self.env.sigma(tree.step[children])).to(device),
             task=tree.task[children].to(device),
-            draws=CoupledDraws(self.algorithm.coupling, tree.births(children), device),
+            draws=CoupledDraws(self.algorithm.coupling, tree.births(children, device)),
             reference=reference,
             coefficients=self.env.step_coefficients,
         )

@@ -31,7 +31,7 @@ def rollout_metrics(
     weights = rewards.weights
     total = scores @ weights
     task = tree.task[tree.leaves]
-    stds = [total[task == row].std(unbiased=False) for row in torch.unique(task).tolist()]
+    stds = _variances(task, total[:, None]).sqrt()
     sampled = advantages.advantage[tree.edges]
     starts = tree.step[tree.parent[tree.edges]]
     first = int(starts.min()) if len(starts) else None
@@ -40,7 +40,7 @@ def rollout_metrics(
     }
     return {
         "reward": float(total.mean()),
-        "reward_std": float(torch.stack(stds).mean()),
+        "reward_std": float(stds.mean()),
         "rewards": means,
         **_shares(task, scores, names, weights, algorithm),
         "sampling_forwards": sum(tree.sizes[:-1]),
@@ -94,12 +94,23 @@ def update_metrics(
     }
 
 
+def _variances(task: Tensor, scores: Tensor) -> Tensor:
+    """The population variances `[P, K]` of scores `[L, K]` within each task; of equal ones 0."""
+    _, row, count = torch.unique(task, return_inverse=True, return_counts=True)
+    zeros = scores.new_zeros(len(count), scores.shape[1])
+    each = row[:, None].expand_as(scores)
+    # above the smallest, equal scores are exactly 0, and so is what is made of them
+    above = scores - zeros.scatter_reduce(0, each, scores, "amin", include_self=False)[row]
+    mean = zeros.index_add(0, row, above) / count[:, None]
+    variance: Tensor = zeros.index_add(0, row, (above - mean[row]).square()) / count[:, None]
+    return variance
+
+
 def _shares(
     task: Tensor, scores: Tensor, names: Sequence[str], weights: Tensor, algorithm: Algorithm
 ) -> dict[str, Any]:
     """How much each reward varies within a task, and its share of the variance trained on."""
-    each = [scores[task == row].var(0, unbiased=False) for row in torch.unique(task).tolist()]
-    variance = torch.stack(each).mean(0)
+    variance = _variances(task, scores).mean(0)
     if isinstance(algorithm.normaliser, Standardised):
         unit = (variance > 0).double()  # every reward that varies was brought to variance 1
     else:

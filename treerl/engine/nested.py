@@ -33,9 +33,9 @@ def nested(tree: Tree, score: Tensor) -> Nested:
     value = torch.zeros(len(tree), dtype=torch.float64)
     value[tree.leaves] = score.double()
     error = torch.zeros_like(value)  # v
-    decided: dict[int, list[float]] = {}
+    decided: dict[int, float] = {}
     by_task: dict[int, Tensor] = {}
-    spreads = []
+    spreads = [torch.zeros(0, dtype=torch.float64)]
     for number in range(tree.depth, -1, -1):
         level = torch.arange(tree.level(number).start, tree.level(number).stop)
         # the trees of a prompt are a family, too
@@ -50,19 +50,19 @@ def nested(tree: Tree, score: Tensor) -> Nested:
         if bool(split.any()):
             step = int(tree.step[level[0]]) - 1
             parts = (spread - within)[split]
-            decided[step] = parts.tolist()
+            decided[step] = float(parts.mean())
             owner = tree.task[families] if number else families
             by_task[step] = _means(parts, owner[split], int(tree.task.max()) + 1)
             if number:
-                spreads += spread[split].tolist()
+                spreads.append(spread[split])
         upward = torch.where(split, spread / count, within)
         if number:
             value[families] = mean
             error[families] = upward
     return Nested(
-        variance={step: _mean(parts) for step, parts in sorted(decided.items())},
-        sibling_std=_mean(spreads) ** 0.5,
-        effective=_effective(tree, sum(_mean(parts) for parts in decided.values()), upward),
+        variance=dict(sorted(decided.items())),
+        sibling_std=float(torch.cat(spreads).mean().nan_to_num()) ** 0.5,
+        effective=_effective(tree, sum(decided.values()), upward),
         by_task=dict(sorted(by_task.items())),
     )
 
@@ -80,7 +80,3 @@ def _means(parts: Tensor, owner: Tensor, count: int) -> Tensor:
     """The mean of each owner's parts `[count]`, NaN of one that has none."""
     total = torch.zeros(count, dtype=torch.float64).index_add(0, owner, parts)
     return total / torch.bincount(owner, minlength=count)
-
-
-def _mean(parts: list[float]) -> float:
-    return sum(parts) / len(parts) if parts else 0.0

@@ -1,10 +1,11 @@
 """Counter-based noise: a draw is a function of (seed, stream, iteration, prompt, node path) alone.
 
 A key is a 64-bit hash of that path; a child's key is its parent's key mixed with the child's
-number. So a tree is the same at any batch size, row count, device or order of the prompts, and
-nothing has to be saved to resume.
+number. So a tree is the same at any batch size, row count or order of the prompts, on any device
+up to the rounding of a logarithm, and nothing has to be saved to resume.
 """
 
+import math
 from collections.abc import Sequence
 from enum import IntEnum
 
@@ -12,6 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from treerl.engine import philox
 
 Keys = NDArray[np.uint64]
 
@@ -68,28 +71,25 @@ def numbers(counts: NDArray[np.int64]) -> NDArray[np.int64]:
 
 def generator(*path: int) -> np.random.Generator:
     """A numpy generator for a path, for permutations and single draws."""
-    return _generator(int(key(*path)[0]))
+    return np.random.Generator(np.random.Philox(key=int(key(*path)[0])))
 
 
 def normal(
     keys: Keys, shape: Sequence[int], dtype: torch.dtype, device: torch.device | str = "cpu"
 ) -> Tensor:
-    """Standard normal draws `[M, *shape]`, row m a function of `keys[m]`; in float32 on the CPU."""
-    draws = np.empty((len(keys), *shape), dtype=np.float32)
-    for row, number in enumerate(keys.tolist()):
-        _generator(number).standard_normal(out=draws[row : row + 1], dtype=np.float32)
-    return torch.from_numpy(draws).to(device, dtype)
+    """Standard normal draws `[M, *shape]`, row m a function of `keys[m]`; float32 at first."""
+    draws = philox.normal(_on(device, keys), math.prod(shape))
+    return draws.reshape(len(keys), *shape).to(dtype)
 
 
 def uniform(
     keys: Keys, shape: Sequence[int], dtype: torch.dtype, device: torch.device | str = "cpu"
 ) -> Tensor:
     """Draws uniform in [0, 1) `[M, *shape]`, row m a function of `keys[m]`; likewise."""
-    draws = np.empty((len(keys), *shape), dtype=np.float32)
-    for row, number in enumerate(mix(keys, _UNIFORM).tolist()):
-        _generator(number).random(out=draws[row : row + 1], dtype=np.float32)
-    return torch.from_numpy(draws).to(device, dtype)
+    draws = philox.uniform(_on(device, mix(keys, _UNIFORM)), math.prod(shape))
+    return draws.reshape(len(keys), *shape).to(dtype)
 
 
-def _generator(number: int) -> np.random.Generator:
-    return np.random.Generator(np.random.Philox(key=number))
+def _on(device: torch.device | str, keys: Keys) -> Tensor:
+    """The bits of keys `[M]` as torch's integers."""
+    return torch.from_numpy(keys.view(np.int64)).to(device, non_blocking=True)

@@ -21,13 +21,14 @@ from treerl.engine.objectives.nft import NFT
 from treerl.engine.objectives.noise_aware import NoiseAware
 from treerl.engine.selection import Share
 from treerl.engine.selections.depths import Depths
+from treerl.engine.sources import SOURCES
 
 _ALL_STEPS = Fixed(branching_factor=1, depth="all", start=0)
 
 # TreeGRPO: one tree of 3x3x3 leaves in a random window, early ones more likely.
 _TREEGRPO = Algorithm(
     name="treegrpo",
-    source="arXiv 2512.08153",
+    source=SOURCES["treegrpo"],
     branching=Geometric(branching_factor=3, depth=3, ratio=0.5),
     objective=Clipped(clip_range=1e-4),
     optimizer_steps=2,
@@ -36,7 +37,7 @@ _TREEGRPO = Algorithm(
 # TreeGRPO as its authors released it: 16 leaves of a binary tree in a sliding window of 4.
 _TREEGRPO_CODE = Algorithm(
     name="treegrpo-code",
-    source="the released configuration of arXiv 2512.08153",
+    source=SOURCES["treegrpo-code"],
     branching=Shift(branching_factor=2, depth=4, interval=50, stride=1),
     objective=Clipped(clip_range=1e-4),
     optimizer_steps=2,
@@ -45,7 +46,7 @@ _TREEGRPO_CODE = Algorithm(
 # Ours: mirrored siblings in an early window, a tail of one or few moves, a rate that decays.
 _TREERL = Algorithm(
     name="treerl",
-    source="docs/studies/treerl.md",
+    source=SOURCES["treerl"],
     branching=Fixed(branching_factor=2, depth=4, start=1),
     coupling=Mirrored(),
     tail_stride=5,
@@ -59,7 +60,7 @@ _TREERL = Algorithm(
 # noise, compared depth by depth.
 _BRANCHGRPO = Algorithm(
     name="branchgrpo",
-    source="arXiv 2509.06040",
+    source=SOURCES["branchgrpo"],
     kernel=DanceSDE(noise_level=0.3),
     branching=Splits(branching_factor=2, count=4, spacing=0.15),
     coupling=Correlated(spread=4.0),
@@ -73,14 +74,14 @@ _BRANCHGRPO = Algorithm(
 _BRANCHGRPO_PRUNED = replace(
     _BRANCHGRPO,
     name="branchgrpo-pruned",
-    source="arXiv 2509.06040, pruned by depth",
+    source=SOURCES["branchgrpo-pruned"],
     selection=Depths(size=4, interval=30),
 )
 
 # DDPO: independent chains, every step but the last sampled and trained, compared by prompt.
 _DDPO = Algorithm(
     name="ddpo",
-    source="arXiv 2305.13301",
+    source=SOURCES["ddpo"],
     branching=_ALL_STEPS,
     trees_per_prompt=16,
     objective=Clipped(clip_range=1e-4),
@@ -91,7 +92,7 @@ _DDPO = Algorithm(
 # average of the weights that is evaluated and kept.
 _FLOWGRPO = Algorithm(
     name="flowgrpo",
-    source="arXiv 2505.05470",
+    source=SOURCES["flowgrpo"],
     branching=_ALL_STEPS,
     trees_per_prompt=24,
     normaliser=GlobalStd(),
@@ -103,7 +104,7 @@ _FLOWGRPO = Algorithm(
 # DanceGRPO: 12 chains from one noise, constant diffusion, 60 % of each chain's steps trained.
 _DANCEGRPO = Algorithm(
     name="dancegrpo",
-    source="arXiv 2505.07818",
+    source=SOURCES["dancegrpo"],
     kernel=DanceSDE(noise_level=0.3),
     branching=_ALL_STEPS,
     trees_per_prompt=12,
@@ -115,7 +116,7 @@ _DANCEGRPO = Algorithm(
 # MixGRPO: 12 chains from one noise, sampled and trained in a sliding window of 4, the rest ODE.
 _MIXGRPO = Algorithm(
     name="mixgrpo",
-    source="arXiv 2507.21802",
+    source=SOURCES["mixgrpo"],
     branching=Shift(branching_factor=1, depth=4, interval=25, stride=1),
     trees_per_prompt=12,
     shared_noise=True,
@@ -125,7 +126,7 @@ _MIXGRPO = Algorithm(
 # Flow-GRPO-Fast: one trunk to a random step, 24 branches, two sampled steps each.
 _FLOWGRPO_FAST = Algorithm(
     name="flowgrpo-fast",
-    source="the released Flow-GRPO-Fast of arXiv 2505.05470",
+    source=SOURCES["flowgrpo-fast"],
     kernel=FlowSDE(noise_level=0.8),
     branching=Star(branching_factor=24, depth=2),
     normaliser=GlobalStd(),
@@ -137,7 +138,7 @@ _FLOWGRPO_FAST = Algorithm(
 # TempFlow-GRPO: 4 seeds x 6 branches of one step, each seed's compared with each other.
 _TEMPFLOW = Algorithm(
     name="tempflow",
-    source="arXiv 2508.04324",
+    source=SOURCES["tempflow"],
     branching=Star(branching_factor=6, depth=1),
     trees_per_prompt=4,
     baseline=Siblings(),
@@ -149,7 +150,7 @@ _TEMPFLOW = Algorithm(
 # G²RPO: one step of the first half, 12 branches of it. Its several granularities need strides.
 _G2RPO = Algorithm(
     name="g2rpo",
-    source="arXiv 2510.01982",
+    source=SOURCES["g2rpo"],
     branching=Star(branching_factor=12, depth=1, part=0.5),
     objective=Clipped(clip_range=1e-4),
     reduction="edges",
@@ -159,7 +160,7 @@ _G2RPO = Algorithm(
 # Flash-GRPO: chains that sample and train one step of the first half, the same for all.
 _FLASH_GRPO = Algorithm(
     name="flash-grpo",
-    source="arXiv 2605.15980",
+    source=SOURCES["flash-grpo"],
     branching=Star(branching_factor=1, depth=1, part=0.5),
     trees_per_prompt=24,
     objective=Flash(clip_range=1e-3),
@@ -170,7 +171,7 @@ _FLASH_GRPO = Algorithm(
 # GRPO-Guard: Flow-GRPO with a centred ratio and steps of equal weight, and no KL.
 _GRPO_GUARD = Algorithm(
     name="grpo-guard",
-    source="arXiv 2510.22319",
+    source=SOURCES["grpo-guard"],
     branching=_ALL_STEPS,
     trees_per_prompt=24,
     normaliser=GlobalStd(),
@@ -181,7 +182,7 @@ _GRPO_GUARD = Algorithm(
 # Flow-DPPO: Flow-GRPO with a mask by the exact KL of a step in place of the clip.
 _FLOW_DPPO = Algorithm(
     name="flow-dppo",
-    source="arXiv 2606.11025",
+    source=SOURCES["flow-dppo"],
     branching=_ALL_STEPS,
     trees_per_prompt=24,
     normaliser=GlobalStd(),
@@ -192,7 +193,7 @@ _FLOW_DPPO = Algorithm(
 # Stepwise-Flow-GRPO: Flow-GRPO whose steps are credited with what they add to the preview's reward.
 _STEPWISE = Algorithm(
     name="stepwise",
-    source="arXiv 2603.28718",
+    source=SOURCES["stepwise"],
     branching=_ALL_STEPS,
     trees_per_prompt=24,
     previews=True,
@@ -205,7 +206,7 @@ _STEPWISE = Algorithm(
 # implied policies.
 _NFT = Algorithm(
     name="nft",
-    source="arXiv 2509.16117",
+    source=SOURCES["nft"],
     branching=Chain(),
     trees_per_prompt=24,
     normaliser=GlobalStd(),
@@ -218,7 +219,7 @@ _NFT = Algorithm(
 # Advantage-weighted matching: plain samples, the loss of pre-training times the advantage.
 _AWM = Algorithm(
     name="awm",
-    source="arXiv 2509.25050",
+    source=SOURCES["awm"],
     branching=Chain(),
     trees_per_prompt=24,
     normaliser=GlobalStd(),

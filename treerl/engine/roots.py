@@ -34,10 +34,10 @@ def make_roots(
 
     `shared_noise` starts all of a task from one noise.
     """
-    counts = [trees] * len(tasks) if isinstance(trees, int) else list(trees)
-    pairs = zip(tasks, counts, strict=True)
-    keys = np.concatenate([noise.children(task, count) for task, count in pairs])
+    counts = np.full(len(tasks), trees) if isinstance(trees, int) else np.array(trees)
+    whole = np.concatenate(tasks)
+    keys = noise.children(whole, counts)
     # the initial latent has a stream of its own: child 0 of the tree's key is the first branch's
-    start = np.repeat(np.concatenate(tasks), counts) if shared_noise else keys
-    row = torch.arange(len(tasks)).repeat_interleave(torch.tensor(counts))
+    start = np.repeat(whole, counts) if shared_noise else keys
+    row = torch.arange(len(tasks)).repeat_interleave(torch.from_numpy(counts))
     return Roots(row, keys, noise.mix(start, 2**32))

@@ -196,6 +196,6 @@ def mixed(x: Tensor, other: Tensor, a: Tensor, b: Tensor) -> Tensor:
     """a x + b other `[M, ...]`, in float32 or better, of float64 factors `[M]`."""
     dtype = torch.promote_types(x.dtype, torch.float32)
     rows = (-1, *(1,) * (x.dim() - 1))
-    a = a.to(x.device, dtype).view(rows)
-    b = b.to(x.device, dtype).view(rows)
+    a = a.to(dtype).to(x.device, non_blocking=True).view(rows)
+    b = b.to(dtype).to(x.device, non_blocking=True).view(rows)
     return a * x.to(dtype) + b * other.to(dtype)

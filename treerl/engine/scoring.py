@@ -40,7 +40,7 @@ def made(env: Env, state: State) -> Iterator[tuple[Tensor, Samples]]:
     While one is scored the next is made, so that two are held.
     """
     rows = portions(state.task.cpu(), env.sample_bytes)
-    states = [state.take(part.to(state.x.device)) for part in rows]
+    states = [state.take(part) for part in rows]
     if len(rows) == 1:
         yield rows[0], env.samples(states[0])
         return

@@ -11,6 +11,7 @@ from annotated_types import Gt, Le
 from torch import Tensor
 
 from treerl.engine.component import Component
+from treerl.engine.noise import numbers
 from treerl.engine.tree import Tree
 from treerl.engine.tree_spec import TreeSpec
 
@@ -47,12 +48,14 @@ class Share(Selection):
 
     def __call__(self, tree: Tree, advantage: Tensor, generator: np.random.Generator) -> Tensor:
         nodes = torch.unique_consecutive(tree.parent[tree.edges])
-        root = tree.roots()[nodes]
+        root = tree.roots()[nodes].numpy()
+        order = np.lexsort((generator.random(len(nodes)), root))  # at random, tree by tree
+        sizes = np.bincount(root)
+        different, kind = np.unique(sizes, return_inverse=True)
+        kept = np.array([self._kept(size) for size in different.tolist()], dtype=np.int64)[kind]
+        chosen = order[numbers(sizes) < np.repeat(kept, sizes)]
         trained = torch.zeros(len(tree), dtype=torch.bool)
-        for tree_root in torch.unique(root).tolist():
-            mine = nodes[root == tree_root]
-            order = torch.from_numpy(generator.permutation(len(mine)))
-            trained[mine[order[: self._kept(len(mine))]]] = True
+        trained[nodes[torch.from_numpy(chosen)]] = True
         inner = tree.parent.clamp(min=0)
         return tree.stochastic & trained[inner]
 

@@ -7,6 +7,7 @@ from functools import partial
 from itertools import chain
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -114,7 +115,7 @@ class Trainer:
 
     def _keys(self, count: int) -> list[noise.Keys]:
         path = (self.seed, Stream.ROLLOUT, self.iteration, 0)
-        return [noise.key(*path, row) for row in range(count)]
+        return np.split(noise.children(noise.key(*path), count), count)
 
     def _rollout(self, env: Env, keys: Sequence[noise.Keys]) -> Tree:
         algorithm = self.algorithm

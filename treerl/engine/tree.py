@@ -16,10 +16,10 @@ class State:
     """Where M processes stand."""
 
     x: Tensor  # [M, ...] latents
-    step: Tensor  # [M] int64, steps taken
-    task: Tensor  # [M] int64, row of the task
+    step: Tensor  # [M] int64, steps taken; in a rollout and an update on the CPU
+    task: Tensor  # [M] int64, row of the task; likewise
 
-    def take(self, index: Tensor) -> "State":
+    def take(self, index: Tensor | slice) -> "State":
         """The rows `index`."""
         return State(self.x[index], self.step[index], self.task[index])
 
@@ -88,13 +88,13 @@ class Tree:
         """The sampled (trainable) edges `[E]`, as the nodes they lead to."""
         return self.stochastic.nonzero().flatten()
 
-    def births(self, nodes: Tensor) -> Births:
+    def births(self, nodes: Tensor, device: torch.device | str = "cpu") -> Births:
         """Where `nodes` `[M]`, which are no roots, come from: what their noise is drawn by."""
         family, count = self._families
         first = count.cumsum(0) - count
         number = nodes - first[family[nodes]]
         parent = self.key[self.parent[nodes]].numpy().view(np.uint64)
-        return Births(parent, number.numpy(), count[family[nodes]].numpy())
+        return Births(parent, number.numpy(), count[family[nodes]].numpy(), device)
 
     @cached_property
     def _families(self) -> tuple[Tensor, Tensor]:

@@ -142,7 +142,7 @@ class VectorDenoisingEnv(VectorEnv[Observation, Action, NDArray[Any]]):
             count = self.num_envs
             raise InputError(f"branch: expected {count} rows below {count}, got {chosen}")
         state = self._current()
-        self._state = state.take(torch.tensor(chosen, device=state.x.device))
+        self._state = state.take(torch.tensor(chosen))
         return self._process.observe(self._state)
 
     @property  # type: ignore[misc]
@@ -156,7 +156,7 @@ class VectorDenoisingEnv(VectorEnv[Observation, Action, NDArray[Any]]):
 
     def _pay(self, rows: list[int], infos: list[Info]) -> list[float]:
         state = self._current()
-        finished = state.take(torch.tensor(rows, device=state.x.device))
+        finished = state.take(torch.tensor(rows))
         return self._process.pay(finished, [infos[n] for n in rows])
 
     def _gathered(self, infos: list[Info]) -> Info:

@@ -22,7 +22,7 @@ from treerl.engine.trainer import Trainer
 from treerl.errors import InputError
 from treerl.reward.build import Scoring, build_rewards
 from treerl.reward.rewards import Rewards
-from treerl.run.plan import Plan
+from treerl.run.plan import plan_of
 from treerl.run.quiet import quiet
 from treerl.run.session import Session
 from treerl.run.shard import cutter
@@ -118,18 +118,6 @@ def make_env(config: Config) -> BackboneEnv:
     """The environment of a configuration alone: nothing is trained, nothing is scored."""
     quiet()
     return _env(config, _backbone(config, device_of(config)), algorithm_of(config))
-
-
-def plan_of(config: Config, algorithm: Algorithm) -> Plan:
-    """What the run of a configuration will do."""
-    return Plan(
-        algorithm=algorithm,
-        steps=config.env.steps,
-        iterations=config.train.iterations,
-        prompts_per_iteration=config.train.prompts_per_iteration,
-        rewards=len(config.rewards),
-        seed=config.seed,
-    )
 
 
 def _nothing() -> None:

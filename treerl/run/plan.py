@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
+from treerl.config.schema import Config
 from treerl.engine import noise
 from treerl.engine.algorithm import Algorithm
 from treerl.engine.branching import Distribution
@@ -170,3 +171,15 @@ class Plan:
         generator = noise.generator(self.seed, Stream.PROMPTS, turn)
         order: list[int] = generator.permutation(available).tolist()
         return order
+
+
+def plan_of(config: Config, algorithm: Algorithm) -> Plan:
+    """What the run of a configuration will do."""
+    return Plan(
+        algorithm=algorithm,
+        steps=config.env.steps,
+        iterations=config.train.iterations,
+        prompts_per_iteration=config.train.prompts_per_iteration,
+        rewards=len(config.rewards),
+        seed=config.seed,
+    )

@@ -7,8 +7,8 @@ from rich.table import Table
 
 from treerl.config.algorithm import algorithm_of
 from treerl.config.schema import Config
-from treerl.run.assemble import plan_of
 from treerl.run.memory import memory
+from treerl.run.plan import plan_of
 from treerl.run.quiet import quiet
 from treerl.run.tasks import checked
 

@@ -16,7 +16,7 @@ from treerl.config.resolve import dump, resolve
 from treerl.config.schema import Config
 from treerl.errors import InputError, Stopped, TreerlError
 from treerl.run import plugins, reading
-from treerl.run.assemble import build, device_of, plan_of
+from treerl.run.assemble import build, device_of
 from treerl.run.claim import Claim, claim, locked
 from treerl.run.display import Display
 from treerl.run.durable import sweep
@@ -24,6 +24,7 @@ from treerl.run.files import Manifest, Resumed
 from treerl.run.folder import RunFolder, now
 from treerl.run.join import join
 from treerl.run.keeper import Keeper
+from treerl.run.plan import plan_of
 from treerl.run.record import Recorder, manifest_of
 from treerl.run.run import Listener, Run
 from treerl.run.session import Session

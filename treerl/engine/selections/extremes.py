@@ -9,6 +9,7 @@ import torch
 from annotated_types import Ge, Le
 from torch import Tensor
 
+from treerl.engine.noise import numbers
 from treerl.engine.selection import Selection
 from treerl.engine.tree import Tree
 from treerl.engine.tree_spec import TreeSpec
@@ -24,13 +25,15 @@ class Extremes(Selection):
     count: Annotated[int, Ge(1), Le(10**6)] = 4  # b, leaves of either kind
 
     def __call__(self, tree: Tree, advantage: Tensor, generator: np.random.Generator) -> Tensor:
-        root = tree.roots()[tree.leaves]
+        leaves = tree.leaves
+        root = tree.roots()[leaves].numpy()
+        order = np.lexsort((advantage[leaves].numpy(), root))  # the worst first, tree by tree
+        sizes = np.bincount(root)
+        rank = numbers(sizes)
+        best = rank >= np.repeat(sizes, sizes) - self.count
+        worst = rank < self.count
         kept = torch.zeros(len(tree), dtype=torch.bool)
-        for tree_root in torch.unique(root).tolist():
-            leaves = tree.leaves[root == tree_root]
-            order = leaves[advantage[leaves].argsort(stable=True)]
-            kept[order[: self.count]] = True
-            kept[order[-self.count :]] = True
+        kept[leaves[torch.from_numpy(order[worst | best])]] = True
         for move in range(tree.depth, 0, -1):
             level = tree.level(move)
             kept[tree.parent[level][kept[level]]] = True
