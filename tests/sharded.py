@@ -217,7 +217,7 @@ def _rolled_back(folder: Path, rank: int, store: Any) -> None:
 
 def _lost(folder: Path, rank: int, store: Any) -> None:
     """Rank 1 fails in its second backward pass, while rank 0 waits in the middle of its own."""
-    original = trainer.Trainer._backward
+    original = trainer.Trainer._add_gradient
     calls: list[int] = []
 
     def backward(self: trainer.Trainer, *arguments: Any) -> Any:
@@ -226,7 +226,7 @@ def _lost(folder: Path, rank: int, store: Any) -> None:
             raise NumericsError("the second one")
         return original(self, *arguments)
 
-    with patch.object(trainer.Trainer, "_backward", backward):
+    with patch.object(trainer.Trainer, "_add_gradient", backward):
         _start(settings_of(folder, "lost"), rank, store)
 
 

@@ -56,7 +56,7 @@ def test_an_iteration_that_was_left_in_its_middle_is_not_saved_and_done_again(
         "train.iterations=3",
     )
     run(Path("whole"), *sets)
-    backward = Trainer._backward
+    backward = Trainer._add_gradient
     done: list[int] = []
 
     def failing(self: Trainer, *batch: object) -> Loss:
@@ -65,11 +65,11 @@ def test_an_iteration_that_was_left_in_its_middle_is_not_saved_and_done_again(
         done.append(self.iteration)
         return backward(self, *batch)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Trainer, "_backward", failing)
+    monkeypatch.setattr(Trainer, "_add_gradient", failing)
     with pytest.raises(StorageError):
         run(Path("parts"), *sets)
     assert 1 in done and kept("parts") == []
-    monkeypatch.setattr(Trainer, "_backward", backward)
+    monkeypatch.setattr(Trainer, "_add_gradient", backward)
     run(Path("parts"), *sets, resume="auto")
     assert figures(Path("parts")) == figures(Path("whole")) and litter(Path("parts")) == []
 

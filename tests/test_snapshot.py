@@ -84,7 +84,7 @@ def test_an_iteration_that_is_left_after_its_first_optimizer_step_is_half_done(
     """What its weights are then is nobody's iteration, and must not be saved as one."""
     train = trainer()
     first = kept(train)
-    backward = Trainer._backward
+    backward = Trainer._add_gradient
     steps: list[int] = []
     monkeypatch.setattr(train.optimizer, "step", lambda: steps.append(1))
 
@@ -93,7 +93,7 @@ def test_an_iteration_that_is_left_after_its_first_optimizer_step_is_half_done(
             raise KeyboardInterrupt
         return backward(self, *batch)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Trainer, "_backward", failing)
+    monkeypatch.setattr(Trainer, "_add_gradient", failing)
     with pytest.raises(KeyboardInterrupt):
         train.iterate(TASKS)
     assert train.halfway == halfway and train.iteration == 0

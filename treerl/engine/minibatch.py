@@ -22,6 +22,25 @@ class Minibatch:
     weight: Tensor  # [E] float64, so that the sum over an optimizer step's minibatches is its loss
     real: int  # parents that are not padding
 
+    def halves(self) -> "list[Minibatch]":
+        """The same nodes in two minibatches of half as many rows, or in one if they fit."""
+        rows = -(-len(self.parents) // 2)
+        parts = []
+        for low in range(0, self.real, rows):
+            parents = self.parents[low : low + rows]
+            padding = parents[:1].expand(rows - len(parents))
+            inside = (self.owner >= low) & (self.owner < low + rows)
+            parts.append(
+                Minibatch(
+                    parents=torch.cat([parents, padding]),
+                    children=self.children[inside],
+                    owner=self.owner[inside] - low,
+                    weight=self.weight[inside],
+                    real=min(self.real - low, rows),
+                )
+            )
+        return parts
+
 
 def minibatches(
     tree: Tree,

@@ -15,6 +15,7 @@ from treerl.engine import noise, snapshot
 from treerl.engine.advantage import Advantages, advantages
 from treerl.engine.algorithm import Algorithm
 from treerl.engine.env import Env
+from treerl.engine.fitting import fitting
 from treerl.engine.gradients import sum_gradients
 from treerl.engine.grow import grow
 from treerl.engine.learning_rate import set_learning_rate
@@ -85,6 +86,7 @@ class Trainer:
         metrics = rollout_metrics(tree, scores[tree.leaves], self.rewards, credit, self.algorithm)
         metrics["dropped_trees"] = dropped
         metrics |= self._update(env, tree, credit.advantage, old)
+        metrics["rows"] = self.micro_batch_size  # fewer from where memory was short
         step = Step(self.iteration, env, tree, scores, credit, metrics)
         for component in self.algorithm.components().values():
             component.observe(step)
@@ -127,16 +129,17 @@ class Trainer:
         share = self._share(counts)
         every = list(chain.from_iterable(forest))
         self.peers.phase("rollout")
-        return grow(
+        grown = partial(
+            grow,
             env,
             roots.part(share),
             every[share.start : share.stop] or every[0],
-            self.micro_batch_size,
-            self.check_interrupt,
-            algorithm.previews,
-            self.peers,
-            algorithm.coupling,
+            check_interrupt=self.check_interrupt,
+            previews=algorithm.previews,
+            peers=self.peers,
+            coupling=algorithm.coupling,
         )
+        return fitting(self, "rollout", lambda: grown(rows=self.micro_batch_size))
 
     def _share(self, counts: Sequence[int]) -> range:
         """The roots that this process grows, of so many for each prompt.
@@ -178,14 +181,13 @@ class Trainer:
         update: Update = []
         norms = []
         for batches in losses.batches(generator):
-            self.optimizer.zero_grad(set_to_none=True)
             # once the first step is taken, the iteration is finished: half of one is nobody's
             check = self.check_interrupt if not update else _nothing
             if self.peers.size > 1:  # their numbers of batches differ
                 check()
                 check = _nothing
             most = self.peers.forwards(len(batches))
-            update.append([(batch, self._backward(losses, batch, check)) for batch in batches])
+            update.append(fitting(self, "update", partial(self._backward, losses, batches, check)))
             with self.peers.idle():
                 for _ in range(len(batches), most):
                     losses.idle().backward()  # type: ignore[no-untyped-call]
@@ -193,7 +195,16 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         return update_metrics(update, norms, self.peers, algorithm.objective)
 
-    def _backward(self, losses: Losses, batch: Minibatch, check: Callable[[], None]) -> Loss:
+    def _backward(
+        self, losses: Losses, batches: list[Minibatch], check: Callable[[], None]
+    ) -> list[tuple[Minibatch, Loss]]:
+        """The gradient of an optimizer step, anew, in minibatches of no more than so many rows."""
+        self.optimizer.zero_grad(set_to_none=True)
+        while any(len(batch.parents) > self.micro_batch_size for batch in batches):
+            batches = [half for batch in batches for half in batch.halves()]
+        return [(batch, self._add_gradient(losses, batch, check)) for batch in batches]
+
+    def _add_gradient(self, losses: Losses, batch: Minibatch, check: Callable[[], None]) -> Loss:
         check()
         loss = losses.loss(batch)
         expected = (len(batch.children),)

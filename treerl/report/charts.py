@@ -30,6 +30,7 @@ _CAPTIONS = {
     "sampling_forwards": "evaluations of the network to draw the samples",
     "update_forwards": "evaluations of the network to learn from them",
     "reference_forwards": "evaluations of the network with other weights, to compare with",
+    "rows": "states in every forward",
     "leaves": "finished samples",
     "edges": "sampled steps that were learned from",
     "seconds": "time that the iteration took",

@@ -151,6 +151,7 @@ class MetricsRow(File):
     sampling_forwards: Number = None
     update_forwards: Number = None
     reference_forwards: Number = None
+    rows: Number = None
     leaves: Number = None
     edges: Number = None
     window_start: Number = None

@@ -107,12 +107,19 @@ class Run(Progress):
             raise
 
     def _step(self, step: Step, seconds: float, before: Figures) -> None:
+        before_rows = self.session.config.train.micro_batch_size
+        if self.last is not None:
+            before_rows = self.last.metrics["rows"]
         self.last = step
         self.spent += work_of(step)
         row = {"iteration": step.iteration + 1, **step.metrics, "seconds": round(seconds, 3)}
         when = f"iteration {step.iteration + 1}"
         troubles = self.guard.look(step.metrics, len(step.tasks))
-        texts = self._alarm([trouble.text for trouble in troubles], when)
+        said = [trouble.text for trouble in troubles]
+        rows = step.metrics["rows"]
+        if rows < before_rows:
+            said.append(f"memory was short: forwards have {rows} rows from here on")
+        texts = self._alarm(said, when)
         if texts:
             row["alarms"] = texts
         heldout = None

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from torch import Tensor
@@ -11,6 +12,7 @@ from treerl.backbone.env import BackboneEnv
 from treerl.config.schema import Config
 from treerl.engine import noise
 from treerl.engine.algorithm import Algorithm
+from treerl.engine.fitting import fitting
 from treerl.engine.noise import Stream
 from treerl.engine.step import Step
 from treerl.engine.task import Task
@@ -69,18 +71,20 @@ class Session:
         chosen = self.heldout if tasks is None else tuple(Task.of(task) for task in tasks)
         settings = self.config.evaluate
         steps = settings.steps or self.config.env.steps
-        with self.trainer.averaged():
-            return evaluate(
-                self.env.with_steps(steps),
-                self.rewards,
-                chosen,
-                settings.samples_per_prompt,
-                self.watched,
-                self.config.seed,
-                self.config.train.micro_batch_size,
-                self.trainer.check_interrupt,
-                self.trainer.peers,
-            )
+        trainer = self.trainer
+        evaluation = partial(
+            evaluate,
+            self.env.with_steps(steps),
+            self.rewards,
+            chosen,
+            settings.samples_per_prompt,
+            self.watched,
+            self.config.seed,
+            check_interrupt=trainer.check_interrupt,
+            peers=trainer.peers,
+        )
+        with trainer.averaged():
+            return fitting(trainer, "evaluation", lambda: evaluation(rows=trainer.micro_batch_size))
 
     def save(self, folder: Path | str) -> None:
         """Write what was trained, as `backbone.adapter` and `treerl export` read it.
