@@ -31,6 +31,7 @@ class Stream(IntEnum):
     PROMPTS = 4
     SHUFFLE = 5
     LEAVES = 7
+    REPLAY = 8
 
 
 def mix(keys: Keys, number: Keys | int) -> Keys:

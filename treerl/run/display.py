@@ -75,6 +75,11 @@ class Display(Listener):
         for row in rows:
             self._follow(math.nan if row.reward is None else row.reward)
 
+    def replayed(self, run: Run, noise: float) -> None:
+        clip = getattr(run.session.algorithm.objective, "clip_range", None)
+        beside = "" if clip is None else f" (clip range {clip:g})"
+        self.say(f"replay: ratios differ from 1 by {noise:.2g} through rounding{beside}")
+
     def evaluated(self, run: Run, when: str, evaluation: Evaluation) -> None:
         summary = evaluation.summary()
         figures = {"reward": summary["reward"], **summary["measures"]}

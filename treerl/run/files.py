@@ -128,6 +128,7 @@ class Manifest(File):
     }
     plugins: list[PluginFile] = []
     trainable_parameters: int = 0
+    replay_noise: Number = None  # how far ratios differ from 1 by rounding alone
     prompts: dict[Text, int] = {}
 
     def summary(self, when: Literal["before", "after"]) -> Summary | None:

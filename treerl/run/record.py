@@ -37,6 +37,10 @@ class Recorder(Listener):
             self.manifest.evaluation["before"] = run.before.summary()
         self._write(run)
 
+    def replayed(self, run: Run, noise: float) -> None:
+        self.manifest.replay_noise = noise
+        self._write(run)
+
     def evaluated(self, run: Run, when: str, evaluation: Evaluation) -> None:
         if when == "before":
             self.folder.write_before(evaluation)

@@ -28,6 +28,9 @@ class Listener:
     def resumed(self, run: "Run", rows: Sequence[MetricsRow]) -> None:
         """The run goes on after these iterations, `began` follows; or it was rolled back."""
 
+    def replayed(self, run: "Run", noise: float) -> None:
+        """Ratios differ from 1 by so much through rounding alone; measured before training."""
+
     def evaluated(self, run: "Run", when: str, evaluation: Evaluation) -> None:
         """Held-out tasks were drawn "before", "after" or at "iteration N"."""
 
@@ -75,6 +78,10 @@ class Run(Progress):
             listener.resumed(self, rows)
 
     def _train(self) -> None:
+        if self.iterations < self.session.config.train.iterations:
+            noise = self.session.replay_noise()
+            for listener in self.listeners:
+                listener.replayed(self, noise)
         if self.before is None:
             self.before = self._evaluate("before")
         self.keeper.began(self)

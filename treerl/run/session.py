@@ -14,6 +14,7 @@ from treerl.engine import noise
 from treerl.engine.algorithm import Algorithm
 from treerl.engine.fitting import fitting
 from treerl.engine.noise import Stream
+from treerl.engine.replay import refuse_noise, replay_noise
 from treerl.engine.step import Step
 from treerl.engine.task import Task
 from treerl.engine.trainer import Trainer
@@ -85,6 +86,21 @@ class Session:
         )
         with trainer.averaged():
             return fitting(trainer, "evaluation", lambda: evaluation(rows=trainer.micro_batch_size))
+
+    def replay_noise(self) -> float:
+        """How far ratios differ from 1 by rounding alone on this machine; see `docs/numerics.md`.
+
+        `NumericsError` where that leaves the clip range of the objective.
+        """
+        env = self.env.with_tasks(self.tasks[:1])
+        trainer = self.trainer
+
+        def measure() -> float:
+            return replay_noise(env, self.plan.support, trainer.micro_batch_size, self.config.seed)
+
+        found = fitting(trainer, "forward", measure)
+        refuse_noise(found, self.algorithm.objective)
+        return found
 
     def save(self, folder: Path | str) -> None:
         """Write what was trained, as `backbone.adapter` and `treerl export` read it.
