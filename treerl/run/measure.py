@@ -90,7 +90,11 @@ def _seconds(session: Session, rows: int) -> dict[str, float]:
         "update": rehearsal.update(rows),
         "optimizer step": step,  # by the gradients that the update left
     }
-    seconds = {name: _median(work, device) for name, work in works.items()}
+    taken: dict[str, list[float]] = {name: [] for name in works}
+    for _ in range(1 + _REPEATS):  # in turns, as a machine may be busier for a while
+        for name, work in works.items():
+            taken[name].append(_timed(work, device))
+    seconds = {name: median(times[1:]) for name, times in taken.items()}
     seconds["reward"] /= rows
     return seconds
 
@@ -104,15 +108,12 @@ def _samples(rehearsal: Rehearsal, session: Session, rows: int) -> Samples:
     return Samples(images, (session.tasks[0],) * rows, torch.zeros(rows, dtype=torch.int64))
 
 
-def _median(work: Callable[[], None], device: torch.device) -> float:
-    taken = []
-    for _ in range(1 + _REPEATS):
-        began = time.perf_counter()
-        work()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        taken.append(time.perf_counter() - began)
-    return median(taken[1:])
+def _timed(work: Callable[[], None], device: torch.device) -> float:
+    began = time.perf_counter()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - began
 
 
 def _total(seconds: dict[str, float], calls: dict[str, float]) -> float:
