@@ -87,7 +87,8 @@ def _advice(forecast: Forecast, one: Peak) -> list[tuple[Change, Peak]]:
             config = changed(forecast.config, change.settings)
         except ValidationError:  # another setting forbids it
             continue
-        other = forecast.changed(config, change.anew)
+        # parts on several processes are those of the same model, which need not be built again
+        other = forecast if change.processes > 1 else forecast.changed(config, change.anew)
         peak = other.at(1, change.processes)
         if peak.bytes < one.bytes:
             found.append((change, peak))
