@@ -14,6 +14,7 @@ import typer
 from treerl.bench.command import bench
 from treerl.config.flags import Allow, Devices, Json, Model, Resume, Set, takes_settings
 from treerl.errors import InputError, fault, printable, shorten
+from treerl.run.plan_command import plan
 
 if TYPE_CHECKING:
     from treerl.config.schema import Config
@@ -78,18 +79,7 @@ def run(
     start(config, Console(), page.write, resume, allow_plugins)
 
 
-@app.command()
-@takes_settings
-def plan(config: "Config", as_json: Json = False) -> None:
-    """Print what a run would cost, without loading a model; refuses what run would refuse."""
-    from treerl.config.announce import announce
-    from treerl.run.plan_table import print_table, table
-
-    announce(config)
-    figures = table(config)
-    print(json.dumps(figures, indent=2)) if as_json else print_table(figures)
-
-
+app.command()(plan)
 app.command()(bench)
 
 

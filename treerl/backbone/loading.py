@@ -1,7 +1,6 @@
 """Where a pipeline comes from: a hub id, a local folder, a built-in tiny model, random weights."""
 
 import inspect
-from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,6 @@ from safetensors import SafetensorError
 from torch import nn
 
 from treerl.backbone import components, hub, random_weights
-from treerl.backbone.contract import Footprint
 from treerl.backbone.files import boundary, read_json
 from treerl.backbone.settings import PipelineSettings
 from treerl.errors import InputError, StorageError, first_line, printable
@@ -66,27 +64,6 @@ def load(family: "Family", settings: PipelineSettings, device: torch.device) -> 
         return pipeline_class(family).from_pretrained(folder, dtype=dtype, **parts)
 
 
-def footprint(family: "Family", settings: PipelineSettings) -> Footprint:
-    """The latent and the weights of a model, from its folder or its published architecture.
-
-    Nothing is loaded: the networks are built on torch's meta device, which has no memory.
-    """
-    meta = torch.device("meta")
-    where = Path(source_of(family, settings)) if settings.model not in MADE else None
-    unloaded = replace(settings, offload_text_encoders=False, tiny_vae=None)
-    if where is not None and where.is_dir():
-        what = cannot(family, settings)
-        with boundary(what):
-            backbone = family(_on_meta(family, settings, where, what), unloaded, meta)
-    else:
-        size = "miniature" if settings.model == "miniature" else "random"
-        backbone = family.load(replace(unloaded, model=size), meta)
-    weights = 0
-    for module in backbone.modules.values():
-        weights += sum(tensor.numel() * tensor.element_size() for tensor in module.parameters())
-    return Footprint(backbone.shape, weights, 1 if family.guidance_embedded else 2)
-
-
 def arrange_vae(backbone: "PipelineParts") -> None:
     """Exchange the autoencoder for a tiny one, and decode in slices or tiles, as settings say."""
     settings = backbone.settings
@@ -99,7 +76,11 @@ def arrange_vae(backbone: "PipelineParts") -> None:
         backbone.pipeline.vae = _tiny_vae(settings.tiny_vae, backbone.pipeline.vae.dtype).to(
             backbone.device
         )
-    vae = backbone.pipeline.vae
+    decode_in_parts(backbone.pipeline.vae, settings)
+
+
+def decode_in_parts(vae: Any, settings: PipelineSettings) -> None:
+    """Let an autoencoder decode in slices or tiles, as settings say."""
     if settings.vae_slicing:
         _enable(vae, "slicing")
     if settings.vae_tiling:
@@ -203,7 +184,7 @@ def _unused(index: dict[str, Any]) -> dict[str, bool | None]:
     return parts
 
 
-def _on_meta(family: "Family", settings: PipelineSettings, folder: Path, what: str) -> Any:
+def on_meta(family: "Family", settings: PipelineSettings, folder: Path, what: str) -> Any:
     """The pipeline of a folder with networks that have shapes and no memory."""
     kinds = _kinds(family, settings)
     components.check_folder(folder, kinds, what)

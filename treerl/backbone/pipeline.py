@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor
 
-from treerl.backbone import exporting, loading, sizes, weights
+from treerl.backbone import exporting, loading, sizes, unloaded, weights
 from treerl.backbone.contract import Condition, Footprint, require_text
 from treerl.backbone.files import boundary
 from treerl.backbone.parts import PipelineParts
@@ -48,7 +48,7 @@ class PipelineBackbone(PipelineParts):
 
     @classmethod
     def footprint(cls, settings: PipelineSettings) -> Footprint:
-        return loading.footprint(cls, settings)
+        return unloaded.footprint(cls, settings)
 
     @classmethod
     def load(cls, settings: PipelineSettings, device: torch.device) -> Self:

@@ -68,6 +68,22 @@ Resume = Annotated[
     ),
 ]
 
+Memory = Annotated[
+    bool, typer.Option("--memory", help="Count the peak memory by phase, too (takes seconds).")
+]
+For = Annotated[
+    str | None,
+    typer.Option(
+        "--for",
+        metavar="SIZE",
+        help="Choose train.micro_batch_size for a card of 24GB or 80GiB, or say what to change.",
+    ),
+]
+Measure = Annotated[
+    bool,
+    typer.Option("--measure", help="Load the model, time its phases here, and predict hours."),
+]
+
 Devices = Annotated[
     int,
     typer.Option(

@@ -70,7 +70,7 @@ def build(
     with _closed_on_error(rewards, watched):
         backbone = _backbone(config, device, world)
         backbone.validate_tasks([*tasks, *heldout])
-        env = _env(config, backbone, algorithm)
+        env = env_of(config, backbone, algorithm)
         for spec in plan.support:
             env.validate_stds(spec.stochastic)
         optimizer = _optimizer(config, backbone, algorithm, cut)
@@ -117,7 +117,7 @@ def _closed_on_error(*built: Rewards | None) -> Iterator[None]:
 def make_env(config: Config) -> BackboneEnv:
     """The environment of a configuration alone: nothing is trained, nothing is scored."""
     quiet()
-    return _env(config, _backbone(config, device_of(config)), algorithm_of(config))
+    return env_of(config, _backbone(config, device_of(config)), algorithm_of(config))
 
 
 def _nothing() -> None:
@@ -192,7 +192,8 @@ def _backbone(config: Config, device: torch.device, world: World | None = None) 
     return backbone
 
 
-def _env(config: Config, backbone: Backbone, algorithm: Algorithm) -> BackboneEnv:
+def env_of(config: Config, backbone: Backbone, algorithm: Algorithm) -> BackboneEnv:
+    """The environment of a model that is there already."""
     walk = config.env
     settings = EnvSettings(
         steps=walk.steps,

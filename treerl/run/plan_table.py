@@ -8,17 +8,40 @@ from rich.table import Table
 from treerl.config.algorithm import algorithm_of
 from treerl.config.schema import Config
 from treerl.run.memory import memory
+from treerl.run.memory_table import print_memory, print_seconds
 from treerl.run.plan import plan_of
 from treerl.run.quiet import quiet
 from treerl.run.tasks import checked
 
 
-def table(config: Config) -> dict[str, Any]:
-    """Everything that is known before a model is loaded; refuses what a run would refuse."""
+def table(
+    config: Config, with_peak: bool = False, size: int | None = None, measured: bool = False
+) -> dict[str, Any]:
+    """Everything that is known before a model is loaded; refuses what a run would refuse.
+
+    Seconds dearer: the peak of the memory, and the rows that fit into a card of `size` bytes.
+    With `measured` the model is loaded, and the phases are timed.
+    """
     quiet()
     checked(config)
     plan = plan_of(config, algorithm_of(config))
-    return {**plan.table(), "memory": memory(config, plan)}
+    figures = {**plan.table(), "memory": memory(config, plan)}
+    # models are built for these, on no memory or really: what they need is slow to import
+    if with_peak or size is not None:
+        from treerl.run.fit import fit
+        from treerl.run.forecast import Forecast
+
+        forecast = Forecast.of(config)
+        if with_peak:
+            peak = forecast and forecast.at(config.train.micro_batch_size)
+            figures["memory"]["peak"] = peak and peak.plain()
+        if size is not None:
+            figures["memory"]["fit"] = forecast and fit(forecast, size).plain()
+    if measured:
+        from treerl.run.measure import measure
+
+        figures["seconds"] = measure(config)
+    return figures
 
 
 def print_table(figures: dict[str, Any]) -> None:
@@ -46,7 +69,12 @@ def print_table(figures: dict[str, Any]) -> None:
             forwards = row["sampling_forwards"]
             print(f"window from step {row['start']}: {forwards:,} sampling forwards a prompt")
     for name, value in figures["memory"].items():
+        if name in ("peak", "fit"):
+            continue
         print(f"{name.replace('_', ' ')}: {_figure(value)}")
+    print_memory(figures["memory"], console)
+    if "seconds" in figures:
+        print_seconds(figures["seconds"], console)
 
 
 def _figure(value: Any) -> str:

@@ -1,0 +1,62 @@
+"""How often an iteration calls each phase: forwards are padded to one row count, so calls count."""
+
+from collections.abc import Iterator
+
+from treerl.config.schema import Config
+from treerl.engine.branching import Distribution
+from treerl.engine.tree_spec import TreeSpec
+from treerl.run.plan import Plan
+
+
+def calls(config: Config, plan: Plan, tasks: int) -> dict[str, float]:
+    """Expected calls of an iteration by phase, as a mean over the run; scored samples for reward.
+
+    `tasks` are those that the run trains on: each is encoded once.
+    """
+    rows = config.train.micro_batch_size
+    prompts = plan.prompts_per_iteration
+    found = dict.fromkeys(("encode", "rollout", "decode", "reward", "update"), 0.0)
+    for share, spec in _shares(plan):
+        trees = plan.algorithm.trees_per_prompt * prompts
+        work = plan.per_prompt(spec) * prompts
+        scored = round(work.decodes)
+        nodes = work.update_forwards / plan.updates
+        found["rollout"] += share * sum(_chunks(width * trees, rows) for width in spec.widths[:-1])
+        found["decode"] += share * _chunks(scored, rows)
+        found["reward"] += share * scored
+        found["update"] += share * plan.updates * _chunks(nodes, rows)
+    iterations = max(plan.iterations, 1)
+    found["encode"] = min(tasks, iterations * prompts) / iterations
+    found["optimizer step"] = plan.updates
+    return found
+
+
+def evaluation_calls(config: Config, heldout: int) -> dict[str, float]:
+    """Those of one evaluation of so many tasks."""
+    settings = config.evaluate
+    leaves = heldout * settings.samples_per_prompt
+    chunks = _chunks(leaves, config.train.micro_batch_size)
+    steps = settings.steps or config.env.steps
+    return {"rollout": chunks * steps, "decode": chunks, "reward": leaves}
+
+
+def evaluations(config: Config) -> int:
+    """How often a run evaluates: before, after, and in between where it was asked to."""
+    every = config.evaluate.every
+    between = (config.train.iterations - 1) // every if every else 0
+    return 2 + max(between, 0)
+
+
+def _shares(plan: Plan) -> Iterator[tuple[float, TreeSpec]]:
+    """Every tree of the run with its share of the prompts."""
+    iterations = max(plan.iterations, 1)
+    merged: dict[Distribution, int] = {}
+    for distribution, times in plan.algorithm.trees.phases(plan.steps, iterations):
+        merged[distribution] = merged.get(distribution, 0) + times
+    for distribution, times in merged.items():
+        for probability, spec in distribution:
+            yield times / iterations * probability, spec
+
+
+def _chunks(count: float, rows: int) -> float:
+    return -(-round(count) // rows)
