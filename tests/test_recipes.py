@@ -103,8 +103,8 @@ def test_tempflow_compares_the_branches_of_one_seed_with_each_other_alone() -> N
 @pytest.mark.parametrize(
     ("recipe", "parameters"),
     [
-        ("treegrpo", {"clip_range": 1e-3, "kl": 0.0}),
-        ("tempflow", {"clip_range": 1e-3, "kl": 0.004}),
+        ("treegrpo", {"clip_range": 1e-3, "kl": 0.0, "anchor": "start"}),
+        ("tempflow", {"clip_range": 1e-3, "kl": 0.004, "anchor": "start"}),
         ("grpo-guard", {"clip_range": 2e-6, "reweight": True}),
         ("nft", {"beta": 1.0, "saturation": 5.0, "adaptive": True}),
     ],

@@ -90,6 +90,7 @@ class Start:
     parameters: tuple[nn.Parameter, ...]  # that train
     copies: tuple[Tensor, ...] | None  # of their values, where they were wanted
     bare: bool  # a fresh LoRA: without it the model is what it was
+    teacher: tuple[Tensor, ...] | None = None  # values of another run, where they are wanted
 
 
 class Backbone(ABC):
@@ -105,8 +106,7 @@ class Backbone(ABC):
     lora_targets: ClassVar[tuple[str, ...]] = ATTENTION  # ends of names of layers that LoRA adapts
     Settings: ClassVar[type[BackboneSettings]] = BackboneSettings  # the plug-in's parameters
     start: Start | None = None
-    # those that take part in every forward: whether a network that only some rows need is asked,
-    # `peers.forwards(0 or 1)` must say
+    # that take part in every forward: `peers.forwards(0 or 1)` says whether a network is wanted
     peers: Peers = Alone()
     # held open by forwards that ask for no density: weights in a faster form, by `lora.attach`
     faster: Callable[[], AbstractContextManager[None]] = nullcontext

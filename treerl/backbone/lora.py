@@ -1,7 +1,7 @@
 """What trains: a LoRA on the denoisers or all their weights, and the model as training started."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -9,12 +9,12 @@ from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
-from torch import nn
+from torch import Tensor, nn
 
 from treerl.backbone import adapter, capacity
 from treerl.backbone.contract import Backbone, Start
 from treerl.backbone.merged import merged
-from treerl.engine.weight_sets import copies, exchanged
+from treerl.engine.weight_sets import WeightSet, copies, exchanged
 from treerl.errors import InputError, first_line
 
 
@@ -43,12 +43,14 @@ def attach(
     seed: int,
     keep_reference: bool = False,
     cut: Callable[[nn.Module], None] | None = None,
+    teacher: Path | None = None,
 ) -> list[nn.Parameter]:
     """Make the denoisers trainable, from the checkpoint `start` if there is one; what trains.
 
     The parameters are float32, as the optimizer needs them. `reference` works afterwards where a
     fresh LoRA is trained; for all else `keep_reference` keeps a copy of the weights for it. `cut`
-    leaves this process a part of every weight of a module.
+    leaves this process a part of every weight of a module. `teacher` is the folder of another run's
+    weights, for the context of that name.
     """
     modules = list(backbone.denoisers.values())
     if not modules:
@@ -74,7 +76,9 @@ def attach(
     kept = None
     if keep_reference and not (trainable.mode == "lora" and start is None):
         kept = copies(parameters)
-    backbone.start = Start(tuple(parameters), kept, trainable.mode == "lora" and start is None)
+    taught = None if teacher is None else _taught(backbone, parameters, trainable, teacher, cut)
+    bare = trainable.mode == "lora" and start is None
+    backbone.start = Start(tuple(parameters), kept, bare, taught)
     return parameters
 
 
@@ -101,6 +105,42 @@ def reference(backbone: Backbone) -> Iterator[None]:
         raise RuntimeError("reference: attach(..., keep_reference=True) keeps it")
     with exchanged(start.parameters, start.copies):
         yield
+
+
+def weight_sets(backbone: Backbone) -> dict[str, WeightSet]:
+    """The weights by name that objectives may ask for, beside those that a trainer keeps."""
+    return {"start": partial(reference, backbone), "teacher": partial(teacher, backbone)}
+
+
+def teacher(backbone: Backbone) -> AbstractContextManager[None]:
+    """The model with the weights of `attach(..., teacher=folder)`."""
+    start = backbone.start
+    if start is None or start.teacher is None:
+        raise InputError("train.teacher: expected the folder of a trained model, got none")
+    return exchanged(start.parameters, start.teacher)
+
+
+def _taught(
+    backbone: Backbone,
+    parameters: Sequence[nn.Parameter],
+    trainable: Trainable,
+    folder: Path,
+    cut: Callable[[nn.Module], None] | None,
+) -> tuple[Tensor, ...]:
+    """What another run has made of the parameters, which keep their values."""
+    if cut is not None:
+        raise InputError("train.teacher: expected null with parallel.shard, got a folder")
+    if trainable.mode == "full" and (folder / adapter.FILE).is_file():
+        raise InputError(f"train.teacher: expected whole weights, got a LoRA in {folder}")
+    own = copies(parameters)
+    try:
+        backbone.restore(folder)
+    except InputError as error:
+        raise InputError(str(error).replace("backbone.adapter", "train.teacher")) from error
+    taught = copies(parameters)
+    for parameter, value in zip(parameters, own, strict=True):
+        parameter.data.copy_(value)
+    return taught
 
 
 @contextmanager

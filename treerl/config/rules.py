@@ -38,7 +38,7 @@ def conflicts(config: Config) -> list[Problem]:
         wrong = next(filter(None, map(check, specs)), None)
         if wrong is not None:
             return [*problems, wrong]
-    return [*problems, *_baseline(config, specs), *_coupling(config), *_average(config)]
+    return [*problems, *_baseline(config, specs), *_coupling(config), *_weights(config)]
 
 
 def _keeping(config: Config) -> Iterator[Problem]:
@@ -112,14 +112,21 @@ def _coupling(config: Config) -> Iterator[Problem]:
         yield Problem(message, paths=("tree.coupling", "advantage.baseline"))
 
 
-def _average(config: Config) -> Iterator[Problem]:
-    """The weights' average must be kept to be asked for."""
+def _weights(config: Config) -> Iterator[Problem]:
+    """Other weights must be kept to be asked for, and a teacher is loaded to be asked."""
+    asked = config.objective.build().weight_set
+    teacher = config.train.teacher
+    if (asked == "teacher") != (teacher is not None):
+        wish = "a folder" if teacher is None else "null"
+        why = "this objective asks for the teacher" if teacher is None else "no objective asks"
+        message = f"expected {wish}, as {why}, got {shorten(teacher)}"
+        yield Problem(message, paths=("train.teacher", "objective"))
     if config.train.ema > 0:
         return
     if config.train.rollout == "ema":
         message = "expected train.ema above 0, as the average grows the trees, got 0"
         yield Problem(message, paths=("train.rollout", "train.ema"))
-    if config.objective.build().weight_set == "ema":
+    if asked == "ema":
         message = "expected train.ema above 0, as this objective asks for the average, got 0"
         yield Problem(message, paths=("objective", "train.ema"))
 

@@ -29,6 +29,7 @@ class Train(Section):
     decay: Literal["none", "linear"] = "none"  # of the learning rate, over train.iterations
     ema: Annotated[float, Ge(0), Lt(1)] = 0.0  # decay of the weights' moving average; 0 is none
     rollout: Literal["policy", "ema"] = "policy"  # whose weights grow the trees
+    teacher: Text | None = None  # the folder of trained weights that an objective may ask for
     weight_decay: Annotated[float, Ge(0)] = 1e-4
     max_grad_norm: Annotated[float, Gt(0)] = 1.0
     trainable: Literal["lora", "full"] = "lora"

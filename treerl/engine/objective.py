@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 from annotated_types import Ge, Gt, Lt
@@ -120,11 +120,12 @@ class Clipping(EdgeObjective, ABC):
     """
 
     clip_range: Annotated[float, Gt(0), Lt(1)] = 1e-4  # ε, on the ratio per dimension
-    kl: Annotated[float, Ge(0)] = 0.0  # weight of the KL to the model as training started
+    kl: Annotated[float, Ge(0)] = 0.0  # weight of the KL to the anchor
+    anchor: Literal["start", "ema", "teacher"] = "start"  # the weights that the KL is to
 
     @property
     def weight_set(self) -> str | None:
-        return "start" if self.kl > 0 else None
+        return self.anchor if self.kl > 0 else None
 
     def surrogate(self, policy: Policy, edges: Edges, weight: Tensor | None = None) -> Loss:
         """-w min(ρ A, clip(ρ, 1-ε, 1+ε) A) + kl · KL(π ‖ π_ref) of each edge `[E]`."""

@@ -83,7 +83,7 @@ def build(
         micro_batch_size=config.train.micro_batch_size,
         seed=config.seed,
         max_grad_norm=config.train.max_grad_norm,
-        weight_sets={"start": lambda: lora.reference(backbone)},
+        weight_sets=lora.weight_sets(backbone),
         check_interrupt=check_interrupt,
         peers=world,
         iterations=config.train.iterations,
@@ -228,6 +228,7 @@ def _optimizer(
         config.seed,
         keep_reference=algorithm.objective.weight_set == "start",
         cut=cut,
+        teacher=Path(train.teacher) if train.teacher else None,
     )
     compile_blocks(backbone, config.backbone.params.get("compile", "auto"), cut is not None)
     return torch.optim.AdamW(

@@ -179,7 +179,7 @@ def _sets(config: Config, plan: Plan) -> int:
     fresh = config.train.trainable == "lora" and not config.backbone.params.get("adapter")
     start = wanted == "start" and not fresh
     old = wanted == "old" and not (average and algorithm.rollout == "ema")
-    return average + start + old
+    return average + start + old + (wanted == "teacher")
 
 
 def _bytes(tensor: Tensor) -> int:

@@ -19,7 +19,9 @@ class AWM(LeafObjective):
     """
 
     kl: Annotated[float, Ge(0)] = 0.1  # weight of the pull to the anchor
-    anchor: Literal["start", "ema"] = "start"  # the model as training started, or its average
+    anchor: Literal["start", "ema", "teacher"] = (
+        "start"  # the model as training started, or its average
+    )
 
     @property
     def weight_set(self) -> str | None:
