@@ -4,6 +4,7 @@ import math
 import signal
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import torch
@@ -42,6 +43,12 @@ def score(name: str, scorer: Scorer, samples: Samples) -> Tensor:
             where = f"sample {row} of {len(samples)} (prompt {shown(samples, row)})"
             raise RewardError(f"reward {name}: no finite number (of float32) for {where}")
     return scores
+
+
+def begin(name: str, reward: Reward, samples: Samples) -> None:
+    """Let a reward start to score, where it can; what is wrong its call will tell."""
+    with suppress(RewardError):
+        _called(name, lambda: reward.begin(samples), "")
 
 
 def measure(name: str, reward: Reward, samples: Samples) -> dict[str, Tensor]:

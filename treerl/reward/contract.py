@@ -27,6 +27,14 @@ class Reward(ABC):
         task share a number in `samples.group`.
         """
 
+    def begin(self, samples: Samples) -> None:
+        """Start to score these, for a reward that then waits for others; a call asks for the end.
+
+        Of several rewards all are told before the first is called, so that servers work side by
+        side. It may well be that no call follows.
+        """
+        return
+
     def validate_tasks(self, tasks: Sequence[Task]) -> None:
         """`InputError` names the first task that cannot be scored; no model is loaded yet."""
         return

@@ -1,6 +1,8 @@
 """A reward behind HTTP: nothing is believed that is not the protocol."""
 
 from collections.abc import Sequence
+from concurrent.futures import Future, wait
+from threading import Thread
 from typing import Any
 
 from torch import Tensor
@@ -11,11 +13,13 @@ from treerl.reward import wire
 from treerl.reward.address import Address
 from treerl.reward.client import Client, Question, Rejected
 from treerl.reward.contract import Reward
+from treerl.reward.interrupt import check_interrupt
 from treerl.reward.tokens import TOKEN, token_for
 
 _ROOM = 65_536  # bytes of a reply beside its numbers
 _NUMBER = 64  # bytes of a number in a reply
 _TASKS = 256  # in one question
+_LISTEN = 0.2  # seconds between two looks at whether the user wants to stop
 
 
 class Remote(Reward):
@@ -24,6 +28,7 @@ class Remote(Reward):
     def __init__(self, client: Client, modality: Modality) -> None:
         self.client = client
         self.modality = modality
+        self._coming: tuple[Samples, Future[Tensor]] | None = None  # what was begun
 
     @classmethod
     def connect(cls, name: str, url: str, timeout: float) -> "Remote":
@@ -40,8 +45,30 @@ class Remote(Reward):
             raise InputError(f"{named}: {address} does not say what it scores")
         return cls(client, modality)
 
+    def begin(self, samples: Samples) -> None:
+        answer: Future[Tensor] = Future()
+        self._coming = (samples, answer)
+        Thread(target=self._settle, args=(samples, answer), daemon=True).start()
+
     def __call__(self, samples: Samples) -> Tensor:
         """Scores `[N]`; NaN where the reward's own were no numbers."""
+        coming = self._coming
+        self._coming = None
+        if coming is None or coming[0] is not samples:
+            return self._scored(samples)
+        _, answer = coming
+        while not answer.done():
+            wait([answer], _LISTEN)
+            check_interrupt()
+        return answer.result()
+
+    def _settle(self, samples: Samples, answer: "Future[Tensor]") -> None:
+        try:
+            answer.set_result(self._scored(samples))
+        except BaseException as error:
+            answer.set_exception(error)  # raised where it is waited for
+
+    def _scored(self, samples: Samples) -> Tensor:
         content = self._post("/score", samples.tasks, samples, _ROOM + _NUMBER * len(samples))
         try:
             return wire.scores(content, len(samples))

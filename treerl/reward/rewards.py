@@ -10,7 +10,7 @@ from torch import Tensor
 
 from treerl.engine.task import Samples, Task
 from treerl.errors import InputError, RewardError, printable
-from treerl.reward.call import Scorer, close, measure, rate, score, validate
+from treerl.reward.call import Scorer, begin, close, measure, rate, score, validate
 from treerl.reward.contract import Reward
 from treerl.reward.interrupt import check_interrupt as ask, interruptible
 
@@ -58,6 +58,10 @@ class Rewards:
         """Scores `[N, K]`, float64 on the CPU, all finite (NaN in a row only with `drop_tree`)."""
         columns = []
         with interruptible(self.check_interrupt):
+            if len(self.scorers) > 1:  # servers work side by side, and beside what is here
+                for name, scorer in self.scorers.items():
+                    if isinstance(scorer, Reward):
+                        begin(name, scorer, samples)
             for name, scorer in self.scorers.items():
                 ask()
                 columns.append(self._column(name, scorer, samples))

@@ -45,6 +45,9 @@ class Worker(Reward):
         self._remote = self._started()
         self.modality: Modality = self._remote.modality
 
+    def begin(self, samples: Samples) -> None:
+        self._asked(lambda remote: remote.begin(samples))
+
     def __call__(self, samples: Samples) -> Tensor:
         return self._asked(lambda remote: remote(samples))
 
