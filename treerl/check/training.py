@@ -21,7 +21,7 @@ from treerl.engine.tree import Tree
 
 Result = tuple[bool, str]
 _SHAKE = 0.05  # how far weights are moved from where they start
-_LENGTHS = (2e-2, 1e-3)  # of steps that measure a slope: a curve bends, or rounding hides it
+_LENGTHS = (2e-2, 1e-3, 2e-4)  # of steps that measure a slope: a curve bends, rounding hides it
 
 
 @check("predict must give the same values for the same rows, whatever else happened before")
