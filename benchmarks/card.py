@@ -48,7 +48,7 @@ class Row:
     prompts: int
     counts: Work
     seconds: dict[str, float]
-    full_chunks: dict[str, float]  # the floor of the rows that are computed
+    computed: dict[str, float]  # by the primitives, chunks filled up
     ratio: float  # to the first recipe
     rounds: list[float]
 
@@ -101,7 +101,7 @@ class Card:
         columns = {
             "measured": _mean(measured),
             "floor": _mean([floor(one, usual) for one in trees]),
-            "full_chunks": _mean([floor(one, usual) for one in full]),
+            "computed": _mean([floor(one, usual) for one in full]),
             "node_by_node": _mean([floor(one, cost["one row"]) for one in trees]),
         }
         return {
@@ -136,7 +136,7 @@ class Card:
                     prompts=own.prompts_per_iteration,
                     counts=work(plan, 0),
                     seconds=seconds,
-                    full_chunks=_summed(known),
+                    computed=_summed(known),
                     ratio=seconds["all"] / first,
                     rounds=[sum(one.values()) for one in spent[name]],
                 )

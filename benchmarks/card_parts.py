@@ -1,7 +1,7 @@
 """What an iteration of `card.py` is made of: primitives, counted work, and the floor of both."""
 
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from statistics import median
 
@@ -13,6 +13,7 @@ from treerl.backbone.contract import Backbone, Condition
 from treerl.engine import noise
 from treerl.engine.noise import Stream
 from treerl.engine.scorer import Scorer
+from treerl.engine.task import Samples
 from treerl.engine.tree import State
 from treerl.run.plan import Plan
 
@@ -32,19 +33,23 @@ class Work:
     decodes: float
     reward_calls: float
     optimizer_steps: float
+    trunk_folds: float = 0
+    tail_folds: float = 0
 
 
-def work(plan: Plan, iteration: int, rows: int = 1) -> Work:
-    """Of the trees that the seed draws; of `rows` the last chunk is filled up, as the engine does.
+def work(plan: Plan, iteration: int, rows: int | None = None) -> Work:
+    """What the plan counts of the trees that the seed draws.
 
-    With one row it is what the plan counts.
+    Of `rows` it is what the engine computes: the last chunk of a level is filled up, and a LoRA
+    folded into its layers once a level outside the window.
     """
-    algorithm = plan.algorithm
     uniform = noise.generator(plan.seed, Stream.SHAPE, iteration).random()
+    algorithm = plan.algorithm
     trees = algorithm.trees_per_prompt
     (own,) = algorithm.trees.forest(plan.steps, iteration, uniform, (None,), trees)
     prompts = plan.prompts_per_iteration
     forwards = dict.fromkeys(("trunk", "window", "tails"), 0)
+    folds = dict.fromkeys(forwards, 0)
     place = "trunk"
     for level, sampled in enumerate(own[0].stochastic):
         if sampled:
@@ -52,10 +57,10 @@ def work(plan: Plan, iteration: int, rows: int = 1) -> Work:
         elif place == "window":
             place = "tails"
         forwards[place] += filled(prompts * sum(spec.widths[level] for spec in own), rows)
+        folds[place] += rows is not None
     counts = plan.drawn_in(iteration)
     each, more = divmod(round(counts.update_forwards), plan.updates)
-    few = filled(each, rows) * (plan.updates - more)
-    updates = few + filled(each + 1, rows) * more
+    updates = filled(each, rows) * (plan.updates - more) + filled(each + 1, rows) * more
     return Work(
         prompts=prompts,
         **forwards,
@@ -64,12 +69,14 @@ def work(plan: Plan, iteration: int, rows: int = 1) -> Work:
         decodes=filled(round(counts.decodes), rows),
         reward_calls=counts.reward_calls,
         optimizer_steps=plan.updates,
+        trunk_folds=folds["trunk"],
+        tail_folds=folds["tails"],
     )
 
 
-def filled(count: int, rows: int) -> int:
+def filled(count: int, rows: int | None) -> int:
     """Rows that go through the network for so many latents."""
-    return -(-count // rows) * rows
+    return count if rows is None else -(-count // rows) * rows
 
 
 @dataclass(frozen=True)
@@ -85,16 +92,16 @@ class Primitives:
     reward: float
     encode: float  # a prompt
     optimizer: float  # a step
-    fold: float  # into all layers and out again, once a level; no part of the floor
+    fold: float  # into all layers and out again, once a level
 
 
 def floor(work: Work, cost: Primitives) -> dict[str, float]:
     """Seconds by phase that the counted work takes at the price of its primitives."""
     spent = {
         "encode": work.prompts * cost.encode,
-        "trunk": work.trunk * cost.folded,
+        "trunk": work.trunk * cost.folded + work.trunk_folds * cost.fold,
         "window": work.window * cost.window,
-        "tails": work.tails * cost.folded,
+        "tails": work.tails * cost.folded + work.tail_folds * cost.fold,
         "score": work.decodes * cost.decode + work.reward_calls * cost.reward,
         "update": work.updates * cost.update + work.references * cost.plain,
         "optimizer": work.optimizer_steps * cost.optimizer,
@@ -161,6 +168,16 @@ class Batch:
 
 
 @dataclass(frozen=True)
+class Part:
+    """Something that is timed, within something that is not."""
+
+    name: str
+    call: Callable[[], object]
+    share: int  # of how many its time is told
+    inside: Callable[[], AbstractContextManager[object]] = nullcontext
+
+
+@dataclass(frozen=True)
 class Bench:
     """Measures primitives."""
 
@@ -174,49 +191,46 @@ class Bench:
         """At so many rows; `apart` as simple code does it: nothing batched, nothing folded."""
         backbone = self.env.backbone
         batch = Batch.of(self.env, rows, apart)
-        with nullcontext() if apart else backbone.faster():
-            folded = self._span(batch.sample)
-        with torch.no_grad(), backbone.encoding():
-            encode = self._span(lambda: backbone.encode(self.env.tasks[:1]))
-        return Primitives(
-            rows=rows,
-            plain=self._span(batch.sample) / rows,
-            folded=folded / rows,
-            window=self._span(batch.sample_in_window) / rows,
-            update=self._span(batch.update) / rows,
-            decode=self._span(batch.decode) / rows,
-            reward=self._reward(batch, 1 if apart else LEAVES),
-            encode=encode,
-            optimizer=self._optimizer(),
-            fold=self._span(self._fold),
-        )
+        leaves = 1 if apart else LEAVES
+        samples = self._samples(batch, leaves)
+        parts = [
+            Part("plain", batch.sample, rows),
+            Part("folded", batch.sample, rows, nullcontext if apart else backbone.faster),
+            Part("window", batch.sample_in_window, rows),
+            Part("update", batch.update, rows),
+            Part("decode", batch.decode, rows),
+            Part("reward", lambda: self.rewards(samples), leaves * len(self.rewards.names)),
+            Part("encode", lambda: backbone.encode(self.env.tasks[:1]), 1, backbone.encoding),
+            Part("optimizer", self.optimizer.step, 1, self._flat),
+            Part("fold", self._fold, 1),
+        ]
+        return Primitives(rows=rows, **self._medians(parts))
 
-    def _span(self, call: Callable[[], object]) -> float:
-        """Milliseconds, the median of repetitions after one that is not counted."""
-        call()
-        spans = []
-        for _ in range(self.repeats):
-            began = self.clock.now()
-            call()
-            spans.append(self.clock.now() - began)
-        return 1e3 * median(spans)
+    def _medians(self, parts: Sequence[Part]) -> dict[str, float]:
+        """All parts in turn, again and again: a machine that slows down slows them all."""
+        spans: dict[str, list[float]] = {part.name: [] for part in parts}
+        for _ in range(1 + self.repeats):
+            for part in parts:
+                with part.inside():
+                    began = self.clock.now()
+                    part.call()
+                    spans[part.name].append(self.clock.now() - began)
+        return {part.name: 1e3 * median(spans[part.name][1:]) / part.share for part in parts}
 
-    def _reward(self, batch: Batch, leaves: int) -> float:
-        """A sample's, by one of the rewards."""
+    def _samples(self, batch: Batch, leaves: int) -> Samples:
         x = batch.x[:1].expand(leaves, *self.env.shape)
         step = torch.full((leaves,), self.env.steps)
-        samples = self.env.samples(State(x, step, torch.zeros_like(step)))
-        calls = leaves * len(self.rewards.names)
-        return self._span(lambda: self.rewards(samples)) / calls
+        samples: Samples = self.env.samples(State(x, step, torch.zeros_like(step)))
+        return samples
 
-    def _optimizer(self) -> float:
-        """With gradients of 0: next to nothing moves."""
+    @contextmanager
+    def _flat(self) -> Iterator[None]:
+        """Gradients of 0, by which an optimizer's step moves next to nothing."""
         for group in self.optimizer.param_groups:
             for parameter in group["params"]:
                 parameter.grad = torch.zeros_like(parameter)
-        spent = self._span(self.optimizer.step)
+        yield
         self.optimizer.zero_grad(set_to_none=True)
-        return spent
 
     def _fold(self) -> None:
         with self.env.backbone.faster():

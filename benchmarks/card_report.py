@@ -53,7 +53,7 @@ def report(figures: Mapping[str, Any]) -> None:
     iteration = figures["iteration"]
     prompts = f"{iteration['prompts']} prompts, mean of {iteration['iterations']}"
     seconds = dict(iteration["seconds"])
-    for name in ("floor", "full_chunks"):
+    for name in ("floor", "computed"):
         seconds[f"/ {name}"] = _over(seconds["measured"], seconds[name])
     console.print(_table(f"an iteration, seconds ({prompts})", seconds, ".3f"))
     simple = seconds["node_by_node"]["all"] / seconds["measured"]["all"]
