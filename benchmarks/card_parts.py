@@ -120,9 +120,10 @@ class Batch:
     condition: Condition
     guidance: float
     twice: bool  # both halves of guidance one after the other
+    graph: bool  # whether a sampled move is computed by the graph of the update
 
     @classmethod
-    def of(cls, env: Observed, rows: int, apart: bool) -> "Batch":
+    def of(cls, env: Observed, rows: int, apart: bool, graph: bool) -> "Batch":
         """Of the environment's tasks in turn; `apart` where guidance is not to be batched."""
         assert env.condition is not None
         task = torch.arange(rows) % len(env.tasks)
@@ -137,6 +138,7 @@ class Batch:
             condition=env.condition.take(task.to(env.device)),
             guidance=1.0 if twice else guidance,
             twice=twice,
+            graph=graph,
         )
 
     def sample(self) -> None:
@@ -146,7 +148,7 @@ class Batch:
 
     def sample_in_window(self) -> None:
         """A forward whose density is asked for."""
-        if self.env.backbone.compiled:
+        if self.graph:
             self._forward(True)
         else:
             self.sample()
@@ -187,10 +189,10 @@ class Bench:
     clock: Clock
     repeats: int
 
-    def primitives(self, rows: int, apart: bool = False) -> Primitives:
+    def primitives(self, rows: int, apart: bool = False, compiled: bool = False) -> Primitives:
         """At so many rows; `apart` as simple code does it: nothing batched, nothing folded."""
         backbone = self.env.backbone
-        batch = Batch.of(self.env, rows, apart)
+        batch = Batch.of(self.env, rows, apart, compiled)
         leaves = 1 if apart else LEAVES
         samples = self._samples(batch, leaves)
         parts = [
@@ -200,11 +202,13 @@ class Bench:
             Part("update", batch.update, rows),
             Part("decode", batch.decode, rows),
             Part("reward", lambda: self.rewards(samples), leaves * len(self.rewards.names)),
-            Part("encode", lambda: backbone.encode(self.env.tasks[:1]), 1, backbone.encoding),
             Part("optimizer", self.optimizer.step, 1, self._flat),
             Part("fold", self._fold, 1),
         ]
-        return Primitives(rows=rows, **self._medians(parts))
+        with backbone.encoding():  # the encoders come to the device once
+            encode = Part("encode", lambda: backbone.encode(self.env.tasks[:1]), 1)
+            text = self._medians([encode])
+        return Primitives(rows=rows, **self._medians(parts), **text)
 
     def _medians(self, parts: Sequence[Part]) -> dict[str, float]:
         """All parts in turn, again and again: a machine that slows down slows them all."""
