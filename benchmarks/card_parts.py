@@ -41,7 +41,7 @@ def work(plan: Plan, iteration: int, rows: int | None = None) -> Work:
     """What the plan counts of the trees that the seed draws.
 
     Of `rows` it is what the engine computes: the last chunk of a level is filled up, and a LoRA
-    folded into its layers once a level outside the window.
+    folded into its layers for a trunk, and for tails.
     """
     uniform = noise.generator(plan.seed, Stream.SHAPE, iteration).random()
     algorithm = plan.algorithm
@@ -57,7 +57,7 @@ def work(plan: Plan, iteration: int, rows: int | None = None) -> Work:
         elif place == "window":
             place = "tails"
         forwards[place] += filled(prompts * sum(spec.widths[level] for spec in own), rows)
-        folds[place] += rows is not None
+        folds[place] = int(rows is not None)
     counts = plan.drawn_in(iteration)
     each, more = divmod(round(counts.update_forwards), plan.updates)
     updates = filled(each, rows) * (plan.updates - more) + filled(each + 1, rows) * more
@@ -92,7 +92,7 @@ class Primitives:
     reward: float
     encode: float  # a prompt
     optimizer: float  # a step
-    fold: float  # into all layers and out again, once a level
+    fold: float  # into all layers and out again, for a trunk or for tails
 
 
 def floor(work: Work, cost: Primitives) -> dict[str, float]:

@@ -121,6 +121,26 @@ def test_only_levels_without_densities_are_walked_with_a_folded_lora() -> None:
     assert set(met) == {(False, True)}
 
 
+def test_a_trunk_and_its_tails_fold_once_each() -> None:
+    session = _session("sd35")
+    folded: list[bool] = []
+    faster = session.backbone.faster
+
+    @contextmanager
+    def counted_folds() -> Iterator[None]:
+        folded.append(True)
+        with faster():
+            yield
+        folded.append(False)
+
+    session.backbone.faster = counted_folds
+    session.trainer.iterate(["a cat", "a dog"])  # a trunk of one step, a window of two, a tail
+    assert folded == [True, False] * 2
+    folded.clear()
+    session.evaluate(["a cat"])
+    assert folded == [True, False]
+
+
 def test_a_lora_may_stay_unfolded() -> None:
     backbone = adapted(merge=False)
     with backbone.faster(), counted(backbone) as met, torch.no_grad():

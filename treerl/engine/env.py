@@ -113,7 +113,7 @@ class Env(ABC):
         return State(noise, torch.zeros_like(task), task)
 
     def walking(self, stochastic: bool) -> AbstractContextManager[None]:
-        """Held open while a level is walked; one that is not sampled has no densities to replay."""
+        """Held open over levels that are alike; those not sampled have no densities to replay."""
         return nullcontext()
 
     def transition(self, state: State, action: Tensor) -> State:

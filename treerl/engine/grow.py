@@ -1,6 +1,8 @@
 """The tree builder: all live nodes of a step go through the network in chunks of one row count."""
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import Self
 
 import numpy as np
 import torch
@@ -45,26 +47,26 @@ def grow(
     state = _start(env, roots)
     levels = [_first(state, roots)]
     children = torch.tensor([tree.children for tree in specs])  # [R, moves]
-    with torch.no_grad():
+    with torch.no_grad(), _Walk(env) as walk:
         for number, move in enumerate(steps):
             if together:
                 check_interrupt()
             forwards = -(-len(levels[-1].key) // rows)
             most = peers.forwards(forwards)
-            with env.walking(move.stochastic):
-                state, level = advance(
-                    env,
-                    state,
-                    levels[-1],
-                    children[levels[-1].root, number],
-                    move,
-                    rows,
-                    _nothing if together else check_interrupt,
-                    coupling or Independent(),
-                )
-                with peers.idle():
-                    for _ in range(forwards, most):
-                        env.policy(idle(env, rows, move.step), move.stochastic)
+            walk.on(move.stochastic)
+            state, level = advance(
+                env,
+                state,
+                levels[-1],
+                children[levels[-1].root, number],
+                move,
+                rows,
+                _nothing if together else check_interrupt,
+                coupling or Independent(),
+            )
+            with peers.idle():
+                for _ in range(forwards, most):
+                    env.policy(idle(env, rows, move.step), move.stochastic)
             _refuse_non_finite(level.x, move.step, peers)
             levels.append(level)
     return _assemble(roots, specs[0], levels, previews)
@@ -118,6 +120,27 @@ def _assemble(roots: Roots, spec: TreeSpec, levels: list[Level], previews: bool)
         previewed=previewed,
         x0=torch.cat(x0) if previews else None,
     )
+
+
+class _Walk:
+    """Holds `env.walking` open over levels that are alike: opening it may cost."""
+
+    def __init__(self, env: Env) -> None:
+        self._env = env
+        self._open = ExitStack()
+        self._stochastic: bool | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def on(self, stochastic: bool) -> None:
+        if stochastic != self._stochastic:
+            self._open.close()
+            self._open.enter_context(self._env.walking(stochastic))
+            self._stochastic = stochastic
+
+    def __exit__(self, *error: object) -> None:
+        self._open.close()
 
 
 def _nothing() -> None:
