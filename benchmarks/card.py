@@ -71,7 +71,7 @@ class Card:
         """With the blocks compiled where they are, eager, and of one row as simple code does it."""
         trainer = self.session.trainer
         env = self.env.with_tasks(self.session.tasks[:2])
-        repeats = 3 if self.quick else 7
+        repeats = 3 if self.quick else 5
         bench = Bench(env, trainer.rewards, trainer.optimizer, self.clock, repeats)
         rows = trainer.micro_batch_size
         found = {}

@@ -211,15 +211,19 @@ class Bench:
         return Primitives(rows=rows, **self._medians(parts), **text)
 
     def _medians(self, parts: Sequence[Part]) -> dict[str, float]:
-        """All parts in turn, again and again: a machine that slows down slows them all."""
+        """All parts in turn, again and again: a machine that slows down slows them all.
+
+        Each is timed right after itself, lest what went before leaves it cold caches.
+        """
         spans: dict[str, list[float]] = {part.name: [] for part in parts}
-        for _ in range(1 + self.repeats):
+        for _ in range(self.repeats):
             for part in parts:
                 with part.inside():
+                    part.call()
                     began = self.clock.now()
                     part.call()
                     spans[part.name].append(self.clock.now() - began)
-        return {part.name: 1e3 * median(spans[part.name][1:]) / part.share for part in parts}
+        return {part.name: 1e3 * median(spans[part.name]) / part.share for part in parts}
 
     def _samples(self, batch: Batch, leaves: int) -> Samples:
         x = batch.x[:1].expand(leaves, *self.env.shape)
