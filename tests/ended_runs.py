@@ -83,11 +83,11 @@ def stopping(most: int) -> Iterator[None]:
     """While inside, SIGTERM comes when the iteration after so many begins."""
     calls: list[int] = []
 
-    def grow(*arguments: Any) -> Any:
+    def grow(*arguments: Any, **named: Any) -> Any:
         calls.append(0)
         if len(calls) == most + 1:
             os.kill(os.getpid(), signal.SIGTERM)
-        return growing.grow(*arguments)
+        return growing.grow(*arguments, **named)
 
     with patch.object(trainer, "grow", grow):
         yield

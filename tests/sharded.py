@@ -185,11 +185,11 @@ def _stopped(folder: Path, rank: int, store: Any) -> None:
     """A signal comes to rank 1 when it begins the second iteration."""
     calls: list[int] = []
 
-    def grow(*arguments: Any) -> Any:
+    def grow(*arguments: Any, **named: Any) -> Any:
         calls.append(0)
         if len(calls) == 2 and rank == 1:
             os.kill(os.getpid(), signal.SIGTERM)
-        return growing.grow(*arguments)
+        return growing.grow(*arguments, **named)
 
     with patch.object(trainer, "grow", grow):
         _start(settings_of(folder, "stopped"), rank, store)
