@@ -18,11 +18,15 @@ import torch
 from treerl.config.resolve import resolve
 from treerl.config.schema import Config
 from treerl.run.assemble import build
-from treerl.run.forecast import BY_ROWS, Forecast
+from treerl.run.forecast import Forecast
 from treerl.run.measure import rehearsal_of
 from treerl.run.quiet import quiet
 
 COLUMNS = ("model", "rows", "phase", "predicted, GiB", "measured, GiB", "predicted / measured")
+
+
+# what a run calls them, and what is called of each: the larger one counts
+PHASES = {"rollout": ("window", "tails"), "decode": ("decode",), "update": ("update",)}
 
 
 def settings(name: str, model: str, rows: int, sets: Sequence[str]) -> Config:
@@ -40,7 +44,7 @@ def predicted(config: Config) -> dict[str, int]:
     peak = forecast.at(config.train.micro_batch_size)
     compares = forecast.rehearsal.algorithm.objective.weight_set is not None
     apart = held.latents + held.conditions + held.others - compares * held.trained
-    phases = {phase: peak.phases[phase] - apart for phase in BY_ROWS}
+    phases = {phase: peak.phases[phase] - apart for phase in PHASES}
     phases["rollout"] -= held.growing
     return phases
 
@@ -57,11 +61,12 @@ def measured(config: Config) -> dict[str, int] | None:
         session.trainer.optimizer.step()  # its moments are there from now on
         session.trainer.optimizer.zero_grad()
         peaks = {}
-        for phase in BY_ROWS:
-            work = getattr(rehearsal, phase)(config.train.micro_batch_size)
+        for phase, names in PHASES.items():
+            works = [getattr(rehearsal, name)(config.train.micro_batch_size) for name in names]
             torch.cuda.synchronize(device)
             torch.cuda.reset_peak_memory_stats(device)
-            work()
+            for work in works:
+                work()
             torch.cuda.synchronize(device)
             peaks[phase] = int(torch.cuda.max_memory_allocated(device))
             session.trainer.optimizer.zero_grad()

@@ -84,6 +84,16 @@ def test_what_is_chosen_is_nearly_the_best_of_all_choices(budget: int) -> None:
     assert best <= float(errors[[0, 1], chosen].sum()) <= 1.06 * best
 
 
+@pytest.mark.parametrize("scale", [1e-9, 1e6])
+def test_the_unit_of_the_reward_does_not_matter(scale: float) -> None:
+    cost = torch.tensor([30.0, 31.0, 32.0], dtype=torch.float64)
+    errors = torch.tensor([[0.5, 0.3, 0.2], [0.4, 0.1, 0.05]], dtype=torch.float64)
+    for budget in (60.0, 61.0, 62.5, 64.0):
+        chosen = allocate(scale * errors, cost, budget)
+        assert float(cost[chosen].sum()) <= budget
+        assert chosen.tolist() == allocate(errors, cost, budget).tolist()
+
+
 def test_what_decides_nothing_gets_the_least() -> None:
     cost = torch.tensor([3.0, 5.0, 9.0], dtype=torch.float64)
     errors = torch.tensor([[0.5, 0.3, 0.1], [0, 0, 0]], dtype=torch.float64)

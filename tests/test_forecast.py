@@ -116,7 +116,7 @@ def test_checkpointing_lowers_an_update_and_guidance_doubles_every_forward() -> 
     assert recomputed["update"] < 0.9 * plain["update"]
     assert {**recomputed, "update": 0} == {**plain, "update": 0}
     guided = transient(forecast("sd35", "env.guidance=3"), 8)
-    assert 1.8 < guided["rollout"] / plain["rollout"] < 2.2
+    assert 1.8 < guided["window"] / plain["window"] < 2.2
     through = transient(forecast("sd35", "env.guidance=3", "backbone.cfg_grad=true"), 8)
     assert through["update"] >= guided["update"] > 1.5 * plain["update"]
     assert guided["decode"] == plain["decode"]
@@ -151,7 +151,7 @@ def test_the_peak_is_that_of_the_phase_that_needs_most() -> None:
     assert sum(peak.parts.values()) == stays
     assert peak.phases == {
         "encode": stays + held.text_encoders + known.counts["encode", 0],
-        "rollout": stays + held.growing + moving["rollout"],
+        "rollout": stays + held.growing + max(moving["window"], moving["tails"]),
         "decode": stays + moving["decode"],
         "update": stays + held.trained + moving["update"],
         "optimizer step": stays + held.trained,
@@ -161,7 +161,7 @@ def test_the_peak_is_that_of_the_phase_that_needs_most() -> None:
     shared = known.at(4, processes=4)
     assert shared.parts["denoiser"] == held.denoiser / 4
     gathered = shared.phases["rollout"] - sum(shared.parts.values())
-    assert gathered == held.growing + moving["rollout"] + 2 * held.block
+    assert gathered == held.growing + max(moving["window"], moving["tails"]) + 2 * held.block
 
 
 def test_latents_and_text_encoders_count_where_they_are() -> None:

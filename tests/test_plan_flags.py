@@ -17,6 +17,7 @@ from treerl.cli import main
 from treerl.config.resolve import resolve
 from treerl.run.assemble import build
 from treerl.run.calls import calls, evaluation_calls, evaluations
+from treerl.run.measure import rehearsal_of
 from treerl.run.size import parse_size
 
 PARTS = {"denoiser", "trained weights", "optimizer", "vae", "conditions", "latents", "workspaces"}
@@ -147,3 +148,23 @@ def test_measuring_tells_every_phase_and_hours_that_are_their_sum() -> None:
     whole = found["iteration"] * config.train.iterations + 2 * found["evaluation"]
     assert found["hours"] == pytest.approx(whole / 3600)
     assert "seconds a call" in treerl("--measure", *words)
+
+
+def test_a_phase_is_timed_by_one_forward() -> None:
+    config = resolve(None, {}, [])
+    session = build(config)
+    rehearsal = rehearsal_of(session)
+    counted: list[int] = []
+    real = session.backbone.predict
+
+    def predict(x: Tensor, *others: Any) -> Tensor:
+        counted.append(len(x))
+        return real(x, *others)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(session.backbone, "predict", predict)
+        for work in (rehearsal.window(5), rehearsal.tails(5), rehearsal.update(5)):
+            counted.clear()
+            work()
+            assert counted == [5]
+    session.close()

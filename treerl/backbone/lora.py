@@ -71,7 +71,7 @@ def attach(
     parameters = []
     for module in modules:
         parameters += [parameter for parameter in module.parameters() if parameter.requires_grad]
-    if trainable.mode == "lora" and trainable.merge and cut is None:
+    if trainable.mode == "lora" and trainable.merge:
         backbone.faster = partial(merged, modules)
     kept = None
     if keep_reference and not (trainable.mode == "lora" and start is None):

@@ -26,7 +26,10 @@ def allocate(errors: Tensor, cost: Tensor, budget: float) -> Tensor:
     if len(errors) * float(cost.min()) > budget:
         raise ValueError(f"expected a budget for {len(errors)} of the smallest trees")
     low = 0.0
-    high = float(errors.max() / cost.min()) + 1.0  # at which all take the cheapest
+    gaps = torch.unique(cost).diff()
+    high = 1.0  # at which all take the cheapest
+    if len(gaps):
+        high += float(errors.max() / gaps.min())
     for _ in range(_HALVINGS):
         price = (low + high) / 2
         if float(cost[_cheapest(errors, cost, price)].sum()) > budget:

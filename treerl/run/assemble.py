@@ -206,6 +206,18 @@ def env_of(config: Config, backbone: Backbone, algorithm: Algorithm) -> Backbone
     return env
 
 
+def trainable_of(config: Config) -> Trainable:
+    """What a configuration says about the weights that learn."""
+    train = config.train
+    return Trainable(
+        mode=train.trainable,
+        rank=train.lora_rank,
+        alpha=train.lora_alpha,
+        gradient_checkpointing=train.gradient_checkpointing,
+        merge=train.merge_lora and not config.parallel.shard,
+    )
+
+
 def _optimizer(
     config: Config,
     backbone: Backbone,
@@ -213,17 +225,10 @@ def _optimizer(
     cut: Callable[[nn.Module], None] | None,
 ) -> torch.optim.Optimizer:
     train = config.train
-    trainable = Trainable(
-        train.trainable,
-        train.lora_rank,
-        train.lora_alpha,
-        train.gradient_checkpointing,
-        train.merge_lora,
-    )
     start = config.backbone.params.get("adapter")
     parameters = lora.attach(
         backbone,
-        trainable,
+        trainable_of(config),
         Path(start) if start else None,
         config.seed,
         keep_reference=algorithm.objective.weight_set == "start",

@@ -1,10 +1,6 @@
 """How often an iteration calls each phase: forwards are padded to one row count, so calls count."""
 
-from collections.abc import Iterator
-
 from treerl.config.schema import Config
-from treerl.engine.branching import Distribution
-from treerl.engine.tree_spec import TreeSpec
 from treerl.run.plan import Plan
 
 
@@ -16,7 +12,9 @@ def calls(config: Config, plan: Plan, tasks: int) -> dict[str, float]:
     rows = config.train.micro_batch_size
     prompts = plan.prompts_per_iteration
     found = dict.fromkeys(("encode", "rollout", "decode", "reward", "update"), 0.0)
-    for share, spec in _shares(plan):
+    iterations = max(plan.iterations, 1)
+    for times, spec in plan.expected(iterations):
+        share = times / iterations
         trees = plan.algorithm.trees_per_prompt * prompts
         work = plan.per_prompt(spec) * prompts
         scored = round(work.decodes)
@@ -25,7 +23,6 @@ def calls(config: Config, plan: Plan, tasks: int) -> dict[str, float]:
         found["decode"] += share * _chunks(scored, rows)
         found["reward"] += share * scored
         found["update"] += share * plan.updates * _chunks(nodes, rows)
-    iterations = max(plan.iterations, 1)
     found["encode"] = min(tasks, iterations * prompts) / iterations
     found["optimizer step"] = plan.updates
     return found
@@ -45,17 +42,6 @@ def evaluations(config: Config) -> int:
     every = config.evaluate.every
     between = (config.train.iterations - 1) // every if every else 0
     return 2 + max(between, 0)
-
-
-def _shares(plan: Plan) -> Iterator[tuple[float, TreeSpec]]:
-    """Every tree of the run with its share of the prompts."""
-    iterations = max(plan.iterations, 1)
-    merged: dict[Distribution, int] = {}
-    for distribution, times in plan.algorithm.trees.phases(plan.steps, iterations):
-        merged[distribution] = merged.get(distribution, 0) + times
-    for distribution, times in merged.items():
-        for probability, spec in distribution:
-            yield times / iterations * probability, spec
 
 
 def _chunks(count: float, rows: int) -> float:

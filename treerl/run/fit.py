@@ -113,10 +113,11 @@ def _changes(forecast: Forecast) -> Iterator[Change]:
     settings: PipelineSettings = config.backbone.build()
     video = forecast.backbone.modality == "videos"
     work = ("rollout", "decode", "update")
+    forwards = ("window", "tails", "update")
     if not config.train.gradient_checkpointing:
         yield Change({"train.gradient_checkpointing": True}, ("update",), ("update",))
     if config.train.trainable == "full":
-        yield Change({"train.trainable": "lora"}, _ALL, ("rollout", "update"))
+        yield Change({"train.trainable": "lora"}, _ALL, forwards)
     if settings.tiny_vae is None and not video:
         tiny = {"backbone.tiny_vae": "tiny"}
         yield Change(tiny, _ALL, ("decode",), shown={"backbone.tiny_vae": "DIR_OR_ID"})
@@ -133,9 +134,9 @@ def _changes(forecast: Forecast) -> Iterator[Change]:
         sizes = {"backbone.height": height, "backbone.width": width}
         if video:
             sizes["backbone.frames"] = frames
-        yield Change(sizes, work, work)
+        yield Change(sizes, work, (*forwards, "decode"))
     if config.env.guidance > 1 and not forecast.backbone.guidance_embedded:
-        yield Change({"env.guidance": 1.0}, ("rollout", "update"), ("rollout", "update"))
+        yield Change({"env.guidance": 1.0}, ("rollout", "update"), forwards)
     for processes in _PROCESSES:
         yield Change({"parallel.shard": True}, _ALL, processes=processes)
 

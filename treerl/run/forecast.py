@@ -13,19 +13,18 @@ from treerl.backbone import lora
 from treerl.backbone.blocks import blocks
 from treerl.backbone.fake import Fakes
 from treerl.backbone.live_bytes import LiveBytes
-from treerl.backbone.lora import Trainable
 from treerl.backbone.parts import PipelineParts
 from treerl.backbone.unloaded import META, unloaded, weight_bytes
 from treerl.config.algorithm import algorithm_of
 from treerl.config.schema import Config
 from treerl.engine.weight_sets import copies
-from treerl.run.assemble import env_of
+from treerl.run.assemble import env_of, trainable_of
 from treerl.run.peak import Held, Line, Peak
 from treerl.run.plan import Plan, plan_of
 from treerl.run.rehearsal import Rehearsal
 from treerl.run.tasks import read_tasks
 
-BY_ROWS = ("rollout", "decode", "update")
+BY_ROWS = ("window", "tails", "decode", "update")
 _FEW = 2  # rows: what a row costs follows from two counts, and one alone is spared some copies
 _MORE = 4
 
@@ -107,16 +106,8 @@ def _rehearsal(
     config: Config, plan: Plan, backbone: PipelineParts, fakes: Fakes
 ) -> tuple[Rehearsal, int]:
     """The phases on fakes of a model on the meta device, and the bytes that encoding needs."""
-    train = config.train
-    kind = Trainable(
-        train.trainable,
-        train.lora_rank,
-        train.lora_alpha,
-        train.gradient_checkpointing,
-        train.merge_lora and not config.parallel.shard,
-    )
     with META:
-        parameters = lora.attach(backbone, kind, None, config.seed)
+        parameters = lora.attach(backbone, trainable_of(config), None, config.seed)
     fakes.fill(backbone)
     learning = [cast(nn.Parameter, fakes.of(parameter)) for parameter in parameters]
     latent_dtype: torch.dtype = getattr(torch, config.env.latent_dtype)

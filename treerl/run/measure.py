@@ -84,7 +84,7 @@ def _seconds(session: Session, rows: int) -> dict[str, float]:
 
     works = {
         "encode": encode,
-        "rollout": rehearsal.rollout(rows),
+        "rollout": rehearsal.window(rows),
         "decode": rehearsal.decode(rows),
         "reward": score,
         "update": rehearsal.update(rows),

@@ -80,7 +80,7 @@ class Held:
     block: int  # the largest that is gathered where the denoiser lies in parts
 
     def peak(self, moving: dict[str, int], offload: bool, processes: int = 1) -> Peak:
-        """With what encode, rollout, decode and update need beside it; `offload` is of encoders.
+        """With what encode, window, tails, decode and update need beside it; `offload` is of encoders.
 
         Where the denoiser lies in parts, two blocks are whole at a time: one works, one is awaited.
         """
@@ -98,7 +98,7 @@ class Held:
         gathered = 0 if processes == 1 else 2 * self.block
         phases = {
             "encode": stays + moving["encode"] + (self.text_encoders if offload else 0),
-            "rollout": stays + self.growing + moving["rollout"] + gathered,
+            "rollout": stays + self.growing + max(moving["window"], moving["tails"]) + gathered,
             "decode": stays + moving["decode"],
             "update": stays + gradients + moving["update"] + gathered,
             "optimizer step": stays + gradients,

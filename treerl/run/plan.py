@@ -1,5 +1,6 @@
 """What a run will do, from its configuration alone: printed by `treerl plan`, obeyed by the run."""
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -108,13 +109,19 @@ class Plan:
     def total(self, iterations: int | None = None) -> Counts:
         """The expected work of the run, or of its first `iterations`."""
         span = self.iterations if iterations is None else iterations
-        merged: dict[Distribution, int] = {}  # a window that moves comes back
-        for distribution, count_ in self.algorithm.trees.phases(self.steps, span):
-            merged[distribution] = merged.get(distribution, 0) + count_
         work = Counts()
-        for distribution, times in merged.items():
-            work += self._expected(distribution) * times
+        for times, spec in self.expected(span):
+            work += self.per_prompt(spec) * times
         return work * self.prompts_per_iteration
+
+    def expected(self, iterations: int) -> Iterator[tuple[float, TreeSpec]]:
+        """The trees of a prompt in the first `iterations`, and how often each is expected."""
+        merged: dict[Distribution, int] = {}  # a window that moves comes back
+        for distribution, count_ in self.algorithm.trees.phases(self.steps, iterations):
+            merged[distribution] = merged.get(distribution, 0) + count_
+        for distribution, times in merged.items():
+            for probability, spec in distribution:
+                yield probability * times, spec
 
     def drawn(self, iterations: int) -> Counts:
         """The work of the first `iterations` with the trees that the seed draws."""
@@ -160,12 +167,6 @@ class Plan:
 
     def _count(self, spec: TreeSpec) -> Counts:
         return count(spec, self.algorithm, self.rewards)
-
-    def _expected(self, distribution: Distribution) -> Counts:
-        work = Counts()
-        for probability, spec in distribution:
-            work += self.per_prompt(spec) * probability
-        return work
 
     def _order(self, turn: int, available: int) -> list[int]:
         generator = noise.generator(self.seed, Stream.PROMPTS, turn)

@@ -35,18 +35,13 @@ class Rehearsal:
     others: Sequence[Tensor]  # values of theirs that an objective compares with
     latents: Callable[[int], Tensor]  # so many, in the dtype in which they are stored
 
-    def rollout(self, rows: int) -> Work:
-        """A forward of `rows` states without gradient: in the window, and in a tail."""
-        parents = self._tree(rows).at(torch.arange(rows))
-        kinds = {any(self.spec.stochastic), False}
+    def window(self, rows: int) -> Work:
+        """A forward of `rows` states without gradient, as a sampled step makes it."""
+        return self._forward(rows, any(self.spec.stochastic))
 
-        def work() -> None:
-            with torch.no_grad():
-                for stochastic in kinds:
-                    with self.env.walking(stochastic):
-                        self.env.policy(parents, stochastic)
-
-        return work
+    def tails(self, rows: int) -> Work:
+        """The same in tails or a trunk, and what these prepare."""
+        return self._forward(rows, False)
 
     def decode(self, rows: int) -> Work:
         """The images or videos of `rows` latents."""
@@ -72,6 +67,15 @@ class Rehearsal:
         def work() -> None:
             value = losses.loss(batch).value
             (value * batch.weight.to(value)).sum().backward()  # type: ignore[no-untyped-call]
+
+        return work
+
+    def _forward(self, rows: int, stochastic: bool) -> Work:
+        parents = self._tree(rows).at(torch.arange(rows))
+
+        def work() -> None:
+            with torch.no_grad(), self.env.walking(stochastic):
+                self.env.policy(parents, stochastic)
 
         return work
 

@@ -21,7 +21,7 @@ from treerl.engine.tree_spec import Order, TreeSpec
 if TYPE_CHECKING:
     from treerl.engine.step import Step
 
-_MOST_SHAPES = 4096  # that the support lists
+_MOST_SHAPES = 4096  # of a prompt's trees, to choose from
 _BACKWARD = 3  # forwards that a trained node costs
 _MEMORY = {"prompts", "variance", "profile"}
 
@@ -132,10 +132,10 @@ class Adaptive(Branching):
     def _children(self, steps: int) -> list[tuple[int, ...]]:
         """Children at the sampled steps, of every tree that there may be."""
         below = width(self.depth, steps) - 1
-        if self._widest ** (below + 1) > _MOST_SHAPES:
+        if self.most_trees * self._widest ** (below + 1) > _MOST_SHAPES:
             raise ValueError(
-                f"expected widest^depth of at most {_MOST_SHAPES}, "
-                f"got {self._widest}^{below + 1}; lower widest or depth"
+                f"expected most_trees · widest^depth of at most {_MOST_SHAPES}, got "
+                f"{self.most_trees} · {self._widest}^{below + 1}; lower one of them"
             )
         first = range(2, self._widest + 1)
         return list(product(first, *[range(1, self._widest + 1)] * below))

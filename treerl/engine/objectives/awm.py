@@ -19,9 +19,7 @@ class AWM(LeafObjective):
     """
 
     kl: Annotated[float, Ge(0)] = 0.1  # weight of the pull to the anchor
-    anchor: Literal["start", "ema", "teacher"] = (
-        "start"  # the model as training started, or its average
-    )
+    anchor: Literal["start", "ema", "teacher"] = "start"  # the weights that it pulls to
 
     @property
     def weight_set(self) -> str | None:
