@@ -80,7 +80,7 @@ class Held:
     block: int  # the largest that is gathered where the denoiser lies in parts
 
     def peak(self, moving: dict[str, int], offload: bool, processes: int = 1) -> Peak:
-        """With what encode, window, tails, decode and update need beside it; `offload` is of encoders.
+        """With what each of these phases needs beside it; `offload` is of text encoders.
 
         Where the denoiser lies in parts, two blocks are whole at a time: one works, one is awaited.
         """
