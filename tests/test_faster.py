@@ -201,12 +201,20 @@ def test_what_cannot_be_compiled_is_refused() -> None:
 
 
 def test_an_attention_backend_is_named_or_refused() -> None:
-    native = backbone_of(config("sd35", "backbone.attention=native"))
-    plain = backbone_of(config("sd35"))
+    native = backbone_of(config("flux", "backbone.attention=native"))
+    plain = backbone_of(config("flux"))
     both = [Subject(lambda one=one: one).predict() for one in (native, plain)]  # type: ignore[misc]
     assert apart(*both) < 1e-5
     with pytest.raises(InputError, match=r"^backbone.attention: fast cannot be used: .*native"):
-        backbone_of(config("sd35", "backbone.attention=fast"))
+        backbone_of(config("flux", "backbone.attention=fast"))
+    with pytest.raises(InputError, match=r"^backbone.attention: .* downloads code and runs it"):
+        backbone_of(config("flux", "backbone.attention=sage_hub"))
+
+
+@pytest.mark.parametrize("name", ["sd35", "sd15", "cogvideox", "mochi"])
+def test_a_backend_that_a_model_would_not_ask_for_is_refused(name: str) -> None:
+    with pytest.raises(InputError, match=r"^backbone.attention: expected null, as \w+ has no cho"):
+        backbone_of(config(name, "backbone.attention=native"))
 
 
 def _session(name: str, *sets: str) -> Session:

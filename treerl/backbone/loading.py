@@ -87,24 +87,6 @@ def decode_in_parts(vae: Any, settings: PipelineSettings) -> None:
         _enable(vae, "tiling")
 
 
-def choose_attention(backbone: "PipelineParts") -> None:
-    """Let the denoisers compute attention as `backbone.attention` says."""
-    name = backbone.settings.attention
-    if name is None:
-        return
-    for module in backbone.denoisers.values():
-        kind = type(module).__name__
-        switch = getattr(module, "set_attention_backend", None)
-        if switch is None:
-            raise InputError(f"backbone.attention: expected null, as {kind} has none, got {name!r}")
-        try:
-            switch(name)
-        except (ValueError, RuntimeError, ImportError) as error:
-            raise InputError(
-                f"backbone.attention: {printable(name, 60)} cannot be used: {first_line(error)}"
-            ) from error
-
-
 def save_pretrained(part: Any, folder: Path) -> None:
     """A model or a pipeline of diffusers in its own format."""
     try:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from treerl.backbone import exporting, loading, sizes, unloaded, weights
+from treerl.backbone.attention import choose_attention
 from treerl.backbone.contract import Condition, Footprint, require_text
 from treerl.backbone.files import boundary
 from treerl.backbone.parts import PipelineParts
@@ -33,7 +34,7 @@ class PipelineBackbone(PipelineParts):
         self.sample_bytes = 4 * 3 * self.frames * self.height * self.width
         self._place()
         loading.arrange_vae(self)
-        loading.choose_attention(self)
+        choose_attention(self)
 
     @classmethod
     def check_class(cls) -> None:
