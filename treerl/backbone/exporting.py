@@ -21,6 +21,12 @@ def check(backbone: "PipelineParts") -> None:
             f"export: the run was trained on random weights ({backbone.settings.model}), which "
             "are nobody's model"
         )
+    if backbone.settings.quantize is not None and not isinstance(backbone.pipeline, LoraBaseMixin):
+        raise InputError(
+            f"export: {backbone.pipeline_class} loads no LoRA, so it goes into the weights, and "
+            f"those are of few bits (backbone.quantize: {backbone.settings.quantize}); set it to "
+            "null in the run's config.yaml, and export again"
+        )
 
 
 def as_lora(backbone: "PipelineParts") -> bool:
@@ -46,7 +52,7 @@ def write(backbone: "PipelineParts", folder: Path) -> None:
         layers = backbone.comfyui_layers(_pairs(module))
         if layers is not None:
             comfyui.write(layers, place)
-        _cast(module)
+        _cast(module, getattr(torch, backbone.settings.dtype))
 
 
 def _write_pipeline(backbone: "PipelineParts", folder: Path) -> None:
@@ -76,10 +82,11 @@ def _pairs(module: nn.Module) -> dict[str, comfyui.Pair]:
     return pairs
 
 
-def _cast(module: nn.Module) -> None:
+def _cast(module: nn.Module, standard: torch.dtype) -> None:
     """The LoRA in the dtype of the layer that it adapts, as other programs run it."""
     for layer in adapter.layers(module).values():
         dtype = layer.get_base_layer().weight.dtype
+        dtype = dtype if dtype.is_floating_point else standard  # of a quantized layer
         layer.lora_A[adapter.NAME].to(dtype)
         layer.lora_B[adapter.NAME].to(dtype)
 

@@ -17,7 +17,9 @@ def merged(modules: Sequence[nn.Module]) -> Iterator[None]:
     differently in half precision, so that nothing whose ratio is to be 1 may be computed with it.
     """
     kept: list[tuple[nn.Parameter, Tensor]] = []
-    layers = [layer for module in modules for layer in adapter.layers(module).values()]
+    every = [layer for module in modules for layer in adapter.layers(module).values()]
+    # weights of few bits would round it away
+    layers = [layer for layer in every if layer.get_base_layer().weight.is_floating_point()]
     try:
         with torch.no_grad():
             for layer in layers:

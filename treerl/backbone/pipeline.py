@@ -13,6 +13,7 @@ from treerl.backbone.attention import choose_attention
 from treerl.backbone.contract import Condition, Footprint, require_text
 from treerl.backbone.files import boundary
 from treerl.backbone.parts import PipelineParts
+from treerl.backbone.quantized import quantize
 from treerl.backbone.settings import PipelineSettings
 from treerl.engine.task import Task
 
@@ -54,6 +55,10 @@ class PipelineBackbone(PipelineParts):
     @classmethod
     def load(cls, settings: PipelineSettings, device: torch.device) -> Self:
         pipeline = loading.load(cls, settings, device)
+        if settings.quantize is not None:
+            parts = [getattr(pipeline, name, None) for name in cls.denoiser_names]
+            networks = [part for part in parts if part is not None]
+            quantize(networks, settings.quantize, getattr(torch, settings.dtype), device)
         with boundary(loading.cannot(cls, settings)):
             return cls(pipeline, settings, device)
 

@@ -41,6 +41,7 @@ class PipelineSettings(BackboneSettings):
     negative_prompt: str | None = None  # of guidance; null is the family's own
     cfg_grad: bool = False  # gradient through the unconditional half of guidance too
     tiny_vae: str | None = None  # an AutoencoderTiny (folder or hub id) to decode with
+    quantize: Literal["int8", "nf4"] | None = None  # of the blocks' frozen linear layers; LoRA only
     attention: str | None = None  # one of diffusers' attention backends; null is torch's own
     vae_slicing: bool = False  # decode one sample at a time
     vae_tiling: bool = False  # decode in tiles, and videos in runs of frames

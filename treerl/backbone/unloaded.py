@@ -11,6 +11,7 @@ from torch import nn
 from treerl.backbone import components, loading
 from treerl.backbone.contract import Footprint
 from treerl.backbone.files import boundary
+from treerl.backbone.quantized import saved_bytes
 from treerl.backbone.settings import PipelineSettings
 
 if TYPE_CHECKING:
@@ -23,19 +24,21 @@ def footprint(family: "type[PipelineParts]", settings: PipelineSettings) -> Foot
     """The latent and the weights of a model, from its folder or its published architecture."""
     backbone = unloaded(family, replace(settings, tiny_vae=None))
     weights = sum(map(weight_bytes, backbone.modules.values()))
+    if settings.quantize is not None:
+        weights -= saved_bytes(backbone.denoisers.values(), settings.quantize)
     return Footprint(backbone.shape, weights, 1 if family.guidance_embedded else 2)
 
 
 def unloaded(family: "type[PipelineParts]", settings: PipelineSettings) -> "PipelineParts":
     """The model that the settings name, or where it is not at hand its published architecture.
 
-    Nothing is loaded: the networks have shapes alone.
+    Nothing is loaded: the networks have shapes alone, and no layer is quantized.
     """
     where = (
         Path(loading.source_of(family, settings)) if settings.model not in loading.MADE else None
     )
     plain = replace(settings, offload_text_encoders=False, tiny_vae=None, vae_slicing=False)
-    plain = replace(plain, vae_tiling=False)
+    plain = replace(plain, vae_tiling=False, quantize=None)
     if where is not None and where.is_dir():
         what = loading.cannot(family, settings)
         with boundary(what):

@@ -18,7 +18,8 @@ _TREES = ("tree.branching", "tree.trees_per_prompt")
 
 def conflicts(config: Config) -> list[Problem]:
     """Everything that does not fit together; empty for a configuration that can run."""
-    problems = [*_precision(config), *_watch(config), *_evaluation(config), *_keeping(config)]
+    problems = [*_precision(config), *_quantized(config), *_watch(config)]
+    problems += [*_evaluation(config), *_keeping(config)]
     tree = config.tree
     branching = tree.branching.build().walked(tree.tail_stride, tree.tail_order)
     try:
@@ -136,6 +137,19 @@ def _precision(config: Config) -> Iterator[Problem]:
     if config.train.trainable == "full" and dtype == "float16":
         message = "expected float32 or bfloat16 for full weights (gradients underflow), got float16"
         yield Problem(message, paths=("backbone.dtype", "train.trainable"))
+
+
+def _quantized(config: Config) -> Iterator[Problem]:
+    """Weights of few bits do not train, and are not cut."""
+    how = config.backbone.params.get("quantize")
+    if how is None:
+        return
+    if config.train.trainable == "full":
+        message = f"expected null with full weights, as weights of few bits do not train, got {how}"
+        yield Problem(message, paths=("backbone.quantize", "train.trainable"))
+    if config.parallel.shard:
+        message = f"expected null with parallel.shard, which cuts whole weights, got {how}"
+        yield Problem(message, paths=("backbone.quantize", "parallel.shard"))
 
 
 def _watch(config: Config) -> Iterator[Problem]:

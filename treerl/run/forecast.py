@@ -14,6 +14,7 @@ from treerl.backbone.blocks import blocks
 from treerl.backbone.fake import Fakes
 from treerl.backbone.live_bytes import LiveBytes
 from treerl.backbone.parts import PipelineParts
+from treerl.backbone.quantized import saved_bytes, whole_bytes
 from treerl.backbone.unloaded import META, unloaded, weight_bytes
 from treerl.config.algorithm import algorithm_of
 from treerl.config.schema import Config
@@ -137,6 +138,12 @@ def _held(config: Config, plan: Plan, backbone: PipelineParts, rehearsal: Rehear
     trained = sum(map(_bytes, rehearsal.parameters))
     sizes = {name: weight_bytes(part) for name, part in backbone.modules.items()}
     denoiser = sum(sizes.pop(name) for name in backbone.denoisers)
+    how = config.backbone.build().quantize
+    whole = 0
+    if how is not None:
+        frozen = list(backbone.denoisers.values())
+        denoiser -= saved_bytes(frozen, how)
+        whole = whole_bytes(frozen)
     encoders = sum(sizes.pop(name) for name in backbone.text_encoders)
     vae = sizes.pop("vae", 0)
     latent = prod(backbone.shape) * rehearsal.env.latent_dtype.itemsize
@@ -159,6 +166,7 @@ def _held(config: Config, plan: Plan, backbone: PipelineParts, rehearsal: Rehear
         latents=stored if here else 0,
         growing=2 * widest if here else 0,
         block=max(map(weight_bytes, parts), default=0),
+        whole=whole,
     )
 
 

@@ -78,6 +78,7 @@ class Held:
     latents: int  # of an iteration's trees, on the device
     growing: int  # beside them, while a rollout puts its levels together
     block: int  # the largest that is gathered where the denoiser lies in parts
+    whole: int  # the largest layer of few bits, as it computes
 
     def peak(self, moving: dict[str, int], offload: bool, processes: int = 1) -> Peak:
         """With what each of these phases needs beside it; `offload` is of text encoders.
@@ -95,7 +96,7 @@ class Held:
             "workspaces": WORKSPACES,
         }
         stays = sum(parts.values())
-        gathered = 0 if processes == 1 else 2 * self.block
+        gathered = self.whole if processes == 1 else 2 * self.block
         phases = {
             "encode": stays + moving["encode"] + (self.text_encoders if offload else 0),
             "rollout": stays + self.growing + max(moving["window"], moving["tails"]) + gathered,

@@ -129,6 +129,8 @@ def _model(backbone: PipelineBackbone, draft: Path) -> dict[str, Any]:
         "variant": settings.variant if lora else None,
         "dtype": settings.dtype,
         "device": str(backbone.device),
+        "denoisers": list(backbone.denoisers),
+        "quantize": settings.quantize,
         "absent": [name for name, part in parts if part is None],
         "scheduler": {"_class_name": type(scheduler).__name__, **scheduler.config},
         "float32_vae": backbone.float32_vae,

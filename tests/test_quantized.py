@@ -1,0 +1,228 @@
+"""A frozen base in 8 or 4 bits: near the whole one, as small as predicted, and trained soundly."""
+
+import builtins
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from bitsandbytes.functional import dequantize_4bit
+from processes import run_script
+from test_backbones import CPU, backbone_of, config, family, session_of, trained
+from test_export import saved
+from torch import Tensor, nn
+
+from treerl.backbone import adapter, exporting, lora, random_weights
+from treerl.backbone.merged import merged
+from treerl.backbone.pipeline import PipelineBackbone
+from treerl.backbone.quantized import Int8Linear, quantize, saved_bytes, whole_bytes
+from treerl.backbone.settings import PipelineSettings
+from treerl.config.resolve import resolve
+from treerl.engine.task import Task
+from treerl.errors import InputError
+from treerl.run.export import export
+from treerl.run.forecast import Forecast
+
+FAMILIES = ["sd35", "flux", "wan", "sd15"]
+HOW = ["int8", "nf4"]
+ERRORS = {"int8": 0.01, "nf4": 0.15}  # of a miniature's prediction, relative
+
+
+def backbone(name: str, how: str | None, dtype: str = "float32") -> PipelineBackbone:
+    """A miniature with fixed weights."""
+    torch.manual_seed(0)
+    kind = family(name)
+    settings = PipelineSettings(model="miniature", dtype=dtype, device="cpu", quantize=how)  # type: ignore[arg-type]
+    made: PipelineBackbone = kind.load(settings, CPU)
+    return made
+
+
+def predicted(made: PipelineBackbone, rows: int = 3) -> Tensor:
+    draws = torch.randn(rows, *made.shape, generator=torch.Generator().manual_seed(1))
+    condition = made.encode([Task("a red circle")] * rows)
+    return made.predict(draws, torch.full((rows,), 500.0), condition, 1.0)
+
+
+def held_bytes(module: nn.Module) -> int:
+    """Bytes of all that the parameters of a module hold, scales included."""
+    held = sum(part.scale.nbytes for part in module.modules() if isinstance(part, Int8Linear))
+    for parameter in module.parameters():
+        held += parameter.nbytes
+        state = getattr(parameter, "quant_state", None)
+        if state is not None:
+            levels = state.state2
+            parts = (state.absmax, state.code, levels.absmax, levels.code, state.offset)
+            held += sum(part.nbytes for part in parts)
+    return held
+
+
+@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_quantized_model_predicts_nearly_the_same_and_is_as_small_as_foretold(
+    name: str, how: str
+) -> None:
+    whole = backbone(name, None)
+    before = sum(map(held_bytes, whole.denoisers.values()))
+    saved = saved_bytes(whole.denoisers.values(), how)  # type: ignore[arg-type]
+    with torch.no_grad():
+        expected = predicted(whole)
+        few = backbone(name, how)
+        held = sum(map(held_bytes, few.denoisers.values()))
+        error = (predicted(few) - expected).norm() / expected.norm()
+    assert held == before - saved
+    assert 1e-5 < error < ERRORS[how]
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_a_plan_knows_how_small_it_gets(how: str) -> None:
+    sets = ["backbone.model=random", "backbone.name=flux", "rewards.jpeg=1"]
+    plain = Forecast.of(resolve(None, {}, sets))
+    few = Forecast.of(resolve(None, {}, [*sets, f"backbone.quantize={how}"]))
+    assert plain is not None and few is not None
+    share = few.held.denoiser / plain.held.denoiser
+    assert share == pytest.approx({"int8": 0.5, "nf4": 0.26}[how], abs=0.02)
+    # its widest layer is whole in bfloat16 for a moment
+    assert few.held.whole == 2 * 6 * 3072 * 3072 and plain.held.whole == 0
+    footprints = [family("flux").footprint(f.config.backbone.build()) for f in (plain, few)]
+    saved = footprints[0].model_bytes - footprints[1].model_bytes
+    assert saved == plain.held.denoiser - few.held.denoiser
+
+
+@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize("name", ["sd35", "flux", "wan"])
+def test_a_row_does_not_depend_on_its_neighbours(name: str, how: str) -> None:
+    made = backbone(name, how, "bfloat16")
+    draws = torch.randn(4, *made.shape, generator=torch.Generator().manual_seed(1))
+    draws[2:] *= 50  # outliers, which must not choose how others are rounded
+    condition = made.encode([Task("a red circle")] * 4)
+    time = torch.full((4,), 500.0)
+    with torch.no_grad():
+        together = made.predict(draws, time, condition, 1.0)
+        draws[2:] /= 50
+        others = made.predict(draws, time, condition, 1.0)
+    assert torch.equal(together[:2], others[:2])
+
+
+@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize("name", ["sd35", "flux", "wan"])
+def test_a_lora_trains_at_ratio_one_and_its_base_stays(name: str, how: str) -> None:
+    sets = ["backbone.dtype=bfloat16", "train.gradient_checkpointing=true"]
+    session = session_of(config(name, f"backbone.quantize={how}", *sets))
+    learning = {id(parameter) for parameter in trained(session)}
+    network = next(iter(session.backbone.denoisers.values()))
+    before = {key: value.detach().clone() for key, value in network.named_parameters()}
+    metrics = session.trainer.iterate(["a cat", "a dog"]).metrics
+    assert metrics["ratio_deviation"] == 0 and metrics["grad_norm"] > 0
+    moved = {
+        id(value)
+        for key, value in network.named_parameters()
+        if not torch.equal(value, before[key])
+    }
+    assert moved and moved <= learning
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_what_was_trained_on_few_bits_is_exported_and_draws_the_same(
+    how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subprocess, "run", run_script)
+    model = tmp_path / "model"
+    random_weights.build(family("sd35"), "miniature", CPU, torch.float32).save_pretrained(model)
+    chosen = config(
+        "sd35", f"backbone.model={model}", f"backbone.quantize={how}", "evaluate.steps=2"
+    )
+    run = saved(backbone_of(chosen), chosen, tmp_path / "run")
+    done = export(run, tmp_path / "out")
+    assert done.kind == "LoRA" and done.difference <= 1e-4
+    assert done.change is not None and done.change > 1e-4
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_a_lora_is_not_folded_into_few_bits(how: str) -> None:
+    made = backbone("sd35", how)
+    for parameter in lora.attach(made, lora.Trainable(), None, seed=0):
+        parameter.data += 0.05
+    with torch.no_grad():
+        beside = predicted(made)
+        with merged(list(made.denoisers.values())):
+            assert torch.allclose(predicted(made), beside, atol=1e-5)
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_gradients_of_a_lora_are_those_on_the_weights_that_the_bits_stand_for(how: str) -> None:
+    few = backbone("sd35", how)
+    plain = backbone("sd35", None)
+    networks = (few.pipeline.transformer, plain.pipeline.transformer)
+    for layer, other in zip(*(network.modules() for network in networks), strict=True):
+        if isinstance(layer, Int8Linear):
+            other.weight.data = layer.weight.float() * layer.scale
+        elif type(layer).__name__ == "Linear4bit":
+            other.weight.data = dequantize_4bit(layer.weight.data, layer.weight.quant_state)
+    gradients = []
+    for made in (few, plain):
+        parameters = lora.attach(made, lora.Trainable(), None, seed=0)
+        for number, parameter in enumerate(parameters):
+            generator = torch.Generator().manual_seed(number)
+            parameter.data += 0.05 * torch.randn(parameter.shape, generator=generator)
+        predicted(made).square().sum().backward()
+        gradients.append([parameter.grad for parameter in parameters])
+    for here, there in zip(*gradients, strict=True):
+        assert torch.allclose(here, there, rtol=1e-3, atol=1e-4 * float(there.abs().max()) + 1e-9)
+
+
+def test_an_int8_layer_is_within_half_a_step_and_keeps_its_extremes() -> None:
+    layer = nn.Linear(64, 5, dtype=torch.bfloat16)
+    layer.weight.data[3] = 0  # a row of nothing has no scale
+    few = Int8Linear(layer, CPU)
+    stored = few.weight.float() * few.scale.float()
+    steps = few.scale.float()
+    assert bool(((stored - layer.weight.float()).abs() <= 0.51 * steps + 1e-30).all())
+    assert bool((stored[3] == 0).all()) and int(few.weight.abs().max()) >= 126
+
+
+def test_what_cannot_be_is_refused() -> None:
+    for sets, words in [
+        (["train.trainable=full"], "weights of few bits do not train"),
+        (["train.trainable=lora", "parallel.shard=true"], "cuts whole weights"),
+    ]:
+        with pytest.raises(InputError, match=words):
+            resolve(None, {}, ["backbone.quantize=nf4", *sets])
+    with pytest.raises(InputError, match=r"backbone\.quantize: expected"):
+        resolve(None, {}, ["train.trainable=lora", "backbone.quantize=fp2"])
+
+
+def test_a_machine_without_bitsandbytes_is_told_how_to_get_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    original = builtins.__import__
+
+    def missing(name: str, *rest: Any, **others: Any) -> Any:
+        if name.startswith("bitsandbytes"):
+            raise ImportError("no such module")
+        return original(name, *rest, **others)
+
+    monkeypatch.setattr(builtins, "__import__", missing)
+    with pytest.raises(InputError, match=r"pip install 'treerl\[nf4\]'"):
+        quantize([nn.Linear(2, 2)], "nf4", torch.float32, CPU)
+
+
+def test_a_lora_that_would_go_into_few_bits_is_not_exported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = backbone("sd35", "int8")
+    made.settings = replace(made.settings, model="somebody's")
+    exporting.check(made)
+    monkeypatch.setattr(exporting, "LoraBaseMixin", type(None))
+    with pytest.raises(InputError, match="loads no LoRA"):
+        exporting.check(made)
+
+
+def test_layers_outside_of_blocks_stay_whole() -> None:
+    made = backbone("flux", "nf4")
+    whole = made.pipeline.transformer
+    assert type(whole.x_embedder) is nn.Linear and type(whole.proj_out) is nn.Linear
+    assert type(whole.transformer_blocks[0].attn.to_q).__name__ == "Linear4bit"
+    assert whole_bytes([nn.Sequential(nn.Linear(3, 5), nn.Linear(2, 2))]) == 60
+    assert not adapter.adapted(whole)
