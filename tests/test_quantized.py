@@ -172,8 +172,10 @@ def test_gradients_of_a_lora_are_those_on_the_weights_that_the_bits_stand_for(ho
         assert torch.allclose(here, there, rtol=1e-3, atol=1e-4 * float(there.abs().max()) + 1e-9)
 
 
-def test_an_int8_layer_is_within_half_a_step_and_keeps_its_extremes() -> None:
-    layer = nn.Linear(64, 5, dtype=torch.bfloat16)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_an_int8_layer_is_within_half_a_step_and_keeps_its_extremes(dtype: torch.dtype) -> None:
+    layer = nn.Linear(64, 5, dtype=dtype)
+    layer.weight.data[2] *= 0.01  # its scale is below float16's normal numbers
     layer.weight.data[3] = 0  # a row of nothing has no scale
     few = Int8Linear(layer, CPU)
     stored = few.weight.float() * few.scale.float()

@@ -28,8 +28,8 @@ class Int8Linear(nn.Linear):
         super().__init__(layer.in_features, layer.out_features, bias=False, device="meta")
         weight = layer.weight.data.to(device)
         # rounded first, so that what is stored is a multiple of what it is multiplied with
-        largest = weight.abs().amax(1, keepdim=True)
-        scale = (largest / 127).clamp(min=torch.finfo(weight.dtype).tiny)
+        scale = weight.abs().amax(1, keepdim=True) / 127
+        scale = torch.where(scale > 0, scale, torch.ones_like(scale))  # of a row of zeros
         whole = (weight.float() / scale.float()).round().clamp(-127, 127).to(torch.int8)
         self.weight = nn.Parameter(whole, requires_grad=False)
         if layer.bias is not None:
