@@ -74,6 +74,7 @@ def test_what_the_optimizer_and_the_environment_are_told_is_what_is_configured()
     made = session(
         "train.learning_rate=0.002",
         "train.weight_decay=0.03",
+        "train.adam_epsilon=2e-5",
         "train.max_grad_norm=0.7",
         "train.micro_batch_size=5",
         "env.guidance=3.5",
@@ -82,7 +83,7 @@ def test_what_the_optimizer_and_the_environment_are_told_is_what_is_configured()
         "seed=9",
     )
     (group,) = made.trainer.optimizer.param_groups
-    assert (group["lr"], group["weight_decay"]) == (0.002, 0.03)
+    assert (group["lr"], group["weight_decay"], group["eps"]) == (0.002, 0.03, 2e-5)
     trainer = made.trainer
     assert (trainer.max_grad_norm, trainer.micro_batch_size, trainer.seed) == (0.7, 5, 9)
     assert made.plan.seed == 9

@@ -21,6 +21,7 @@ FREE = (
 TOLD = (
     "train.learning_rate",
     "train.weight_decay",
+    "train.adam_epsilon",
     "train.max_grad_norm",
     "train.threads",
     "train.gradient_checkpointing",

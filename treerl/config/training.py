@@ -31,6 +31,7 @@ class Train(Section):
     rollout: Literal["policy", "ema"] = "policy"  # whose weights grow the trees
     teacher: Text | None = None  # the folder of trained weights that an objective may ask for
     weight_decay: Annotated[float, Ge(0)] = 1e-4
+    adam_epsilon: Annotated[float, Gt(0)] = 1e-8  # above a gradient, steps shrink with it
     max_grad_norm: Annotated[float, Gt(0)] = 1.0
     trainable: Literal["lora", "full"] = "lora"
     lora_rank: Annotated[int, Ge(1), Le(4096)] = 16

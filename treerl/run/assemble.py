@@ -240,5 +240,6 @@ def _optimizer(
         lora.named(backbone, parameters),
         lr=train.learning_rate,
         weight_decay=train.weight_decay,
+        eps=train.adam_epsilon,
         fused=True,
     )
