@@ -15,13 +15,16 @@ from test_export import saved
 from torch import Tensor, nn
 
 from treerl.backbone import adapter, exporting, lora, random_weights
+from treerl.backbone.compiled import compile_blocks
 from treerl.backbone.merged import merged
 from treerl.backbone.pipeline import PipelineBackbone
 from treerl.backbone.quantized import Int8Linear, quantize, saved_bytes, whole_bytes
 from treerl.backbone.settings import PipelineSettings
+from treerl.backbone.unloaded import unloaded
 from treerl.config.resolve import resolve
 from treerl.engine.task import Task
 from treerl.errors import InputError
+from treerl.run import forecast
 from treerl.run.export import export
 from treerl.run.forecast import Forecast
 
@@ -84,7 +87,9 @@ def test_a_plan_knows_how_small_it_gets(how: str) -> None:
     share = few.held.denoiser / plain.held.denoiser
     assert share == pytest.approx({"int8": 0.5, "nf4": 0.26}[how], abs=0.02)
     # its widest layer is whole in bfloat16 for a moment
-    assert few.held.whole == 2 * 6 * 3072 * 3072 and plain.held.whole == 0
+    twice = 2 if how == "int8" else 1
+    assert few.held.whole == twice * 2 * 6 * 3072 * 3072 and plain.held.whole == 0
+    assert few.at(1).phases["update"] - few.held.whole < plain.at(1).phases["update"]
     footprints = [family("flux").footprint(f.config.backbone.build()) for f in (plain, few)]
     saved = footprints[0].model_bytes - footprints[1].model_bytes
     assert saved == plain.held.denoiser - few.held.denoiser
@@ -184,6 +189,71 @@ def test_an_int8_layer_is_within_half_a_step_and_keeps_its_extremes(dtype: torch
     assert bool((stored[3] == 0).all()) and int(few.weight.abs().max()) >= 126
 
 
+@pytest.mark.parametrize("backend", [None, "aot_eager"])
+@pytest.mark.parametrize("how", HOW)
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+@pytest.mark.filterwarnings("ignore:<class 'torch.autograd.function.Function'>")
+def test_no_whole_weight_is_kept_for_the_backward_pass(how: str, backend: str | None) -> None:
+    made = backbone("flux", how, "bfloat16")
+    shapes = set()
+    for layer in made.pipeline.transformer.modules():
+        if isinstance(layer, Int8Linear) or type(layer).__name__ == "Linear4bit":
+            shape = (layer.out_features, layer.in_features)
+            shapes |= {shape, shape[::-1]}
+    lora.attach(made, lora.Trainable(rank=2), None, seed=0)
+    if backend is not None:
+        torch._dynamo.reset()
+        compile_blocks(made, "blocks", False, backend)
+    whole: list[tuple[int, ...]] = []
+    few: list[torch.dtype] = []
+
+    def kept(tensor: Tensor) -> Tensor:
+        if tensor.dtype in (torch.int8, torch.uint8):
+            few.append(tensor.dtype)
+        elif tensor.dim() == 2 and tuple(tensor.shape) in shapes:
+            whole.append(tuple(tensor.shape))
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(kept, lambda tensor: tensor):
+        prediction = predicted(made)
+    prediction.square().sum().backward()
+    assert not whole
+    assert few or how == "nf4"  # which keeps its weights beside what autograd knows of
+
+
+@pytest.mark.parametrize("checkpointing", ["true", "false"])
+def test_a_plan_of_8_bits_is_what_a_model_in_8_bits_needs(
+    checkpointing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sets = ["backbone.name=sd35", "backbone.model=random", "rewards.jpeg=1"]
+    sets += [f"train.gradient_checkpointing={checkpointing}", "backbone.quantize=int8"]
+    foretold = Forecast.of(resolve(None, {}, sets))
+
+    def exchanged(kind: type[PipelineBackbone], settings: PipelineSettings) -> PipelineBackbone:
+        made: PipelineBackbone = unloaded(kind, settings)  # type: ignore[assignment]
+        quantize(made.denoisers.values(), "int8", torch.bfloat16, torch.device("meta"))
+        for module in made.denoisers.values():
+            module.requires_grad_(False)
+        return made
+
+    monkeypatch.setattr(forecast, "unloaded", exchanged)
+    real = Forecast.of(resolve(None, {}, sets))
+    assert foretold is not None and real is not None
+    for phase in ("window", "tails", "update"):
+        counted = real._count(phase, 2)
+        # what a layer needs within itself is not seen in it, and is counted apart
+        assert foretold._count(phase, 2) == pytest.approx(counted, rel=0.1)
+
+
+def test_layers_are_exchanged_whoever_loads_them_and_never_in_silence() -> None:
+    settings = PipelineSettings(model="miniature", device="cpu", quantize="int8")
+    pipeline = random_weights.build(family("sd35"), "miniature", CPU, torch.float32)
+    made = family("sd35")(pipeline, settings, CPU)  # as a `load` of one's own ends
+    assert any(isinstance(part, Int8Linear) for part in made.pipeline.transformer.modules())
+    with pytest.raises(InputError, match="has no linear layers"):
+        quantize([nn.Conv2d(1, 1, 1)], "int8", torch.float32, CPU)
+
+
 def test_what_cannot_be_is_refused() -> None:
     for sets, words in [
         (["train.trainable=full"], "weights of few bits do not train"),
@@ -207,7 +277,10 @@ def test_a_machine_without_bitsandbytes_is_told_how_to_get_it(
 
     monkeypatch.setattr(builtins, "__import__", missing)
     with pytest.raises(InputError, match=r"pip install 'treerl\[nf4\]'"):
-        quantize([nn.Linear(2, 2)], "nf4", torch.float32, CPU)
+        quantize([nn.Sequential(nn.Linear(2, 2))], "nf4", torch.float32, CPU)
+    settings = PipelineSettings(model="miniature", device="cpu", quantize="nf4")
+    with pytest.raises(InputError, match=r"pip install 'treerl\[nf4\]'"):  # before it is loaded
+        family("sd35").check_available(settings)
 
 
 def test_a_lora_that_would_go_into_few_bits_is_not_exported(
@@ -226,5 +299,5 @@ def test_layers_outside_of_blocks_stay_whole() -> None:
     whole = made.pipeline.transformer
     assert type(whole.x_embedder) is nn.Linear and type(whole.proj_out) is nn.Linear
     assert type(whole.transformer_blocks[0].attn.to_q).__name__ == "Linear4bit"
-    assert whole_bytes([nn.Sequential(nn.Linear(3, 5), nn.Linear(2, 2))]) == 60
+    assert whole_bytes([nn.Sequential(nn.Linear(3, 5), nn.Linear(2, 2))], "nf4") == 60
     assert not adapter.adapted(whole)

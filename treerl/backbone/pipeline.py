@@ -13,7 +13,7 @@ from treerl.backbone.attention import choose_attention
 from treerl.backbone.contract import Condition, Footprint, require_text
 from treerl.backbone.files import boundary
 from treerl.backbone.parts import PipelineParts
-from treerl.backbone.quantized import quantize
+from treerl.backbone.quantized import bitsandbytes, quantize
 from treerl.backbone.settings import PipelineSettings
 from treerl.engine.task import Task
 
@@ -33,6 +33,8 @@ class PipelineBackbone(PipelineParts):
         self.configure_scheduler()
         self.height, self.width, self.frames = sizes.chosen(self)
         self.sample_bytes = 4 * 3 * self.frames * self.height * self.width
+        if settings.quantize is not None:
+            quantize(self.denoisers.values(), settings.quantize, self._dtype, device)
         self._place()
         loading.arrange_vae(self)
         choose_attention(self)
@@ -47,6 +49,8 @@ class PipelineBackbone(PipelineParts):
     @classmethod
     def check_available(cls, settings: PipelineSettings) -> None:
         loading.check_available(cls, settings)
+        if settings.quantize == "nf4":
+            bitsandbytes()
 
     @classmethod
     def footprint(cls, settings: PipelineSettings) -> Footprint:
@@ -54,11 +58,9 @@ class PipelineBackbone(PipelineParts):
 
     @classmethod
     def load(cls, settings: PipelineSettings, device: torch.device) -> Self:
-        pipeline = loading.load(cls, settings, device)
-        if settings.quantize is not None:
-            parts = [getattr(pipeline, name, None) for name in cls.denoiser_names]
-            networks = [part for part in parts if part is not None]
-            quantize(networks, settings.quantize, getattr(torch, settings.dtype), device)
+        # what is to be quantized need not fit whole on the device
+        place = device if settings.quantize is None else torch.device("cpu")
+        pipeline = loading.load(cls, settings, place)
         with boundary(loading.cannot(cls, settings)):
             return cls(pipeline, settings, device)
 

@@ -37,22 +37,42 @@ class Int8Linear(nn.Linear):
         self.register_buffer("scale", scale, persistent=False)
 
     def forward(self, input: Tensor) -> Tensor:
-        product: Tensor = _Product.apply(input, self.weight, self.scale)  # type: ignore[no-untyped-call]
+        product: Tensor = _forward(input, self.weight, self.scale)
         return product if self.bias is None else product + self.bias
 
 
-class _Product(torch.autograd.Function):
-    """x · (scale · W)ᵀ, which keeps W in 8 bits for the backward pass."""
+# Opaque to a compiler: seen through, the product of weight and scale would be computed once and
+# kept for the backward pass, and the model with it.
+@torch.library.custom_op("treerl::int8_linear", mutates_args=())
+def _forward(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
+    """x · (scale · W)ᵀ."""
+    return nn.functional.linear(x, weight.to(scale.dtype) * scale)
 
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
-        ctx.save_for_backward(weight, scale)
-        return nn.functional.linear(x, weight.to(scale.dtype) * scale)
 
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        weight, scale = ctx.saved_tensors
-        return gradient @ (weight.to(scale.dtype) * scale), None, None
+@torch.library.custom_op("treerl::int8_linear_backward", mutates_args=())
+def _backward(gradient: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
+    return gradient @ (weight.to(scale.dtype) * scale)
+
+
+@_forward.register_fake
+def _(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
+    return x.new_empty(*x.shape[:-1], weight.shape[0])
+
+
+@_backward.register_fake
+def _(gradient: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
+    return gradient.new_empty(*gradient.shape[:-1], weight.shape[1])
+
+
+def _keep(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs[1:])
+
+
+def _gradients(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+    return _backward(gradient, *ctx.saved_tensors), None, None
+
+
+_forward.register_autograd(_gradients, setup_context=_keep)
 
 
 def quantize(
@@ -61,9 +81,13 @@ def quantize(
     """Exchange the linear layers of the blocks for such of few bits, which come to `device`.
 
     `nf4` is QLoRA's (arXiv 2305.14314) with scales in 8 bits, through bitsandbytes. `InputError`
-    where that is missing or cannot be used.
+    where that is missing or cannot be used, and where there is no such layer.
     """
-    library = _bitsandbytes() if how == "nf4" else None
+    modules = list(modules)
+    if not any(True for module in modules for _ in _layers(module)):
+        kinds = ", ".join(type(module).__name__ for module in modules)
+        raise InputError(f"backbone.quantize: expected null, as {kinds} has no linear layers")
+    library = bitsandbytes() if how == "nf4" else None
     for module in modules:
         for owner, name in [place[:2] for place in _layers(module)]:  # none is kept alive
             layer = getattr(owner, name)
@@ -72,6 +96,8 @@ def quantize(
                 continue
             try:
                 setattr(owner, name, _nf4(library, layer, dtype).to(device))
+            except torch.OutOfMemoryError:
+                raise
             except (RuntimeError, NotImplementedError, ValueError) as error:
                 raise InputError(
                     f"backbone.quantize: nf4 cannot be used on {device}: {first_line(error)}"
@@ -87,10 +113,13 @@ def saved_bytes(modules: Iterable[nn.Module], how: Quantize) -> int:
     return saved
 
 
-def whole_bytes(modules: Iterable[nn.Module]) -> int:
-    """Bytes of the largest layer as a forward computes with it: one is whole at a time."""
+def whole_bytes(modules: Iterable[nn.Module], how: Quantize) -> int:
+    """Bytes of the largest layer as a forward computes with it: one is whole at a time.
+
+    `int8` needs it twice, before it is multiplied by its scale and after.
+    """
     sizes = [layer.weight.nbytes for module in modules for _, _, layer in _layers(module)]
-    return max(sizes, default=0)
+    return max(sizes, default=0) * (2 if how == "int8" else 1)
 
 
 def _few_bytes(weight: Tensor, how: Quantize) -> int:
@@ -135,7 +164,8 @@ def _nf4(library: Any, layer: nn.Linear, dtype: torch.dtype) -> nn.Module:
     return few
 
 
-def _bitsandbytes() -> Any:
+def bitsandbytes() -> Any:
+    """Its layers; `InputError` where it is missing."""
     try:
         import bitsandbytes.nn
     except ImportError as error:

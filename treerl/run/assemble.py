@@ -209,12 +209,13 @@ def env_of(config: Config, backbone: Backbone, algorithm: Algorithm) -> Backbone
 def trainable_of(config: Config) -> Trainable:
     """What a configuration says about the weights that learn."""
     train = config.train
+    quantized = config.backbone.params.get("quantize") is not None  # few bits would round it away
     return Trainable(
         mode=train.trainable,
         rank=train.lora_rank,
         alpha=train.lora_alpha,
         gradient_checkpointing=train.gradient_checkpointing,
-        merge=train.merge_lora and not config.parallel.shard,
+        merge=train.merge_lora and not config.parallel.shard and not quantized,
     )
 
 

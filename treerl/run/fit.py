@@ -118,11 +118,10 @@ def _changes(forecast: Forecast) -> Iterator[Change]:
         yield Change({"train.gradient_checkpointing": True}, ("update",), ("update",))
     if config.train.trainable == "full":
         yield Change({"train.trainable": "lora"}, _ALL, forwards)
-    if settings.quantize is None:
+    if settings.quantize != "nf4":
         lora = {} if config.train.trainable == "lora" else {"train.trainable": "lora"}
-        anew = forwards if lora else ()
         for how in ("int8", "nf4"):
-            yield Change({"backbone.quantize": how} | lora, _ALL, anew)
+            yield Change({"backbone.quantize": how} | lora, _ALL, forwards)
     if settings.tiny_vae is None and not video:
         tiny = {"backbone.tiny_vae": "tiny"}
         yield Change(tiny, _ALL, ("decode",), shown={"backbone.tiny_vae": "DIR_OR_ID"})

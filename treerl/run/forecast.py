@@ -143,7 +143,7 @@ def _held(config: Config, plan: Plan, backbone: PipelineParts, rehearsal: Rehear
     if how is not None:
         frozen = list(backbone.denoisers.values())
         denoiser -= saved_bytes(frozen, how)
-        whole = whole_bytes(frozen)
+        whole = whole_bytes(frozen, how)
     encoders = sum(sizes.pop(name) for name in backbone.text_encoders)
     vae = sizes.pop("vae", 0)
     latent = prod(backbone.shape) * rehearsal.env.latent_dtype.itemsize

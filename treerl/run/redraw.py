@@ -27,9 +27,10 @@ def main(folder: Path) -> None:
         dtype=getattr(torch, request["dtype"]),
         **dict.fromkeys(request["absent"]),
     )
-    networks = [getattr(pipeline, name) for name in request["denoisers"]]
+    networks = []
     dtype = getattr(torch, request["dtype"])
     if request["quantize"]:  # by ours: a base that is quantized otherwise is another one
+        networks = [getattr(pipeline, name) for name in request["denoisers"]]
         from treerl.backbone.quantized import quantize
 
         quantize(networks, request["quantize"], dtype, torch.device(request["device"]))
@@ -46,11 +47,10 @@ def main(folder: Path) -> None:
         drawn["before"] = _draw(pipeline, folder, request)
     for adapter in request["adapters"]:
         pipeline.load_lora_weights(adapter["folder"], adapter_name="default", **adapter["into"])
-    if request["quantize"]:  # on layers of integers it is not cast to what they compute in
-        for network in networks:
-            for name, parameter in network.named_parameters():
-                if "lora_" in name:
-                    parameter.data = parameter.data.to(dtype)
+    for network in networks:  # on layers of integers a LoRA is not cast to what they compute in
+        for name, parameter in network.named_parameters():
+            if "lora_" in name:
+                parameter.data = parameter.data.to(dtype)
     drawn["after"] = _draw(pipeline, folder, request)
     save_file(drawn, folder / "drawn.safetensors")
 
