@@ -1,6 +1,6 @@
 """Stable Diffusion 1 and 2 (diffusion, U-Net): predictions of the noise, or of v as in 2.x."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -11,6 +11,7 @@ from treerl.backbone import comfyui
 from treerl.backbone.contract import Condition
 from treerl.backbone.pipeline import PipelineBackbone
 from treerl.engine.schedule import Diffusion
+from treerl.engine.task import Task
 from treerl.errors import InputError, printable
 
 PREDICTS: Mapping[str, Literal["noise", "v"]] = {"epsilon": "noise", "v_prediction": "v"}
@@ -82,6 +83,12 @@ class SD15(PipelineBackbone):
         return Diffusion(
             scheduler.timesteps.float(), levels.double(), PREDICTS[config.prediction_type]
         )
+
+    def arguments(
+        self, tasks: Sequence[Task], latents: Tensor, steps: int, guidance: float
+    ) -> dict[str, Any]:
+        # its pipelines hand the U-Net latents as they come
+        return super().arguments(tasks, latents.to(self._dtype), steps, guidance)
 
     def network(self, x: Tensor, time: Tensor, condition: Condition, guidance: float) -> Tensor:
         prediction: Tensor = self.pipeline.unet(

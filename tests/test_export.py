@@ -74,6 +74,12 @@ def test_a_fresh_process_draws_the_same_image_from_an_exported_lora(
     assert ("not provided" in card) != done.comfyui
 
 
+@pytest.mark.usefixtures("forked")
+def test_a_unet_in_half_precision_is_exported(tmp_path: Path) -> None:
+    done = export(trained("sd15", tmp_path, "backbone.dtype=bfloat16"), tmp_path / "out")
+    assert done.kind == "LoRA" and done.difference <= 1e-4
+
+
 def test_a_fresh_process_draws_the_same_image_from_exported_weights(tmp_path: Path) -> None:
     done = export(trained("sd35", tmp_path, "train.trainable=full"), tmp_path / "out")
     assert done.kind == "weights" and done.difference <= 1e-4 and done.change is None
