@@ -89,10 +89,15 @@ def test_a_plan_knows_how_small_it_gets(how: str) -> None:
     # its widest layer is whole in bfloat16 for a moment
     twice = 2 if how == "int8" else 1
     assert few.held.whole == twice * 2 * 6 * 3072 * 3072 and plain.held.whole == 0
-    assert few.at(1).phases["update"] - few.held.whole < plain.at(1).phases["update"]
-    footprints = [family("flux").footprint(f.config.backbone.build()) for f in (plain, few)]
-    saved = footprints[0].model_bytes - footprints[1].model_bytes
-    assert saved == plain.held.denoiser - few.held.denoiser
+    saved = plain.held.denoiser - few.held.denoiser
+    peaks = [made.at(1).phases["update"] for made in (plain, few)]
+    assert peaks[1] == peaks[0] - saved + few.held.whole
+    weights = []
+    for made in (plain, few):
+        size = family("flux").footprint(made.config.backbone.build()).model_bytes
+        assert size is not None
+        weights.append(size)
+    assert weights[0] - weights[1] == saved
 
 
 @pytest.mark.parametrize("how", HOW)
@@ -171,7 +176,8 @@ def test_gradients_of_a_lora_are_those_on_the_weights_that_the_bits_stand_for(ho
         for number, parameter in enumerate(parameters):
             generator = torch.Generator().manual_seed(number)
             parameter.data += 0.05 * torch.randn(parameter.shape, generator=generator)
-        predicted(made).square().sum().backward()
+        loss = predicted(made).square().sum()
+        loss.backward()  # type: ignore[no-untyped-call]
         gradients.append([parameter.grad for parameter in parameters])
     for here, there in zip(*gradients, strict=True):
         assert torch.allclose(here, there, rtol=1e-3, atol=1e-4 * float(there.abs().max()) + 1e-9)
@@ -216,7 +222,8 @@ def test_no_whole_weight_is_kept_for_the_backward_pass(how: str, backend: str | 
 
     with torch.autograd.graph.saved_tensors_hooks(kept, lambda tensor: tensor):
         prediction = predicted(made)
-    prediction.square().sum().backward()
+    loss = prediction.square().sum()
+    loss.backward()  # type: ignore[no-untyped-call]
     assert not whole
     assert few or how == "nf4"  # which keeps its weights beside what autograd knows of
 
