@@ -124,7 +124,8 @@ def test_a_lora_trains_at_ratio_one_and_its_base_stays(name: str, how: str) -> N
     network = next(iter(session.backbone.denoisers.values()))
     before = {key: value.detach().clone() for key, value in network.named_parameters()}
     metrics = session.trainer.iterate(["a cat", "a dog"]).metrics
-    assert metrics["ratio_deviation"] == 0 and metrics["grad_norm"] > 0
+    # exactly 0 where a processor rounds a row alike wherever it stands in its batch
+    assert metrics["ratio_deviation"] <= 1e-4 and metrics["grad_norm"] > 0
     moved = {
         id(value)
         for key, value in network.named_parameters()
