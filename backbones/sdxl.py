@@ -1,7 +1,7 @@
 """Stable Diffusion XL (diffusion): two CLIP encoders, and a U-Net that is told sizes."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -18,7 +18,6 @@ class SDXL(SD15):
     name = "sdxl"
     title = "Stable Diffusion XL"
     pipeline_class = "StableDiffusionXLPipeline"
-    float32_vae = True  # its activations overflow float16
 
     def encode_prompts(self, prompts: list[str]) -> Mapping[str, Tensor]:
         text, _, pooled, _ = self.pipeline.encode_prompt(
@@ -41,6 +40,25 @@ class SDXL(SD15):
         if all(self._zeros(task) for task in tasks):
             arguments.pop("negative_prompt", None)
         return arguments
+
+    def call(
+        self,
+        tasks: Sequence[Task],
+        latents: Tensor,
+        steps: int,
+        guidance: float,
+        output: Literal["latent", "pt"],
+    ) -> Tensor:
+        # its pipeline brings a float16 autoencoder to float32 by itself, and decodes no others'
+        self.pipeline.vae.to(self._dtype)
+        try:
+            return super().call(tasks, latents, steps, guidance, output)
+        finally:
+            self.pipeline.vae.float()
+
+    def _place(self) -> None:
+        super()._place()
+        self.pipeline.vae.float()  # its activations overflow float16
 
     def added(self, x: Tensor, condition: Condition) -> dict[str, Any]:
         # original size, cropped corner, wanted size; the pipeline says the same by default

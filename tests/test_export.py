@@ -75,8 +75,11 @@ def test_a_fresh_process_draws_the_same_image_from_an_exported_lora(
 
 
 @pytest.mark.usefixtures("forked")
-def test_a_unet_in_half_precision_is_exported(tmp_path: Path) -> None:
-    done = export(trained("sd15", tmp_path, "backbone.dtype=bfloat16"), tmp_path / "out")
+@pytest.mark.filterwarnings("ignore:.upcast_vae. is deprecated")  # diffusers' own call
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("name", ["sd15", "sdxl"])
+def test_a_unet_in_half_precision_is_exported(name: str, dtype: str, tmp_path: Path) -> None:
+    done = export(trained(name, tmp_path, f"backbone.dtype={dtype}"), tmp_path / "out")
     assert done.kind == "LoRA" and done.difference <= 1e-4
 
 
