@@ -188,7 +188,7 @@ def test_gradients_of_a_lora_are_those_on_the_weights_that_the_bits_stand_for(ho
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_an_int8_layer_is_within_half_a_step_and_keeps_its_extremes(dtype: torch.dtype) -> None:
     layer = nn.Linear(64, 5, dtype=dtype)
-    layer.weight.data[2] *= 0.01  # its scale is below float16's normal numbers
+    layer.weight.data[2] *= 0.001  # its scale is far below float16's normal numbers
     layer.weight.data[3] = 0  # a row of nothing has no scale
     few = Int8Linear(layer, CPU)
     stored = few.weight.float() * few.scale.float()
@@ -230,11 +230,12 @@ def test_no_whole_weight_is_kept_for_the_backward_pass(how: str, backend: str | 
     assert few or how == "nf4"  # which keeps its weights beside what autograd knows of
 
 
-@pytest.mark.parametrize("checkpointing", ["true"])
+@pytest.mark.parametrize("checkpointing", ["true", "false"])
 def test_a_plan_of_8_bits_is_what_a_model_in_8_bits_needs(
     checkpointing: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sets = ["backbone.name=sd35", "backbone.model=random", "rewards.jpeg=1"]
+    sets = ["backbone.name=sd35", "backbone.model=miniature", "rewards.jpeg=1"]
+    sets += ["backbone.height=64", "backbone.width=64", "backbone.device=cpu"]
     sets += [f"train.gradient_checkpointing={checkpointing}", "backbone.quantize=int8"]
     foretold = Forecast.of(resolve(None, {}, sets))
 
@@ -251,7 +252,7 @@ def test_a_plan_of_8_bits_is_what_a_model_in_8_bits_needs(
     for phase in ("window", "tails", "update"):
         counted = real._count(phase, 2)
         # what a layer needs within itself is not seen in it, and is counted apart
-        assert foretold._count(phase, 2) == pytest.approx(counted, rel=0.1)
+        assert foretold._count(phase, 2) == pytest.approx(counted, rel=0.02)
 
 
 def test_layers_are_exchanged_whoever_loads_them_and_never_in_silence() -> None:
@@ -285,10 +286,12 @@ def test_a_machine_without_bitsandbytes_is_told_how_to_get_it(
         return original(name, *rest, **others)
 
     monkeypatch.setattr(builtins, "__import__", missing)
-    with pytest.raises(InputError, match=r"pip install 'treerl\[nf4\]'"):
+    with pytest.raises(InputError, match=r"pip install 'bitsandbytes>=0\.50'"):
         quantize([nn.Sequential(nn.Linear(2, 2))], "nf4", torch.float32, CPU)
     settings = PipelineSettings(model="miniature", device="cpu", quantize="nf4")
-    with pytest.raises(InputError, match=r"pip install 'treerl\[nf4\]'"):  # before it is loaded
+    with pytest.raises(
+        InputError, match=r"pip install 'bitsandbytes>=0\.50'"
+    ):  # before it is loaded
         family("sd35").check_available(settings)
 
 

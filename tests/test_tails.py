@@ -1,5 +1,8 @@
 """Tails in fewer moves: what they count, where they lead, and that nothing else changes."""
 
+import runpy
+from pathlib import Path
+
 import pytest
 import torch
 from oracle import Neural, schedule
@@ -18,6 +21,15 @@ from treerl.engine.tree_spec import TreeSpec
 from treerl.errors import InputError
 from treerl.run.assemble import build
 from treerl.run.plan import count, plan_of
+
+
+def test_the_script_that_compares_tails_finds_the_whole_one_equal_to_itself() -> None:
+    script = Path(__file__).parent.parent / "benchmarks" / "tails.py"
+    rows = runpy.run_path(str(script))["rows"]("sd35", 2, ["tree.branching.depth=2"])
+    assert [row["forwards a tree"] for row in rows] == [1 + 1 + 2 + 4 * n for n in (7, 3, 3, 1)]
+    for name in ("r of scores", "r of advantages"):
+        first, *others = [row[name] for row in rows]
+        assert first == pytest.approx(1) and all(0.5 < other < 1 for other in others), name
 
 
 def test_a_tail_of_five_steps_in_strides_of_two_is_two_moves_the_last_takes_the_rest() -> None:

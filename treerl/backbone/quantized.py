@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, library, nn
 
 from treerl.backbone.blocks import blocks
 from treerl.errors import InputError, first_line
@@ -28,7 +28,11 @@ class Int8Linear(nn.Linear):
         super().__init__(layer.in_features, layer.out_features, bias=False, device="meta")
         weight = layer.weight.data.to(device)
         # rounded first, so that what is stored is a multiple of what it is multiplied with
-        scale = weight.abs().amax(1, keepdim=True) / 127
+        largest = weight.abs().amax(1, keepdim=True)
+        scale = largest / 127
+        # and rounded up: the smallest of float16 are far apart
+        above = torch.nextafter(scale, torch.full_like(scale, torch.inf))
+        scale = torch.where(127 * scale.float() < largest.float(), above, scale)
         scale = torch.where(scale > 0, scale, torch.ones_like(scale))  # of a row of zeros
         whole = (weight.float() / scale.float()).round().clamp(-127, 127).to(torch.int8)
         self.weight = nn.Parameter(whole, requires_grad=False)
@@ -43,13 +47,13 @@ class Int8Linear(nn.Linear):
 
 # Opaque to a compiler: seen through, the product of weight and scale would be computed once and
 # kept for the backward pass, and the model with it.
-@torch.library.custom_op("treerl::int8_linear", mutates_args=())
+@library.custom_op("treerl::int8_linear", mutates_args=())
 def _forward(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
     """x · (scale · W)ᵀ."""
     return nn.functional.linear(x, weight.to(scale.dtype) * scale)
 
 
-@torch.library.custom_op("treerl::int8_linear_backward", mutates_args=())
+@library.custom_op("treerl::int8_linear_backward", mutates_args=())
 def _backward(gradient: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
     return gradient @ (weight.to(scale.dtype) * scale)
 
@@ -87,7 +91,7 @@ def quantize(
     if not any(True for module in modules for _ in _layers(module)):
         kinds = ", ".join(type(module).__name__ for module in modules)
         raise InputError(f"backbone.quantize: expected null, as {kinds} has no linear layers")
-    library = bitsandbytes() if how == "nf4" else None
+    layers = bitsandbytes() if how == "nf4" else None
     for module in modules:
         for owner, name in [place[:2] for place in _layers(module)]:  # none is kept alive
             layer = getattr(owner, name)
@@ -95,7 +99,7 @@ def quantize(
                 setattr(owner, name, Int8Linear(layer, device))
                 continue
             try:
-                setattr(owner, name, _nf4(library, layer, dtype).to(device))
+                setattr(owner, name, _nf4(layers, layer, dtype).to(device))
             except torch.OutOfMemoryError:
                 raise
             except (RuntimeError, NotImplementedError, ValueError) as error:
@@ -142,8 +146,8 @@ def _layers(module: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Linear]]:
                     yield owner, name, layer
 
 
-def _nf4(library: Any, layer: nn.Linear, dtype: torch.dtype) -> nn.Module:
-    few: nn.Module = library.Linear4bit(
+def _nf4(layers: Any, layer: nn.Linear, dtype: torch.dtype) -> nn.Module:
+    few: nn.Module = layers.Linear4bit(
         layer.in_features,
         layer.out_features,
         bias=layer.bias is not None,
@@ -151,7 +155,7 @@ def _nf4(library: Any, layer: nn.Linear, dtype: torch.dtype) -> nn.Module:
         quant_type="nf4",
         device="meta",
     )
-    few.weight = library.Params4bit(
+    few.weight = layers.Params4bit(
         layer.weight.data,
         requires_grad=False,
         blocksize=_GROUP,
@@ -170,7 +174,7 @@ def bitsandbytes() -> Any:
         import bitsandbytes.nn
     except ImportError as error:
         raise InputError(
-            "backbone.quantize: nf4 needs bitsandbytes: pip install 'treerl[nf4]' "
+            "backbone.quantize: nf4 needs bitsandbytes: pip install 'bitsandbytes>=0.50' "
             f"({first_line(error)})"
         ) from error
     return bitsandbytes.nn

@@ -217,7 +217,7 @@ def _card(backbone: PipelineBackbone, config: Config, draft: Path) -> str:
         f"{'A LoRA for' if lora else 'Weights of'} {base}, trained by `{config.recipe}` from the "
         f"reward {rewards}.",
         f"Drawn and scored with {steps} steps and guidance {config.env.guidance:g}, the network "
-        f"in {backbone.settings.dtype}.",
+        f"in {backbone.settings.dtype}{_bits(backbone)}.",
     ]
     used = backbone.pipeline.scheduler
     if used is not backbone.shipped_scheduler:
@@ -230,6 +230,11 @@ def _card(backbone: PipelineBackbone, config: Config, draft: Path) -> str:
     elif lora:
         text.append("A file in the names of ComfyUI is not provided for this family.")
     return "\n".join([*text, "", "```python", *code, "```", ""])
+
+
+def _bits(backbone: PipelineBackbone) -> str:
+    how = backbone.settings.quantize
+    return "" if how is None else f", its blocks in {how}"
 
 
 def _order(scheduler: Any) -> str:

@@ -1,5 +1,7 @@
 """Draws with diffusers alone what an export holds: run in a process of its own, by `treerl export`.
 
+Where the run's base was quantized it is quantized here too, by treerl: the one part that is ours.
+
 python redraw.py FOLDER     # reads request.json, latents.safetensors and images, and writes
                             # drawn.safetensors
 """
@@ -20,15 +22,15 @@ IMAGE = "image file"  # an argument {IMAGE: name} is the image in that file
 
 def main(folder: Path) -> None:
     request = json.loads((folder / "request.json").read_text(encoding="utf-8"))
+    dtype = getattr(torch, request["dtype"])
     pipeline = getattr(diffusers, request["pipeline"]).from_pretrained(
         request["model"],
         revision=request["revision"],
         variant=request["variant"],
-        dtype=getattr(torch, request["dtype"]),
+        dtype=dtype,
         **dict.fromkeys(request["absent"]),
     )
     networks = []
-    dtype = getattr(torch, request["dtype"])
     if request["quantize"]:  # by ours: a base that is quantized otherwise is another one
         networks = [getattr(pipeline, name) for name in request["denoisers"]]
         from treerl.backbone.quantized import quantize
