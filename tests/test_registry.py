@@ -1,5 +1,6 @@
 """Plug-ins by name: parameters are the fields of their dataclass, and every mistake is one line."""
 
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -166,3 +167,18 @@ def test_another_file_of_the_same_name_is_another_plug_in(tmp_path: Path) -> Non
         name = _plugin(tmp_path / str(number), f"size: int = {number}")
         sizes.append(registry.build("kernels", name, {}).size)
     assert sizes == [1, 2]
+
+
+def test_a_checkout_finds_its_shelves_where_the_package_is_installed_elsewhere() -> None:
+    # as after `pip install .` in a clone: Python finds the clone's own folder first
+    code = (
+        "import sys\n"
+        "sys.meta_path = [one for one in sys.meta_path if 'ditable' not in repr(one)]\n"
+        "import treerl.registry\n"
+        "print(treerl.registry.load('envs', 'denoising').__module__)\n"
+    )
+    root = Path(__file__).parent.parent
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=120
+    )
+    assert done.stdout == "treerl.envs.denoising\n", done.stderr

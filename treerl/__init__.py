@@ -4,6 +4,7 @@ Every public name is imported when it is first used, so that `import treerl` sta
 """
 
 import importlib
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from treerl.gym.registration import announce
@@ -90,6 +91,9 @@ _HOMES = {
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = sorted(_HOME)
 
+if not Path(__path__[0], "backbones").is_dir():
+    # a checkout, as Python finds it first in its own folder: the shelves stand beside the package
+    __path__.append(str(Path(__path__[0]).parent))
 announce()
 
 
