@@ -1,7 +1,6 @@
 """The command line: run, plan, bench, show, export, check, serve-reward, list."""
 
 import json
-import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -211,7 +210,6 @@ def main(arguments: list[str] | None = None) -> Any:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # where it is installed, peft asks it
     try:
         try:
             app(arguments)

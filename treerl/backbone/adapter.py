@@ -1,13 +1,14 @@
 """A LoRA on any module through peft: put on, written as diffusers reads it, read back strictly."""
 
+from __future__ import annotations
+
 import json
 import math
+import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model
-from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from treerl.backbone.files import (
@@ -18,6 +19,9 @@ from treerl.backbone.files import (
     write_tensors,
 )
 from treerl.errors import InputError, printable
+
+if TYPE_CHECKING:  # peft is imported where a LoRA is put on: it takes a second
+    from peft.tuners.lora import LoraLayer
 
 NAME = "default"  # of the adapter within the module
 FILE = "pytorch_lora_weights.safetensors"
@@ -59,6 +63,10 @@ def compute_as_input(layer: LoraLayer) -> None:
 
 def layers(module: nn.Module) -> dict[str, LoraLayer]:
     """The adapted layers of a module by name."""
+    if "peft" not in sys.modules:  # so that there is none
+        return {}
+    from peft.tuners.lora import LoraLayer
+
     return {name: part for name, part in module.named_modules() if isinstance(part, LoraLayer)}
 
 
@@ -75,6 +83,8 @@ def strength(module: nn.Module) -> tuple[int, float]:
 
 def write(module: nn.Module, prefix: str, folder: Path) -> None:
     """The LoRA as `load_lora_weights` of diffusers reads it, with its rank and alpha."""
+    from peft import get_peft_model_state_dict
+
     rank, alpha = strength(module)
     write_file(get_peft_model_state_dict(module, adapter_name=NAME), prefix, rank, alpha, folder)
 
@@ -103,10 +113,18 @@ def read(module: nn.Module, prefix: str, path: Path) -> None:
     names = sorted({name.removesuffix(_ENDS[0]).removesuffix(_ENDS[1]) for name in matrices})
     _refuse_halves(module, names, matrices, what)
     if not adapted(module):
-        config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=names)
         with boundary(what):
-            inject_adapter_in_model(config, module, NAME, state_dict=matrices)
+            _put_on(module, names, rank, alpha, matrices)
     _fill(module, matrices, rank, alpha, what)
+
+
+def _put_on(
+    module: nn.Module, names: list[str], rank: int, alpha: float, matrices: dict[str, Tensor]
+) -> None:
+    from peft import LoraConfig, inject_adapter_in_model
+
+    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=names)
+    inject_adapter_in_model(config, module, NAME, state_dict=matrices)
 
 
 def _named(tensors: dict[str, Tensor], prefix: str, what: str) -> dict[str, Tensor]:

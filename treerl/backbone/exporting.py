@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from diffusers.loaders.lora_base import LoraBaseMixin
 from torch import nn
 
 from treerl.backbone import adapter, comfyui, loading
@@ -21,7 +20,7 @@ def check(backbone: "PipelineParts") -> None:
             f"export: the run was trained on random weights ({backbone.settings.model}), which "
             "are nobody's model"
         )
-    if backbone.settings.quantize is not None and not isinstance(backbone.pipeline, LoraBaseMixin):
+    if backbone.settings.quantize is not None and not _loads_lora(backbone.pipeline):
         raise InputError(
             f"export: {backbone.pipeline_class} loads no LoRA, so it goes into the weights, and "
             f"those are of few bits (backbone.quantize: {backbone.settings.quantize}); set it to "
@@ -32,7 +31,13 @@ def check(backbone: "PipelineParts") -> None:
 def as_lora(backbone: "PipelineParts") -> bool:
     """Whether it is exported as a LoRA: it has one, and its pipeline can load one."""
     adapted = any(map(adapter.adapted, backbone.denoisers.values()))
-    return adapted and isinstance(backbone.pipeline, LoraBaseMixin)
+    return adapted and _loads_lora(backbone.pipeline)
+
+
+def _loads_lora(pipeline: Any) -> bool:
+    from diffusers.loaders.lora_base import LoraBaseMixin  # all of its models: two seconds
+
+    return isinstance(pipeline, LoraBaseMixin)
 
 
 def write(backbone: "PipelineParts", folder: Path) -> None:

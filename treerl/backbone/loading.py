@@ -25,15 +25,18 @@ INDEX = "model_index.json"
 MADE = ("random", "miniature")
 
 
-def pipeline_class(family: "Family") -> Any:
-    """The class of diffusers that a family names; `InputError` when there is none."""
-    kind = getattr(diffusers, family.pipeline_class, None)
-    if kind is None:
+def check_class(family: "Family") -> None:
+    """`InputError` when a family names no class of diffusers; none is imported for it."""
+    if family.pipeline_class not in dir(diffusers):
         raise InputError(
             f"backbone {family.__name__}: pipeline_class: expected a class of diffusers "
             f"{diffusers.__version__}, got {family.pipeline_class!r}"
         )
-    return kind
+
+
+def pipeline_class(family: "Family") -> Any:
+    """The class of diffusers that a family names, as `check_class` has seen that there is one."""
+    return getattr(diffusers, family.pipeline_class)
 
 
 def check_available(family: "Family", settings: PipelineSettings) -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
 import torch
-from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
 
 from treerl.backbone import adapter, capacity
@@ -196,6 +195,8 @@ def _checkpoint(module: nn.Module) -> None:
 
 
 def _add(module: nn.Module, targets: tuple[str, ...], trainable: Trainable, seed: int) -> None:
+    from peft import LoraConfig, inject_adapter_in_model  # a second, which full weights need not
+
     config = LoraConfig(
         r=trainable.rank,
         lora_alpha=trainable.alpha,

@@ -44,7 +44,7 @@ class PipelineBackbone(PipelineParts):
         super().check_class()
         require_text(cls, "name")
         require_text(cls, "pipeline_class")
-        loading.pipeline_class(cls)
+        loading.check_class(cls)
 
     @classmethod
     def check_available(cls, settings: PipelineSettings) -> None:
