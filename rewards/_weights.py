@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from treerl.backbone import hub
-from treerl.backbone.files import refuse_no_file
+from treerl.backbone.files import refuse_no_file, refuse_other_model
 from treerl.errors import InputError, printable, reason
 
 N = TypeVar("N", bound=nn.Module)
@@ -55,6 +55,7 @@ def pretrained(cls: Any, source: str, named: str, revision: str | None, instead:
     """A transformers model or tokenizer of a folder or a hub id, all tensors from its file."""
     folder = Path(source)
     if folder.is_dir():
+        refuse_other_model(folder, f"{named} cannot be read from {printable(source)!r}")
         for path in [*folder.glob("*.safetensors"), *folder.glob("*.bin")]:
             refuse_no_file(path, f"{named} cannot be read from {printable(source)}")
     else:

@@ -13,7 +13,7 @@ import typer
 
 from treerl.bench.command import bench
 from treerl.config.flags import Allow, Devices, Json, Model, Resume, Set, takes_settings
-from treerl.errors import InputError, fault, printable, shorten
+from treerl.errors import InputError, fault, printable, shorten, shown
 from treerl.run.plan_command import plan
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def show(
     """Write the page of a run anew, from its folder."""
     from treerl.report import page
 
-    print(page.write(folder))
+    print(shown(page.write(folder), 4096))
 
 
 @app.command()

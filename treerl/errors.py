@@ -126,12 +126,12 @@ def is_control(letter: str) -> bool:
     return code < 32 or 127 <= code < 160 or 0xD800 <= code < 0xE000
 
 
-def shown(name: object) -> str:
+def shown(name: object, limit: int = 200) -> str:
     """A path or a key for an error line: as it is when printable, else escaped; never long."""
     text = str(name)
     if not text or not text.isprintable():
         text = ascii(text)
-    return text if len(text) <= 200 else f"{text[:197]}..."
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."
 
 
 def shorten(value: object) -> str:

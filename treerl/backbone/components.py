@@ -11,16 +11,26 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from treerl.backbone.files import boundary, read_json, refuse_no_file, refuse_tensors
+from treerl.backbone.files import (
+    boundary,
+    read_json,
+    refuse_no_file,
+    refuse_other_model,
+    refuse_tensors,
+)
 from treerl.errors import InputError, first_line, printable, shorten
 
 LIBRARIES = ("diffusers", "transformers")
 _READ = (".json", ".txt", ".model", ".safetensors")  # files of a component that are ever read
+_CODE = "auto_map"  # key of a configuration that names classes in Python files beside it
+# keys whose value may be a repository of compiled code, which transformers would download
+_KERNEL = re.compile(r"_?(attn|experts)_implementation.*", re.ASCII)
 _TIMESTEPS = 100_000  # of a scheduler's training; models have 1,000
 _LARGEST = 16_384  # pixels or latent cells a side that a model may say it is made for
 # what latents are reckoned with, long after the model was loaded
 _RECKONED = ("scaling_factor", "shift_factor", "latents_mean", "latents_std")
 _HUGE = 1e30  # of a number that latents are reckoned with; NaN is not below it either
+_SHARD = re.compile(r"[\w-][\w.-]*\.safetensors", re.ASCII)
 _REPEATED = re.compile(r"(num|n)_(.*_)?(layers|blocks)|depth|layers_per_block", re.ASCII)
 # buffers that older files still hold, and heads that a text encoder does not use
 _HARMLESS = re.compile(r"(.*\.)?(position_ids|inv_freq)|lm_head\..*", re.ASCII)
@@ -28,6 +38,8 @@ _HARMLESS = re.compile(r"(.*\.)?(position_ids|inv_freq)|lm_head\..*", re.ASCII)
 
 def classes(index: dict[str, Any], what: str) -> dict[str, type]:
     """The class of each component that a model index names; absent ones are left out."""
+    from diffusers import DiffusionPipeline  # which is slow to import
+
     kinds: dict[str, type] = {}
     for name, value in index.items():
         if name.startswith("_") or not isinstance(value, list) or value == [None, None]:
@@ -48,12 +60,16 @@ def classes(index: dict[str, Any], what: str) -> dict[str, type]:
                 f"{what}: its {shown} is a {printable(kind, 60)!r}, which {library} "
                 f"{module.__version__} does not have"
             )
+        if issubclass(loaded, DiffusionPipeline):  # its own index would name what nobody looked at
+            raise InputError(f"{what}: its {shown} is a whole pipeline ({kind})")
         kinds[name] = loaded
     return kinds
 
 
 def check_folder(folder: Path, kinds: dict[str, type], what: str) -> None:
     """`InputError` for what can be seen before anything is built."""
+    from diffusers import SchedulerMixin
+
     for name, kind in kinds.items():
         place = folder / name
         about = f"{what}: {printable(name, 60)}"
@@ -66,6 +82,8 @@ def check_folder(folder: Path, kinds: dict[str, type], what: str) -> None:
             check_network(place, about)
         elif issubclass(kind, PreTrainedTokenizerBase):
             _check_tokenizer(kind, place, about)
+        elif not issubclass(kind, SchedulerMixin):
+            _refuse_code(place, about)
         elif (place / "scheduler_config.json").is_file():
             _check_scheduler(place / "scheduler_config.json", about)
 
@@ -111,7 +129,10 @@ def _of_transformers(kind: type) -> bool:
 
 def check_network(place: Path, what: str) -> None:
     """`InputError` for a network's folder without weights, or whose configuration is absurd."""
+    refuse_other_model(place, what)
     config = read_json(place / "config.json", what)
+    for path in sorted(place.glob("*.safetensors.index*.json")):
+        _check_shards(path, what)
     files = sorted(place.glob("*.safetensors"))
     if not files:
         raise InputError(f"{what}: it has no safetensors file")
@@ -123,6 +144,8 @@ def check_network(place: Path, what: str) -> None:
                 tensors += len(file.keys())
         except (OSError, SafetensorError) as error:
             raise InputError(f"{what}: {printable(path.name)}: {first_line(error)}") from error
+    if any(_KERNEL.fullmatch(key) and "/" in str(value) for key, value in _pairs(config)):
+        raise InputError(f"{what}: config.json names code of the hub, which treerl never runs")
     for key in _RECKONED:
         _check_numbers(key, config.get(key), what)
     for key, number in _integers(config):
@@ -135,6 +158,44 @@ def check_network(place: Path, what: str) -> None:
             raise InputError(
                 f"{what}: {printable(key, 60)}: expected at most {_LARGEST}, got {shorten(number)}"
             )
+
+
+def _check_shards(path: Path, what: str) -> None:
+    """`InputError` for an index that names something else than safetensors files beside it."""
+    shards = read_json(path, what).get("weight_map")
+    names = list(shards.values()) if isinstance(shards, dict) else [shards]
+    for name in names:
+        if not isinstance(name, str) or not _SHARD.fullmatch(name):
+            raise InputError(
+                f"{what}: {printable(path.name)}: expected names of safetensors files beside it, "
+                f"got {shorten(name)}"
+            )
+
+
+def _refuse_code(place: Path, what: str) -> None:
+    """`InputError` for a processor whose parts are code of its own.
+
+    Networks, tokenizers and schedulers are made by the class that the index names. A processor
+    looks for the classes of its parts, and asks on the terminal whether to run theirs.
+    """
+    for path in sorted(place.rglob("*config.json")):
+        if any(key == _CODE for key, _ in _pairs(read_json(path, what))):
+            raise InputError(
+                f"{what}: {printable(path.name)} names code of its own ({_CODE}), which treerl "
+                "never runs"
+            )
+
+
+def _pairs(value: object) -> Iterator[tuple[str, object]]:
+    """Every key of a configuration with its value, however deep."""
+    left = [value]
+    while left:
+        part = left.pop()
+        if isinstance(part, list):
+            left += part
+        elif isinstance(part, dict):
+            yield from part.items()
+            left += part.values()
 
 
 def _check_numbers(key: str, value: object, what: str) -> None:

@@ -1,6 +1,7 @@
 """Model files of strangers: whatever goes wrong while one is read becomes one line, exit code 2."""
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from transformers.utils import logging as transformers_logging
 from treerl.errors import InputError, StorageError, TreerlError, first_line, printable
 
 _POINTER = b"version https://git-lfs"
+_ADAPTER = "adapter_config.json"
 _JSON_BYTES = 10_000_000  # of one JSON file of a model folder
 _SHOWN = 3  # names in a message
 Shapes = Mapping[str, tuple[int, ...]]  # of tensors by name
@@ -96,6 +98,12 @@ def refuse_no_file(path: Path, what: str) -> None:
         raise InputError(f"{what}: {name}: {first_line(error)}") from error
     if start == _POINTER:
         raise InputError(f"{what}: {name} is a Git LFS pointer, not the file; run `git lfs pull`")
+
+
+def refuse_other_model(folder: Path, what: str) -> None:
+    """`InputError` for a network that transformers would take from wherever its adapter says."""
+    if os.path.lexists(folder / _ADAPTER):
+        raise InputError(f"{what}: it has an {_ADAPTER}, which leads to another model")
 
 
 def refuse_other_tensors(what: str, wanted: Shapes, present: Shapes, missing: list[str]) -> None:

@@ -29,6 +29,7 @@ _STATE = "training/state.json"
 _TENSORS = "training/tensors.safetensors"
 _BLOCK = 1 << 20
 _MARGIN = 1.1  # of the tensors' bytes: headers, and what others write meanwhile
+_BESIDE = 1 << 14  # bytes of the files without tensors, and of blocks that are filled in part
 _LARGEST = 1 << 26  # bytes of a manifest or a state
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -181,7 +182,8 @@ def _names(folder: Path) -> list[str]:
     names = []
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
-        if not path.is_dir() and not name.name.startswith("."):
+        plain = path.is_dir() and not path.is_symlink()
+        if not plain and not name.name.startswith("."):
             names.append(str(PurePosixPath(name)))
     return names
 
@@ -225,4 +227,4 @@ def _needed(tensors: dict[str, Tensor], portable: bool) -> int:
     for name, tensor in tensors.items():
         twice = portable and name.startswith("weights/")
         total += tensor.numel() * tensor.element_size() * (2 if twice else 1)
-    return int(_MARGIN * total)
+    return int(_MARGIN * total) + _BESIDE

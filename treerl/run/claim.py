@@ -112,6 +112,7 @@ def _make(folder: Path) -> bool:
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """While inside, no other process works on the run; `InputError` names the one that does."""
+    reading.refuse_links(path)
     lock = FileLock(path / _LOCK)
     with storing(path / _LOCK):
         try:

@@ -1,5 +1,6 @@
 """Files that survive a crash: written beside, forced to the disk, published by one rename."""
 
+import errno
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -20,7 +21,10 @@ def storing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StorageError(printable(f"{path}: {error.strerror or error}")) from error
+        text = f"{path}: {error.strerror or error}"
+        if error.errno == errno.ENOSPC:
+            text = f"{text}; {_free(path)}"
+        raise StorageError(printable(text)) from error
     except SafetensorError as error:
         raise StorageError(printable(f"{path}: {first_line(error)}")) from error
 
@@ -30,7 +34,8 @@ def publish_file(path: Path, text: str) -> None:
     draft = path.with_name(f"{_DRAFT}{path.name}.{os.getpid()}")
     with storing(path):
         try:
-            with draft.open("w", encoding="utf-8") as file:
+            draft.unlink(missing_ok=True)  # which may be a link to a file that is not ours
+            with draft.open("x", encoding="utf-8") as file:
                 file.write(text)
                 file.flush()
                 os.fsync(file.fileno())
@@ -87,7 +92,7 @@ def is_draft(path: Path) -> bool:
 def require_space(folder: Path, needed: int) -> None:
     """`StorageError` when `folder` has no room for so many bytes."""
     with storing(folder):
-        free = shutil.disk_usage(folder).free
+        free = shutil.disk_usage(_existing(folder)).free
     if free < needed:
         text = f"{folder}: a checkpoint needs {_size(needed)}, {_size(free)} are free"
         raise StorageError(printable(text))
@@ -127,5 +132,17 @@ def _umask() -> int:
     return mask
 
 
+def _existing(path: Path) -> Path:
+    """The nearest folder above, or the path itself, that there is."""
+    return next((place for place in (path, *path.absolute().parents) if place.exists()), path)
+
+
+def _free(path: Path) -> str:
+    try:
+        return f"{_size(shutil.disk_usage(_existing(path)).free)} are free"
+    except OSError:
+        return "how much is free is not known"
+
+
 def _size(count: int) -> str:
-    return f"{count / 1e6:,.1f} MB"
+    return f"{count / 1e6:,.1f} MB" if count >= 1e6 else f"{count:,} bytes"

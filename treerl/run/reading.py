@@ -1,5 +1,6 @@
 """Reads a run folder, whoever wrote it: nothing in it is trusted before it was checked."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel
 
-from treerl.errors import StorageError, printable
+from treerl.errors import InputError, StorageError, printable
 from treerl.run.durable import storing
 from treerl.run.files import Manifest, MetricsRow, SampleRow, SamplesFile, TreeFile, checked
 
@@ -32,6 +33,7 @@ class RunRecord:
 
 def read(path: Path) -> RunRecord:
     """What the folder holds; `StorageError` names the file, line and field at fault."""
+    refuse_links(path)
     manifest = read_manifest(path)
     trees = {}
     for name in ("first", "last"):
@@ -48,6 +50,20 @@ def read(path: Path) -> RunRecord:
         samples=tuple(read_samples(path)),
         trees=trees,
     )
+
+
+def refuse_links(folder: Path) -> None:
+    """`InputError` for a link out of the folder: through it a run writes, or a page shows, what is
+    no part of the run."""
+    with storing(folder):
+        inside = os.path.realpath(folder)
+        for path in sorted(folder.rglob("*")):
+            if not path.is_symlink():
+                continue
+            target = os.path.realpath(path)
+            if os.path.commonpath([inside, target]) != inside:
+                text = f"{path}: expected a part of the run, got a link to {target}"
+                raise InputError(printable(text))
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -2,12 +2,12 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from treerl.engine.step import Step
-from treerl.errors import NumericsError
+from treerl.errors import NumericsError, StorageError
 from treerl.run.evaluate import Evaluation, Figures
 from treerl.run.files import MetricsRow
 from treerl.run.guard import Trouble
@@ -58,19 +58,23 @@ class Run(Progress):
 
     def execute(self) -> None:
         """Do all of it; an error ends it, after the listeners were told."""
-        error: BaseException | None = None
+        errors: list[BaseException] = []
         try:
             for listener in self.listeners:
                 listener.began(self)
             self._train()
         except BaseException as raised:
-            error = raised
-            raise
-        finally:
-            with ExitStack() as stack:  # each is told, even when another one fails
-                for listener in reversed(self.listeners):
-                    stack.callback(listener.ended, self, error)
-                stack.callback(self.keeper.ended, self, error)  # the last callback is the first
+            errors.append(raised)
+        error = errors[0] if errors else None
+        for ended in (self.keeper.ended, *(listener.ended for listener in self.listeners)):
+            try:  # each is told, even when another one fails
+                ended(self, error)
+            except BaseException as raised:
+                errors.append(raised)
+        if errors:
+            # on a full disk nothing can be written after the file that found no room
+            full = [error for error in errors if isinstance(error, StorageError)]
+            raise full[0] if full else errors[-1]
 
     def resume(self, rows: Sequence[MetricsRow]) -> None:
         super().resume(rows)

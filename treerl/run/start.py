@@ -1,7 +1,7 @@
 """`treerl run`: begun or taken up again, in one process or several, of which the first writes."""
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,7 @@ from treerl.config.changes import changes
 from treerl.config.parallel import Parallel
 from treerl.config.resolve import dump, resolve
 from treerl.config.schema import Config
-from treerl.errors import InputError, Stopped, TreerlError
+from treerl.errors import InputError, Stopped, StorageError, TreerlError
 from treerl.run import plugins, reading
 from treerl.run.assemble import build, device_of
 from treerl.run.claim import Claim, claim, locked
@@ -200,10 +200,20 @@ def _run(launch: _Launch, session: Session, place: RunFolder, manifest: Manifest
 def _execute(launch: _Launch, run: Run, path: Path) -> None:
     try:
         run.execute()
-    finally:
-        if launch.world.rank == 0:
-            page = launch.write_page(path)
-            Display(launch.console, str(path)).say(f"report: {page}")
+    except StorageError:
+        with suppress(StorageError):  # where the run found no room there is none for a page
+            _write_page(launch, path)
+        raise
+    except BaseException:
+        _write_page(launch, path)
+        raise
+    _write_page(launch, path)
+
+
+def _write_page(launch: _Launch, path: Path) -> None:
+    if launch.world.rank == 0:
+        page = launch.write_page(path)
+        Display(launch.console, str(path)).say(f"report: {page}")
 
 
 def _old_run(config: Config, resume: str | None) -> Path | None:

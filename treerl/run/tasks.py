@@ -13,6 +13,7 @@ from typing import Any
 from PIL import Image, UnidentifiedImageError
 
 from treerl import registry
+from treerl.backbone.media import KINDS, PIXELS
 from treerl.config import textfile
 from treerl.config.schema import Config
 from treerl.engine.task import Task
@@ -20,9 +21,7 @@ from treerl.errors import InputError, is_control, shorten, shown
 from treerl.run.promptfile import Row, Rows, counted, lines, rows
 
 MEDIA = ("image", "last_image", "mask", "control_image")  # keys whose values are files
-_KINDS = ("PNG", "JPEG", "WEBP")
 _IMAGE_BYTES = 2**27
-_PIXELS = 2**26  # 8192 x 8192
 _SIDE = 16384
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,100}", re.ASCII)
 
@@ -176,9 +175,9 @@ def _refuse_image(path: Path) -> None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a large image is judged here
-            with Image.open(io.BytesIO(data), formats=_KINDS) as image:
+            with Image.open(io.BytesIO(data), formats=KINDS) as image:
                 height, width = image.height, image.width
-                small = height * width <= _PIXELS
+                small = height * width <= PIXELS
                 if small:
                     image.load()
     except Exception as error:
@@ -188,6 +187,4 @@ def _refuse_image(path: Path) -> None:
             f"{shown(path)}: expected a PNG, JPEG or WebP image, got {reason}"
         ) from error
     if not small:
-        raise InputError(
-            f"{shown(path)}: expected at most {_PIXELS} pixels, got {width} x {height}"
-        )
+        raise InputError(f"{shown(path)}: expected at most {PIXELS} pixels, got {width} x {height}")
