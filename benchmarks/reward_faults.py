@@ -27,7 +27,7 @@ from faulty_reward import MISBEHAVIOURS
 from reward_outcomes import DEADLINE, DROPPED, LAG, REWARD, SENT, Expected, Outcome
 
 PLACES = ("process", "worker", "remote")
-_STARTING = 120.0  # seconds for a run or a server to be imported, on a busy machine
+_STARTING = 300.0  # seconds for a run or a server to be imported, on a busy machine
 _ENDING = 30.0  # seconds that a run may take from then on
 _TESTS = Path(__file__).parents[1] / "tests"
 _PROMPTS = "a cat\na dog\na fox\na bear\n"

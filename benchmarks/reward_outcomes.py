@@ -86,11 +86,9 @@ class Outcome:
             wrong.append(f"expected {expected.limit:g} s")
         if "Traceback" in self.said:
             wrong.append("a traceback")
-        if [line.startswith("treerl: reward faulty: ") for line in self.lines] != [True]:
-            if expected.named:
-                wrong.append("expected one line that names the reward")
-        elif not expected.named:
-            wrong.append("an error of the reward")
+        blamed = [line for line in self.lines if line.startswith("treerl: reward faulty: ")]
+        if len(blamed) != expected.named or len(self.lines) > 1:
+            wrong.append("expected one line, which names the reward, or none")
         if self.left:
             wrong.append(f"left: {', '.join(self.left)}")
         wrong += self._wrong_figures(expected, good)
