@@ -7,8 +7,13 @@ def main() -> None:
     """Run the command line."""
     try:
         from treerl.cli import main as run
+        from treerl.run.leaving import leave_threads
 
-        run()
+        try:
+            run()
+        except SystemExit as end:
+            leave_threads(end.code)
+            raise
     except KeyboardInterrupt:
         sys.exit(130)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from treerl.engine.task import Samples
 from treerl.errors import RewardError, Stopped, TreerlError, printable, reason
 from treerl.reward.contract import Reward
-from treerl.reward.guard import guarded
+from treerl.reward.guard import guarded, unchanged
 from treerl.reward.interrupt import foreign_code
 
 T = TypeVar("T")
@@ -28,7 +28,8 @@ def rate(name: str, scorer: Scorer, samples: Samples) -> Tensor:
     `RewardError` names the reward and says how it broke its contract.
     """
     first = f" (prompt {shown(samples, 0)})" if len(samples) else ""
-    value = _called(name, lambda: scorer(samples), first)
+    with unchanged(name, samples.images):
+        value = _called(name, lambda: scorer(samples), first)
     scores = _column(f"reward {name}", value, len(samples))
     if value.dtype == torch.bool:
         raise RewardError(f"reward {name}: expected real numbers, got {value.dtype}")
@@ -47,13 +48,14 @@ def score(name: str, scorer: Scorer, samples: Samples) -> Tensor:
 
 def begin(name: str, reward: Reward, samples: Samples) -> None:
     """Let a reward start to score, where it can; what is wrong its call will tell."""
-    with suppress(RewardError):
+    with suppress(RewardError), unchanged(name, samples.images):
         _called(name, lambda: reward.begin(samples), "")
 
 
 def measure(name: str, reward: Reward, samples: Samples) -> dict[str, Tensor]:
     """The further figures of a reward, each `[N]` in float64; NaN where one is missing."""
-    figures = _called(name, lambda: reward.measures(samples), "")
+    with unchanged(name, samples.images):
+        figures = _called(name, lambda: reward.measures(samples), "")
     if not isinstance(figures, Mapping):
         kind = type(figures).__name__
         raise RewardError(f"reward {name}: measures: expected a mapping by name, got {kind}")

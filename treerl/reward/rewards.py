@@ -11,6 +11,7 @@ from torch import Tensor
 from treerl.engine.task import Samples, Task
 from treerl.errors import InputError, RewardError, printable
 from treerl.reward.call import Scorer, begin, close, measure, rate, score, validate
+from treerl.reward.children import Children
 from treerl.reward.contract import Reward
 from treerl.reward.interrupt import check_interrupt as ask, interruptible
 
@@ -53,11 +54,12 @@ class Rewards:
         self.on_bad_reward = on_bad_reward
         self.retries = retries
         self.check_interrupt = check_interrupt
+        self._children = Children()
 
     def __call__(self, samples: Samples) -> Tensor:
         """Scores `[N, K]`, float64 on the CPU, all finite (NaN in a row only with `drop_tree`)."""
         columns = []
-        with interruptible(self.check_interrupt):
+        with interruptible(self.check_interrupt), self._children.noted():
             if len(self.scorers) > 1:  # servers work side by side, and beside what is here
                 for name, scorer in self.scorers.items():
                     if isinstance(scorer, Reward):
@@ -80,7 +82,7 @@ class Rewards:
         A name that two rewards use is the first one's; the second's is called `reward.name`.
         """
         figures: dict[str, Tensor] = {}
-        with interruptible(self.check_interrupt):
+        with interruptible(self.check_interrupt), self._children.noted():
             for name, scorer in self.scorers.items():
                 if isinstance(scorer, Reward):
                     for title, column in self._figures(name, scorer, samples).items():
@@ -90,7 +92,7 @@ class Rewards:
     def validate_tasks(self, tasks: Sequence[Task | str]) -> None:
         """`InputError` names the reward and the first task that it cannot score."""
         rows = [Task.of(task) for task in tasks]
-        with interruptible(self.check_interrupt):
+        with interruptible(self.check_interrupt), self._children.noted():
             for name, scorer in self.scorers.items():
                 if not isinstance(scorer, Reward):
                     continue
@@ -102,6 +104,8 @@ class Rewards:
     def close(self) -> None:
         """Ends the processes and connections of all rewards; `RewardError` names one that fails.
 
+        A process that a reward started in a call and did not end is killed.
+
         It is not raised while another error is on its way, which says more.
         """
         failed = None
@@ -109,6 +113,7 @@ class Rewards:
             if isinstance(scorer, Reward):
                 error = close(name, scorer)
                 failed = failed or error
+        self._children.end()
         if failed is not None and sys.exception() is None:
             raise failed
 
