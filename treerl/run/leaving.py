@@ -12,7 +12,8 @@ _PATIENCE = 30.0  # further seconds for them once all else is done: one may stil
 def leave_threads(code: object, patience: float = _PATIENCE) -> None:
     """End with `code` after `patience` seconds at the latest.
 
-    By itself the interpreter waits for every thread that is no daemon's, without end. Those that end, or are ended by what the interpreter does at its exit, are waited for.
+    By itself the interpreter waits for every thread that is no daemon's, without end. Those that
+    end, or are ended by what it does at its exit, are waited for.
     """
     if _others():
         watch = threading.Thread(target=_watch, args=(code, patience), daemon=True)
