@@ -2,13 +2,13 @@
 
 import base64
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from PIL import Image
 from recorded import Recorded, create, record
 
+from treerl.errors import InputError
 from treerl.report import page
 from treerl.run.reading import read
 
@@ -42,15 +42,24 @@ def _many_pixels(run: Recorded) -> None:
     Image.new("1", (9000, 9000)).save(run.path / "samples" / "before-000.png")
 
 
-@pytest.mark.parametrize(
-    ("harm", "words"), [(_outside, "the file is missing"), (_many_pixels, "the file is too large")]
-)
-def test_an_image_that_is_no_samples_is_left_out(
-    run: Recorded, harm: Callable[[Recorded], None], words: str
-) -> None:
-    harm(run)
+def test_an_image_that_is_a_link_to_elsewhere_is_refused(run: Recorded) -> None:
+    _outside(run)
+    with pytest.raises(
+        InputError, match=r"before-000\.png: expected a part of the run, got a link"
+    ):
+        read(run.path)
+
+
+def test_a_link_that_is_laid_after_the_folder_was_read_is_left_out(run: Recorded) -> None:
+    record = read(run.path)
+    _outside(run)
+    assert "the file is missing" in page.render(record)
+
+
+def test_an_image_that_is_no_samples_is_left_out(run: Recorded) -> None:
+    _many_pixels(run)
     rendered = page.render(read(run.path))
-    assert words in rendered
+    assert "the file is too large" in rendered
     assert rendered.count("data:image/png") == 2 * 3 + 2 * 8 - 1
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import PNDMScheduler
-from plain_torch import Points
 from safetensors.torch import load_file, save_file
 from test_backbones import CPU, backbone_of, config, family
 from test_export import saved
@@ -18,7 +17,7 @@ from treerl.backbone import adapter, exporting, random_weights
 def test_a_merged_lora_is_added_to_the_weights_at_its_strength(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exporting, "LoraBaseMixin", Points)  # no pipeline loads a LoRA
+    monkeypatch.setattr(exporting, "_loads_lora", lambda pipeline: False)
     pipeline = random_weights.build(family("sd35"), "miniature", CPU, torch.float32)
     pipeline.save_pretrained(tmp_path / "model")
     chosen = config("sd35", f"backbone.model={tmp_path / 'model'}", "backbone.dtype=float32")
