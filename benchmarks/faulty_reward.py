@@ -24,41 +24,16 @@ from torch import Tensor
 from treerl.engine.task import Samples
 from treerl.reward.contract import Reward
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from misbehaving import BEHAVIOURS, LETHAL
+
 BAIT = "a fox"  # a training prompt of the second iteration
 OVERSLEPT = 1.0  # seconds that a slow answer comes after the deadline
-Misbehaviour = Callable[[Tensor, Tensor], Any]
-
-
-def _raises(images: Tensor, scores: Tensor) -> Tensor:
-    raise ValueError("no such\nthing\x1b[31m")
-
-
-def _exits(images: Tensor, scores: Tensor) -> Tensor:
-    raise SystemExit(0)
-
-
-def _interrupts(images: Tensor, scores: Tensor) -> Tensor:
-    raise KeyboardInterrupt
-
-
-def _dies(images: Tensor, scores: Tensor) -> Tensor:
-    os._exit(7)
 
 
 def _crashes(images: Tensor, scores: Tensor) -> Tensor:
     """Reads where there is no memory, as broken compiled code does."""
     ctypes.string_at(0)
-    return scores
-
-
-def _hangs(images: Tensor, scores: Tensor) -> Tensor:
-    time.sleep(3600)
-    return scores
-
-
-def _hangs_in_c(images: Tensor, scores: Tensor) -> Tensor:
-    """Holds the interpreter: no thread of its process runs any more."""
-    sum(range(10**14))
     return scores
 
 
@@ -126,14 +101,17 @@ def _leaves_a_thread(images: Tensor, scores: Tensor) -> Tensor:
     return scores
 
 
-MISBEHAVIOURS: dict[str, Misbehaviour] = {
-    "raises": _raises,
-    "exits": _exits,
-    "interrupts": _interrupts,
-    "dies": _dies,
+# those of the tests that never answer
+SILENT: dict[str, Callable[[Tensor], Any]] = {
+    "raises": BEHAVIOURS["raises"][0],
+    "exits": BEHAVIOURS["exits"][0],
+    "interrupts": BEHAVIOURS["interrupts"][0],
+    "dies": LETHAL["dies"],
+    "hangs": LETHAL["hangs"],
+    "hangs-in-c": LETHAL["hangs in C"],
+}
+ANSWERING: dict[str, Callable[[Tensor, Tensor], Any]] = {
     "crashes": _crashes,
-    "hangs": _hangs,
-    "hangs-in-c": _hangs_in_c,
     "oversleeps": _oversleeps,
     "nan": _has_no_number,
     "huge": lambda images, scores: scores.double() * 1e200,
@@ -168,4 +146,6 @@ class Faulty(Reward):
         began = folder / "began"
         if not began.exists():
             began.write_text(str(time.time()))
-        return MISBEHAVIOURS[fault](samples.images, scores)  # type: ignore[no-any-return]
+        if fault in SILENT:
+            return SILENT[fault](samples.images)  # type: ignore[no-any-return]
+        return ANSWERING[fault](samples.images, scores)  # type: ignore[no-any-return]

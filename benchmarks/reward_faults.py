@@ -23,7 +23,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
-from faulty_reward import MISBEHAVIOURS
+from faulty_reward import ANSWERING, SILENT
 from reward_outcomes import DEADLINE, DROPPED, LAG, REWARD, SENT, Expected, Outcome
 
 PLACES = ("process", "worker", "remote")
@@ -150,7 +150,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, help="runs side by side")
     options = parser.parse_args()
     cases = []
-    for fault in MISBEHAVIOURS:
+    for fault in (*SILENT, *ANSWERING):
         for place in PLACES:
             if any(words in f"{fault} {place}" for words in options.only):
                 cases.append((fault, place))

@@ -137,6 +137,10 @@ def draft_elsewhere(place: Place) -> None:
     link(RUN / f".draft-report.html.{os.getpid()}", place.outside / "precious")
 
 
+def link_to_itself(place: Place) -> None:
+    link(RUN / "samples" / "before-000.png", Path("before-000.png"))
+
+
 CASES: dict[str, tuple[Callable[[Place], None], int, str]] = {
     "pickle": (pickled, 4, "manifest.json"),
     "tree that is a pickle": (pickled_tree, 4, "first.json"),
@@ -148,6 +152,7 @@ CASES: dict[str, tuple[Callable[[Place], None], int, str]] = {
     "samples elsewhere": (samples_elsewhere, 2, "got a link to"),
     "page elsewhere": (page_elsewhere, 2, "got a link to"),
     "draft elsewhere": (draft_elsewhere, 2, "got a link to"),
+    "link to itself": (link_to_itself, 2, "got a link to"),
 }
 
 

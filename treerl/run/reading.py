@@ -53,15 +53,17 @@ def read(path: Path) -> RunRecord:
 
 
 def refuse_links(folder: Path) -> None:
-    """`InputError` for a link out of the folder: through it a run writes, or a page shows, what is
-    no part of the run."""
+    """`InputError` for a link out of the folder, or to nothing.
+
+    Through it a run would write, or a page show, what is no part of the run.
+    """
     with storing(folder):
-        inside = os.path.realpath(folder)
+        inside = os.path.realpath(folder)  # which, unlike Path.resolve, bears links in a circle
         for path in sorted(folder.rglob("*")):
             if not path.is_symlink():
                 continue
             target = os.path.realpath(path)
-            if os.path.commonpath([inside, target]) != inside:
+            if not Path(target).is_relative_to(inside) or not os.path.exists(target):
                 text = f"{path}: expected a part of the run, got a link to {target}"
                 raise InputError(printable(text))
 
