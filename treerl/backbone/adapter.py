@@ -1,7 +1,5 @@
 """A LoRA on any module through peft: put on, written as diffusers reads it, read back strictly."""
 
-from __future__ import annotations
-
 import json
 import math
 import sys
@@ -49,7 +47,7 @@ class AsInput(nn.Linear):
         return nn.functional.linear(input, self.weight.to(input.dtype))
 
 
-def compute_as_input(layer: LoraLayer) -> None:
+def compute_as_input(layer: "LoraLayer") -> None:
     """Let a linear layer's LoRA compute in the model's dtype; its matrices stay in float32.
 
     In float32 a tenth of a model's products would run outside the fast path of its device.
@@ -61,7 +59,7 @@ def compute_as_input(layer: LoraLayer) -> None:
         layer.cast_input_dtype_enabled = False
 
 
-def layers(module: nn.Module) -> dict[str, LoraLayer]:
+def layers(module: nn.Module) -> "dict[str, LoraLayer]":
     """The adapted layers of a module by name."""
     if "peft" not in sys.modules:  # so that there is none
         return {}
