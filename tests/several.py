@@ -18,6 +18,7 @@ from treerl.engine.baseline import Siblings
 from treerl.engine.branching import window
 from treerl.engine.peers import Peers
 from treerl.engine.selection import Share
+from treerl.engine.selections.contrast import Contrast
 from treerl.engine.trainer import Trainer
 from treerl.run.join import connect
 from treerl.run.world import World
@@ -29,7 +30,7 @@ ALGORITHMS = {
     "idle": replace(_BASE, trees_per_prompt=1),
     "dropped": _BASE,
     "depths": replace(_BASE, baseline=Siblings(), reduction="depths", ppo_epochs=2),
-    "compared": replace(_BASE, trees_per_prompt=4),
+    "compared": replace(_BASE, trees_per_prompt=4, selection=Contrast(0.5)),
     "edges": replace(_BASE, selection=Share(0.5), reduction="edges"),
 }
 _SMOOTH = Path(__file__).parent / "smooth.py"

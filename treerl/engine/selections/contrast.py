@@ -1,0 +1,55 @@
+"""The nodes that teach most: those whose children turned out most different."""
+
+from dataclasses import dataclass
+from fractions import Fraction as Exact
+from typing import Annotated
+
+import numpy as np
+import torch
+from annotated_types import Gt, Le
+from torch import Tensor
+
+from treerl.engine.selection import Selection
+from treerl.engine.tree import Tree
+from treerl.engine.tree_spec import TreeSpec
+
+
+@dataclass(frozen=True)
+class Contrast(Selection):
+    """The share of an iteration's nodes whose siblings' advantages lie farthest apart.
+
+    A pair of mirrored siblings has the gradient (A₁ - A₂) ∇ log p(z): a node whose children turned
+    out alike costs a forward and a backward pass and moves nothing. Trees compete with each other,
+    so prompts whose leaves agree are left to those that disagree. The choice looks at the scores,
+    so what is left out is small but no longer zero in expectation (docs/studies/treerl.md).
+    """
+
+    share: Annotated[float, Gt(0), Le(1)] = 0.25  # as many nodes of each tree, were they spread
+
+    def __call__(self, tree: Tree, advantage: Tensor, generator: np.random.Generator) -> Tensor:
+        edges = tree.edges
+        nodes, owner, count = torch.unique_consecutive(
+            tree.parent[edges], return_inverse=True, return_counts=True
+        )
+        score = advantage[edges].double()
+        mean = torch.zeros(len(nodes), dtype=torch.float64).index_add(0, owner, score) / count
+        reference = torch.where(count > 1, mean, 0.0)  # an only child is compared with the prompt
+        distance = (score - reference[owner]).square()
+        spread = torch.zeros_like(mean).index_add(0, owner, distance)
+        sizes = torch.bincount(tree.roots()[nodes])
+        kept = sum(self._kept(size) for size in sizes.tolist())
+        chosen = spread.argsort(descending=True, stable=True)[:kept]
+        trained = torch.zeros(len(tree), dtype=torch.bool)
+        trained[nodes[chosen]] = True
+        return tree.stochastic & trained[tree.parent.clamp(min=0)]
+
+    def decisions(self, spec: TreeSpec) -> int:
+        return self._kept(spec.decisions)
+
+    def edges(self, spec: TreeSpec) -> float:
+        if spec.decisions == 0:
+            return 0.0
+        return spec.edges * self._kept(spec.decisions) / spec.decisions
+
+    def _kept(self, nodes: int) -> int:
+        return max(min(nodes, 1), int(Exact(str(self.share)) * nodes))  # exact: as `share`
