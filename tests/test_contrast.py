@@ -1,5 +1,8 @@
 """The nodes whose children turned out most different, and what training them alone costs."""
 
+import math
+from statistics import NormalDist
+
 import numpy as np
 import pytest
 import torch
@@ -89,3 +92,32 @@ def test_no_sampled_step_is_no_node() -> None:
     tree = complete(2, 2, 2)
     quiet = Tree(**{**vars(tree), "stochastic": torch.zeros(len(tree), dtype=torch.bool)})
     assert not select(Contrast(), quiet, drawn(tree, seed=4)).any()
+
+
+def kept_gradient(share: float) -> float:
+    """E[u²; |u| > τ] of u ~ N(0, 1) where P(|u| > τ) = share: what stays of a gradient."""
+    threshold = NormalDist().inv_cdf(1 - share / 2)
+    return share + 2 * threshold * NormalDist().pdf(threshold)
+
+
+@pytest.mark.parametrize(("share", "kept"), [(0.5, 0.929), (0.25, 0.724), (1.0, 1.0)])
+def test_between_gaussians_the_chosen_nodes_keep_the_direction_and_most_of_the_gradient(
+    share: float, kept: float
+) -> None:
+    # mirrored pairs ±z, scores of slope g along z: a node's gradient (A₁ - A₂) z has the mean 2 g
+    pairs = 40_000
+    generator = torch.Generator().manual_seed(5)
+    noise = torch.randn(pairs, 3, generator=generator, dtype=torch.float64)
+    slope = torch.tensor([0.6, 0.0, 0.8], dtype=torch.float64)
+    levels = [torch.zeros(pairs, dtype=torch.long), torch.arange(pairs).repeat_interleave(2)]
+    count = 1 + 3 * pairs
+    stochastic = torch.arange(count) > pairs
+    tree = forest(levels, torch.zeros(1, dtype=torch.long), torch.zeros(count), stochastic)
+    height = noise @ slope
+    advantage = torch.zeros(count, dtype=torch.float64)
+    advantage[stochastic] = torch.stack([height, -height], dim=1).flatten()
+    chosen = select(Contrast(share), tree, advantage)[stochastic][::2]
+    gradients = torch.where(chosen[:, None], 2 * height[:, None] * noise, 0.0)
+    error = gradients.std(dim=0) / math.sqrt(pairs)
+    assert kept_gradient(share) == pytest.approx(kept, abs=5e-4)
+    assert float(((gradients.mean(dim=0) - 2 * kept * slope) / error).abs().max()) < 3
