@@ -17,6 +17,7 @@ from recipe_values import (
     by_iteration,
     by_prompt,
     grouped,
+    half_that_differs_most,
     less_the_mean,
     of_trained,
     over_nodes,
@@ -35,8 +36,9 @@ def treegrpo(case: Case) -> Tensor:
 
 def treerl(case: Case) -> Tensor:
     edges = moves(case, flow_sde(0.7))
-    advantage = of_trained(case, backed_up(case, less_the_mean(case)))
-    return over_nodes(case, ppo(edges.log_ratio.exp(), advantage, 1e-4))
+    values = backed_up(case, less_the_mean(case))
+    assert set(case.trained.tolist()) == half_that_differs_most(case, values)
+    return over_nodes(case, ppo(edges.log_ratio.exp(), of_trained(case, values), 1e-4))
 
 
 def branchgrpo(case: Case) -> Tensor:

@@ -82,8 +82,28 @@ def grouped(case: Case, values: Values, group: Callable[[int], tuple[int, ...]])
 
 
 def of_trained(case: Case, advantage: Values) -> Tensor:
-    chosen = [max(-5.0, min(5.0, advantage[int(node)])) for node in case.trained]
-    return torch.tensor(chosen, dtype=torch.float64)
+    return torch.tensor([_cut(advantage[int(node)]) for node in case.trained], dtype=torch.float64)
+
+
+def _cut(advantage: float) -> float:
+    return max(-5.0, min(5.0, advantage))
+
+
+def half_that_differs_most(case: Case, advantage: Values) -> set[int]:
+    """The children of those half of the pairs, of all prompts together, with the largest |A - A'|.
+
+    Half of each tree's pairs, rounded down, is what an update may train.
+    """
+    pairs: dict[int, list[int]] = {}
+    for child in case.tree.edges.tolist():
+        pairs.setdefault(int(case.tree.parent[child]), []).append(child)
+    difference = {}
+    for parent, (a, b) in pairs.items():
+        difference[parent] = abs(_cut(advantage[a]) - _cut(advantage[b]))
+    trees = case.tree.sizes[0]
+    kept = trees * (len(pairs) // trees // 2)
+    widest = sorted(pairs, key=lambda parent: -difference[parent])[:kept]
+    return {child for parent in widest for child in pairs[parent]}
 
 
 def ppo(ratio: Tensor, advantage: Tensor, clip: float) -> Tensor:

@@ -44,7 +44,7 @@ FLAT = {"trees_per_prompt": GROUP}
 TABLE = (
     Row("treegrpo", {}, 202, 13, 39),
     Row("treegrpo-code", {"branching": Shift(3, 3)}, 202, 13, 39),
-    Row("treerl", {"branching": Fixed(3, 3, 0)}, 40, 13, 39),
+    Row("treerl", {"branching": Fixed(3, 3, 0)}, 40, 6, 18),
     Row("ddpo", FLAT, 270, 270 - GROUP, 270 - GROUP),
     Row("flowgrpo", FLAT, 270, 243, 243),
     Row("flowgrpo-fast", {"branching": Star(GROUP, depth=2)}, 218 - 26, 1 + GROUP, 54, uniform=0.3),

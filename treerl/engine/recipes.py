@@ -20,6 +20,7 @@ from treerl.engine.objectives.guard import Guard
 from treerl.engine.objectives.nft import NFT
 from treerl.engine.objectives.noise_aware import NoiseAware
 from treerl.engine.selection import Share
+from treerl.engine.selections.contrast import Contrast
 from treerl.engine.selections.depths import Depths
 from treerl.engine.sources import SOURCES
 
@@ -43,7 +44,8 @@ _TREEGRPO_CODE = Algorithm(
     optimizer_steps=2,
 )
 
-# Ours: mirrored siblings in an early window, a tail of one or few moves, a rate that decays.
+# Ours: mirrored siblings in an early window, a tail of one or few moves, updates on the half of the
+# nodes whose siblings differ most, a rate that decays.
 _TREERL = Algorithm(
     name="treerl",
     source=SOURCES["treerl"],
@@ -51,6 +53,7 @@ _TREERL = Algorithm(
     coupling=Mirrored(),
     tail_stride=5,
     normaliser=Centred(),
+    selection=Contrast(share=0.5),
     objective=Clipped(clip_range=1e-4),
     optimizer_steps=4,
     decay="linear",

@@ -24,7 +24,7 @@ class Contrast(Selection):
     so what is left out is small but no longer zero in expectation (docs/studies/treerl.md).
     """
 
-    share: Annotated[float, Gt(0), Le(1)] = 0.25  # as many nodes of each tree, were they spread
+    share: Annotated[float, Gt(0), Le(1)] = 0.5  # as many nodes of each tree, were they spread
 
     def __call__(self, tree: Tree, advantage: Tensor, generator: np.random.Generator) -> Tensor:
         edges = tree.edges
