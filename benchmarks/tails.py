@@ -33,6 +33,7 @@ def grown(name: str, stride: int, order: int, prompts: int, sets: Sequence[str])
         f"tree.tail_order={order}",
         f"train.prompts_per_iteration={prompts}",
         "train.learning_rate=0",
+        "train.optimizer_steps=1",  # as few nodes as there are
     ]
     config = resolve(None, {"backbone.name": name, "backbone.model": "tiny"}, [*settings, *sets])
     session = build(config)
