@@ -15,7 +15,7 @@ def test_the_snippet_names_the_model_whatever_its_folder_is_called(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(subprocess, "run", run_script)
-    folder = tmp_path / 'a "model" \\ of {mine}, ß'
+    folder = tmp_path / 'a "model" \\ of {mine}, ß🌳'
     export(trained("sd15", folder), tmp_path / "out")
     card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
     code = ast.parse(card.split("```python\n")[1].split("```")[0])

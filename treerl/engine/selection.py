@@ -41,7 +41,27 @@ class All(Selection):
 
 
 @dataclass(frozen=True)
-class Share(Selection):
+class NodeShare(Selection, ABC):
+    """What the selections of so many nodes for each tree have in common."""
+
+    share: Annotated[float, Gt(0), Le(1)]  # rounded down for each tree, but never none
+
+    def decisions(self, spec: TreeSpec) -> int:
+        return self.kept(spec.decisions)
+
+    def edges(self, spec: TreeSpec) -> float:
+        if spec.decisions == 0:
+            return 0.0
+        return spec.edges * self.kept(spec.decisions) / spec.decisions
+
+    def kept(self, nodes: int) -> int:
+        """How many of a tree's nodes are trained."""
+        # exact: 0.6 of 10 nodes is 6, which 0.6 * 10 in floating point may not be
+        return max(min(nodes, 1), int(Exact(str(self.share)) * nodes))
+
+
+@dataclass(frozen=True)
+class Share(NodeShare):
     """A random share of each tree's nodes, rounded down but never none (DanceGRPO, 2505.07818)."""
 
     share: Annotated[float, Gt(0), Le(1)] = 0.6
@@ -52,21 +72,9 @@ class Share(Selection):
         order = np.lexsort((generator.random(len(nodes)), root))  # at random, tree by tree
         sizes = np.bincount(root)
         different, kind = np.unique(sizes, return_inverse=True)
-        kept = np.array([self._kept(size) for size in different.tolist()], dtype=np.int64)[kind]
+        kept = np.array([self.kept(size) for size in different.tolist()], dtype=np.int64)[kind]
         chosen = order[numbers(sizes) < np.repeat(kept, sizes)]
         trained = torch.zeros(len(tree), dtype=torch.bool)
         trained[nodes[torch.from_numpy(chosen)]] = True
         inner = tree.parent.clamp(min=0)
         return tree.stochastic & trained[inner]
-
-    def decisions(self, spec: TreeSpec) -> int:
-        return self._kept(spec.decisions)
-
-    def edges(self, spec: TreeSpec) -> float:
-        if spec.decisions == 0:
-            return 0.0
-        return spec.edges * self._kept(spec.decisions) / spec.decisions
-
-    def _kept(self, nodes: int) -> int:
-        # exact: 0.6 of 10 nodes is 6, which 0.6 * 10 in floating point may not be
-        return max(min(nodes, 1), int(Exact(str(self.share)) * nodes))

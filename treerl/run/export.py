@@ -207,7 +207,7 @@ def _card(backbone: PipelineBackbone, config: Config, draft: Path) -> str:
     code = [
         f"from diffusers import {backbone.pipeline_class}",
         "",
-        f"pipeline = {backbone.pipeline_class}.from_pretrained({json.dumps(source)})",
+        f"pipeline = {backbone.pipeline_class}.from_pretrained({source!r})",
     ]
     if lora:
         code.append(f'pipeline.load_lora_weights(".", weight_name="{adapter.FILE}")')

@@ -1,7 +1,6 @@
 """The nodes that teach most: those whose children turned out most different."""
 
 from dataclasses import dataclass
-from fractions import Fraction as Exact
 from typing import Annotated
 
 import numpy as np
@@ -9,13 +8,12 @@ import torch
 from annotated_types import Gt, Le
 from torch import Tensor
 
-from treerl.engine.selection import Selection
+from treerl.engine.selection import NodeShare
 from treerl.engine.tree import Tree
-from treerl.engine.tree_spec import TreeSpec
 
 
 @dataclass(frozen=True)
-class Contrast(Selection):
+class Contrast(NodeShare):
     """The share of an iteration's nodes whose siblings' advantages lie farthest apart.
 
     A pair of mirrored siblings has the gradient (A₁ - A₂) ∇ log p(z): a node whose children turned
@@ -25,7 +23,7 @@ class Contrast(Selection):
     advantage. What it buys: docs/studies/treerl.md.
     """
 
-    share: Annotated[float, Gt(0), Le(1)] = 0.5  # rounded down for each tree, but never none
+    share: Annotated[float, Gt(0), Le(1)] = 0.5
 
     def __call__(self, tree: Tree, advantage: Tensor, generator: np.random.Generator) -> Tensor:
         edges = tree.edges
@@ -38,19 +36,8 @@ class Contrast(Selection):
         distance = (score - reference[owner]).square()
         spread = torch.zeros_like(mean).index_add(0, owner, distance)
         sizes = torch.bincount(tree.roots()[nodes])
-        kept = sum(self._kept(size) for size in sizes.tolist())
+        kept = sum(self.kept(size) for size in sizes.tolist())
         chosen = spread.argsort(descending=True, stable=True)[:kept]
         trained = torch.zeros(len(tree), dtype=torch.bool)
         trained[nodes[chosen]] = True
         return tree.stochastic & trained[tree.parent.clamp(min=0)]
-
-    def decisions(self, spec: TreeSpec) -> int:
-        return self._kept(spec.decisions)
-
-    def edges(self, spec: TreeSpec) -> float:
-        if spec.decisions == 0:
-            return 0.0
-        return spec.edges * self._kept(spec.decisions) / spec.decisions
-
-    def _kept(self, nodes: int) -> int:
-        return max(min(nodes, 1), int(Exact(str(self.share)) * nodes))  # exact: as `share`
