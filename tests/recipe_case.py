@@ -95,7 +95,8 @@ def computed(algorithm: Algorithm, move: float) -> Computed:
     others = {"start": start, "old": old, "ema": start}
     kind = LeafLosses if isinstance(plain.objective, LeafObjective) else EdgeLosses
     losses = kind(env, tree, credit.advantage, plain, 16, lambda name: _as(env, others[name]))
-    (batches,) = losses.batches(np.random.default_rng(0))
+    generator = np.random.default_rng(0)
+    (batches,) = losses.batches(losses.trained(generator), generator)
     parts = [(batch, losses.loss(batch)) for batch in batches]
     loss = torch.stack([(part.value * batch.weight).sum() for batch, part in parts]).sum()
     trained = torch.cat([batch.children for batch, _ in parts])

@@ -137,7 +137,7 @@ def test_a_tree_grows_by_the_noise_of_its_coupling_and_replays_exactly(coupling:
     )
     algorithm = Algorithm(objective=Clipped(0.1), coupling=coupling, optimizer_steps=2)
     losses = EdgeLosses(env, tree, torch.ones(len(tree)), algorithm, 4, no_weights)
-    for batches in losses.batches(np.random.default_rng(0)):
+    for batches in losses.batches(tree.stochastic, np.random.default_rng(0)):
         for batch in batches:
             loss = losses.loss(batch)
             assert float((loss.ratio - 1).abs().max()) == 0

@@ -157,6 +157,7 @@ def test_optimizer_steps_share_the_leaves_among_them() -> None:
     step = train.iterate(TASKS)
     assert isinstance(train.optimizer, Counted) and train.optimizer.steps == 4
     assert len(joined(objective, "x0")) == 81 == step.metrics["leaves"]
+    assert torch.equal(step.trained.nonzero().flatten(), step.tree.leaves)
 
 
 def test_a_loss_on_leaves_gets_the_references_sample_when_it_asks_for_it() -> None:

@@ -61,7 +61,7 @@ def _edited(**changes: object) -> str:
 
 
 MANIFESTS = {
-    "format: Input should be 2": _edited(format=1),
+    "format: Input should be 3": _edited(format=2),
     "status: Input should be": _edited(status="\x1b[31mgone"),
     "plan.leaves: expected a number, got str": _edited(plan={"leaves": "<b>"}),
     "evaluation.before": _edited(evaluation={"before": {"reward": "much"}}),
@@ -82,7 +82,14 @@ def test_a_manifest_that_no_run_wrote_is_named_by_its_field(run: Path, problem: 
     assert len(str(caught.value).splitlines()) == 1
 
 
-NODE = {"stochastic": False, "advantage": None, "value": 0, "score": None, "image": None}
+NODE = {
+    "stochastic": False,
+    "trained": False,
+    "advantage": None,
+    "value": 0,
+    "score": None,
+    "image": None,
+}
 
 
 @pytest.mark.parametrize(

@@ -103,6 +103,19 @@ def test_the_first_tree_stands_beside_the_last(written: Recorded) -> None:
         assert f"{spread} in iteration {step.iteration + 1}".replace("-", "−") in text
 
 
+def test_an_edge_that_no_update_trained_is_told_from_the_others(run: Recorded) -> None:
+    file = run.path / "trees" / "last.json"
+    tree = json.loads(file.read_text())
+    assert "left out" not in _text(page.render(read(run.path)))
+    edges = [node for node in tree["nodes"] if node["stochastic"]]
+    for node in edges[:3]:
+        node["trained"] = False
+    file.write_text(json.dumps(tree))
+    rendered = page.render(read(run.path))
+    assert rendered.count('left-out" d="') == 3 < len(edges)
+    assert _text(rendered).count("left out of the update") == 4  # of each edge, and the legend
+
+
 def test_text_from_outside_stays_text_and_nothing_is_loaded(run: Recorded) -> None:
     content = run.manifest
     content.error = content.device = content.started = ATTACK

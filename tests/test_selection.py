@@ -97,6 +97,8 @@ def test_a_random_share_trains_other_nodes_in_every_iteration_with_all_their_edg
         parents = torch.unique(step.tree.parent[step.tree.edges[trained]])
         whole = torch.isin(step.tree.parent[step.tree.edges], parents)
         assert torch.equal(trained, whole)  # siblings go together
+        assert torch.equal(step.trained[step.tree.edges], trained)
+        assert not step.trained[~step.tree.stochastic].any()
         assert len(parents) == 3 * Share(0.3).decisions(SPEC)
         chosen.append(tuple((parents % 7).tolist()))
     assert len(set(chosen)) > 5

@@ -26,7 +26,8 @@ from treerl.run.files import TreeFile
 def _step(grown: Forest) -> Step:
     scores = Standardised()(grown.tree, grown.scores, grown.weights)
     credit = advantages(grown.tree, scores, Uniform(), Prompt(), TASKS)
-    return Step(0, grown.env.with_tasks(TASKS), grown.tree, grown.scores, credit, {})
+    env = grown.env.with_tasks(TASKS)
+    return Step(0, env, grown.tree, grown.scores, credit, grown.tree.stochastic, {})
 
 
 def _drawing(folder: Path, step: Step) -> Drawing:
@@ -57,6 +58,22 @@ def test_each_sampled_edge_is_drawn_once_and_each_chain_as_one_line(
     assert signs.count("positive") == sum(value > 0 for value in values)
     assert signs.count("negative") == sum(value < 0 for value in values)
     assert max(edge.strength for edge in drawing.edges) == 1
+
+
+def test_an_edge_that_the_update_left_out_is_marked(tmp_path: Path) -> None:
+    step = _step(forest(window(6, 1, 2, 2), 2))
+    edges = step.tree.edges[step.tree.task[step.tree.edges] == 0]
+    trained = step.trained.clone()
+    trained[edges[::3]] = False
+    drawing = _drawing(tmp_path, replace(step, trained=trained))
+    left_out = [edge for edge in drawing.edges if not edge.trained]
+    assert len(left_out) == len(edges[::3])
+    assert sorted(edge.words.split("\n")[1] for edge in left_out) == sorted(
+        f"advantage {charts.show(value)}"
+        for value in step.advantages.advantage[edges[::3]].tolist()
+    )
+    for edge in drawing.edges:
+        assert edge.trained != edge.words.endswith("\nleft out of the update")
 
 
 def test_along_a_chain_the_same_number_is_written_once(tmp_path: Path) -> None:

@@ -222,7 +222,8 @@ def _losses(
     kind = EdgeLosses if isinstance(objective, EdgeObjective) else LeafLosses
     values = advantage(len(grown.tree), dtype=torch.float64)
     losses = kind(grown.env, grown.tree, values, algorithm, 64, lambda _: torch.no_grad())
-    ((batch,),) = losses.batches(np.random.default_rng(0))
+    generator = np.random.default_rng(0)
+    ((batch,),) = losses.batches(losses.trained(generator), generator)
     return losses, batch
 
 

@@ -36,8 +36,12 @@ class Losses(ABC):
     weights: Callable[[str], AbstractContextManager[Any]]  # the network as in a weight set
 
     @abstractmethod
-    def batches(self, generator: np.random.Generator) -> list[list[Minibatch]]:
-        """The minibatches of each optimizer step, epoch after epoch."""
+    def trained(self, generator: np.random.Generator) -> Tensor:
+        """What the update trains, `[N]` bool: the edges that lead to these nodes, or the leaves."""
+
+    @abstractmethod
+    def batches(self, trained: Tensor, generator: np.random.Generator) -> list[list[Minibatch]]:
+        """The minibatches of each optimizer step, epoch after epoch: all train the same."""
 
     @abstractmethod
     def loss(self, batch: Minibatch) -> Loss:
@@ -58,12 +62,20 @@ class Losses(ABC):
 class EdgeLosses(Losses):
     """One forward for each parent: siblings share it."""
 
-    def batches(self, generator: np.random.Generator) -> list[list[Minibatch]]:
+    def trained(self, generator: np.random.Generator) -> Tensor:
+        selection = self.algorithm.selection
+        trained = selection(self.tree, self.advantage, generator)
+        if trained.dtype != torch.bool or trained.shape != self.tree.stochastic.shape:
+            name = type(selection).__name__
+            got = f"{tuple(trained.shape)} {trained.dtype}"
+            raise NumericsError(f"selection {name}: expected ({len(self.tree)},) bool, got {got}")
+        return trained & self.tree.stochastic
+
+    def batches(self, trained: Tensor, generator: np.random.Generator) -> list[list[Minibatch]]:
         algorithm = self.algorithm
-        trained = self._trained(generator)
         count = algorithm.optimizer_steps
         steps = []
-        for _ in range(algorithm.ppo_epochs):  # all epochs train the edges chosen once
+        for _ in range(algorithm.ppo_epochs):
             steps += minibatches(
                 self.tree, trained, count, self.rows, generator, algorithm.reduction
             )
@@ -80,15 +92,6 @@ class EdgeLosses(Losses):
             with torch.no_grad(), self.weights(objective.weight_set):
                 reference = self.env.policy(parents, stochastic=True).take(owner)
         return objective(policy, self._edges(batch.children, reference))
-
-    def _trained(self, generator: np.random.Generator) -> Tensor:
-        selection = self.algorithm.selection
-        trained = selection(self.tree, self.advantage, generator)
-        if trained.dtype != torch.bool or trained.shape != self.tree.stochastic.shape:
-            name = type(selection).__name__
-            got = f"{tuple(trained.shape)} {trained.dtype}"
-            raise NumericsError(f"selection {name}: expected ({len(self.tree)},) bool, got {got}")
-        return trained
 
     def _edges(self, children: Tensor, reference: Policy | None) -> Edges:
         tree = self.tree
@@ -113,10 +116,16 @@ class EdgeLosses(Losses):
 class LeafLosses(Losses):
     """One forward for each leaf, noised again to a step drawn from its own key."""
 
-    def batches(self, generator: np.random.Generator) -> list[list[Minibatch]]:
+    def trained(self, generator: np.random.Generator) -> Tensor:
+        trained = torch.zeros(len(self.tree), dtype=torch.bool)
+        trained[self.tree.leaves] = True
+        return trained
+
+    def batches(self, trained: Tensor, generator: np.random.Generator) -> list[list[Minibatch]]:
+        leaves = trained.nonzero().flatten()
         steps = []
         for _ in range(self.algorithm.ppo_epochs):
-            order = torch.from_numpy(generator.permutation(self.tree.leaves.numpy()))
+            order = torch.from_numpy(generator.permutation(leaves.numpy()))
             parts = torch.tensor_split(order, self.algorithm.optimizer_steps)
             steps += [self._step(part) for part in parts]
         return steps

@@ -20,6 +20,7 @@ class Step:
     tree: Tree
     scores: Tensor  # [N, K] float64, NaN at nodes that were not scored
     advantages: Advantages
+    trained: Tensor  # [N] bool: edges by the nodes they lead to; leaves where the loss is on them
     metrics: dict[str, Any]
 
     @property

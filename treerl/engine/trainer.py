@@ -85,9 +85,13 @@ class Trainer:
         credit = self._credit(env, tree, scores)
         metrics = rollout_metrics(tree, scores[tree.leaves], self.rewards, credit, self.algorithm)
         metrics["dropped_trees"] = dropped
-        metrics |= self._update(env, tree, credit.advantage, old)
+        self.peers.phase("update")
+        losses = self._losses(env, tree, credit.advantage, old)
+        generator = noise.generator(self.seed, Stream.SHUFFLE, self.iteration)
+        trained = losses.trained(generator)
+        metrics |= self._update(losses, losses.batches(trained, generator))
         metrics["rows"] = self.micro_batch_size  # fewer from where memory was short
-        step = Step(self.iteration, env, tree, scores, credit, metrics)
+        step = Step(self.iteration, env, tree, scores, credit, trained, metrics)
         for component in self.algorithm.components().values():
             component.observe(step)
         if self.average is not None:
@@ -165,22 +169,21 @@ class Trainer:
             algorithm.advantage_clip,
         )
 
-    def _update(self, env: Env, tree: Tree, advantage: Tensor, old: WeightSet) -> dict[str, Any]:
-        """Move the policy, and tell what that did; no gradient is left over."""
-        self.peers.phase("update")
+    def _losses(self, env: Env, tree: Tree, advantage: Tensor, old: WeightSet) -> Losses:
         algorithm = self.algorithm
         on_edges = isinstance(algorithm.objective, EdgeObjective)
         kind = EdgeLosses if on_edges else LeafLosses
-        rows = self.micro_batch_size
         known = {"old": old, **self.weight_sets}
         if self.average is not None:
             known["ema"] = self.average.applied
         weights = partial(chosen, known, algorithm)
-        losses = kind(env, tree, advantage, algorithm, rows, weights)
-        generator = noise.generator(self.seed, Stream.SHUFFLE, self.iteration)
+        return kind(env, tree, advantage, algorithm, self.micro_batch_size, weights)
+
+    def _update(self, losses: Losses, steps: Sequence[list[Minibatch]]) -> dict[str, Any]:
+        """Move the policy, and tell what that did; no gradient is left over."""
         update: Update = []
         norms = []
-        for batches in losses.batches(generator):
+        for batches in steps:
             # once the first step is taken, the iteration is finished: half of one is nobody's
             check = self.check_interrupt if not update else _nothing
             if self.peers.size > 1:  # their numbers of batches differ
@@ -193,7 +196,7 @@ class Trainer:
                     losses.idle().backward()  # type: ignore[no-untyped-call]
             norms.append(self._optimizer_step())
         self.optimizer.zero_grad(set_to_none=True)
-        return update_metrics(update, norms, self.peers, algorithm.objective)
+        return update_metrics(update, norms, self.peers, self.algorithm.objective)
 
     def _backward(
         self, losses: Losses, batches: list[Minibatch], check: Callable[[], None]

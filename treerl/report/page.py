@@ -68,6 +68,7 @@ def render(record: RunRecord) -> str:
             held_out_constant=constants(apart),
             drawings=drawings,
             compared=compared(record.trees),
+            left_out=any(not edge.trained for d in drawings.values() for edge in d.edges),
             as_planned=as_planned(manifest),
             command=shlex.join(manifest.command),
         )

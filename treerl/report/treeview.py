@@ -29,6 +29,7 @@ class Edge:
     path: str
     sign: str  # positive, negative or zero
     strength: float  # 0 to 1
+    trained: bool
     label: str
     x: float
     y: float
@@ -191,8 +192,11 @@ def _edge(layout: _Layout, node: TreeNode, parent: TreeNode, scale: float) -> Ed
     y += 14 if y > layout.ys[parent.id] + 1 else -5
     words = f"step {parent.step} → {node.step}\nadvantage {show(node.advantage)}\n"
     words += f"value {show(node.value)}"
+    if not node.trained:
+        words += "\nleft out of the update"
     label = "" if repeated else signed(advantage)
-    return Edge(layout.path(parent, node), sign, abs(advantage) / scale, label, x, y, words)
+    path = layout.path(parent, node)
+    return Edge(path, sign, abs(advantage) / scale, node.trained, label, x, y, words)
 
 
 def _leaf(node: TreeNode, layout: _Layout, scores: list[float], images: Embedder) -> Leaf:

@@ -104,7 +104,7 @@ class Process(File):
 class Manifest(File):
     """Where a run comes from and how it stands."""
 
-    format: Literal[2] = 2
+    format: Literal[3] = 3
     run: Text  # tells this run from every other
     treerl: Text
     command: list[Text]
@@ -202,6 +202,7 @@ class TreeNode(File):
     parent: int = Field(ge=-1)
     step: int = Field(ge=0)
     stochastic: bool
+    trained: bool
     advantage: Number
     value: Number
     score: Number

@@ -125,6 +125,7 @@ class RunFolder:
                     parent=place.get(int(tree.parent[node]), TreeFile.ROOT),
                     step=int(tree.step[node]),
                     stochastic=stochastic,
+                    trained=bool(step.trained[node]),
                     advantage=float(step.advantages.advantage[node]) if stochastic else None,
                     value=float(step.advantages.values[node]),
                     score=total[node] if node >= first_leaf else None,
