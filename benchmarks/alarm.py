@@ -27,6 +27,7 @@ from treerl.reward.contract import Reward
 
 _UPDATES = 2  # optimizer steps of an iteration
 _SETS = (
+    "recipe=treegrpo",
     "train.iterations=30",
     "train.threads=1",
     "evaluate.every=5",

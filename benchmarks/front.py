@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 WEIGHTS = ((4, 1), (1, 4))  # of the captions' judge and of small files
+_SETS = ("recipe=treegrpo", "train.iterations=75")
 
 
 def main() -> None:
@@ -30,7 +31,7 @@ def main() -> None:
             if not (run / "manifest.json").is_file():
                 words = [sys.executable, "-m", "treerl", "run", "--output", str(run)]
                 words += ["--reward", f"shapes={shapes}", "--reward", f"jpeg={jpeg}"]
-                for setting in [f"seed={seed}", *options.sets]:
+                for setting in [*_SETS, f"seed={seed}", *options.sets]:
                     words += ["--set", setting]
                 subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
             print(row(run, f"{shapes} : {jpeg}", seed), flush=True)

@@ -76,7 +76,8 @@ class Tower(Reward):
 def settings(name: str, model: str, sets: Sequence[str]) -> Config:
     """The backbone's preset on a model of random weights."""
     flags = {"backbone.name": name, "backbone.model": model}
-    return resolve(None, flags, ["rewards={jpeg: 1}", "train.iterations=2", *sets])
+    ours = ["recipe=treegrpo", "rewards={jpeg: 1}", "train.iterations=2"]
+    return resolve(None, flags, [*ours, *sets])
 
 
 def measure(config: Config, tower: dict[str, int]) -> str:

@@ -32,7 +32,8 @@ PHASES = {"rollout": ("window", "tails"), "decode": ("decode",), "update": ("upd
 def settings(name: str, model: str, rows: int, sets: Sequence[str]) -> Config:
     """The backbone's preset on random weights, with so many rows in a forward."""
     flags = {"backbone.name": name, "backbone.model": model, "rewards": {"jpeg": 1.0}}
-    return resolve(None, flags, [f"train.micro_batch_size={rows}", *sets])
+    ours = ["recipe=treegrpo", f"train.micro_batch_size={rows}"]
+    return resolve(None, flags, [*ours, *sets])
 
 
 def predicted(config: Config) -> dict[str, int]:

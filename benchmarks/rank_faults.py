@@ -54,6 +54,7 @@ class Faulty(treerl.Reward):
         return samples.images.flatten(1).mean(1)
 """
 _SETTINGS = (
+    "recipe=treegrpo",
     "backbone.model=miniature",
     "train.prompts_per_iteration=2",
     "train.iterations=2",

@@ -32,7 +32,7 @@ def train(folder: Path, processes: int, settings: Mapping[str, object]) -> list[
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     command = [sys.executable, *launcher, "-m", "treerl", "run", "--output", str(folder)]
     command += ["--resume", "auto"]
-    for name, value in {"train.threads": 1, **settings}.items():
+    for name, value in {"recipe": "treegrpo", "train.threads": 1, **settings}.items():
         command += ["--set", f"{name}={value}"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     subprocess.run(command, env=environment, check=True, capture_output=True)

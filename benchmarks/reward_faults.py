@@ -32,6 +32,7 @@ _ENDING = 120.0  # seconds that a run may take from then on
 _TESTS = Path(__file__).parents[1] / "tests"
 _PROMPTS = "a cat\na dog\na fox\na bear\n"
 _SETTINGS = (
+    "recipe=treegrpo",
     "backbone.name=./plain_torch.py:Points",
     "data.train=prompts.txt",
     "data.heldout=prompts.txt",

@@ -130,7 +130,8 @@ class Clock:
 
 def share(iterations: int, settings: dict[str, object]) -> dict[str, float]:
     """Shares of an iteration of the tiny model, each the median; `engine` is what is left."""
-    session = treerl.assemble(settings={"train.iterations": iterations + 1, **settings})
+    chosen = {"recipe": "treegrpo", "train.iterations": iterations + 1, **settings}
+    session = treerl.assemble(settings=chosen)
     clock = Clock()
     watched = [
         (type(session.backbone), "predict", "forward"),

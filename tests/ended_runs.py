@@ -34,6 +34,7 @@ SETTINGS: dict[str, object] = {
     "tree.branching.depth": 1,
     "tree.branching.branching_factor": 2,
     "train.optimizer_steps": 1,
+    "train.decay": "none",  # a run that is planned longer has other rates
     "evaluate.max_prompts": 2,
     "evaluate.every": 2,
     "train.iterations": 4,

@@ -18,7 +18,6 @@ from recipe_values import (
     by_prompt,
     grouped,
     half_that_differs_most,
-    less_the_mean,
     of_trained,
     over_nodes,
     ppo,
@@ -36,7 +35,7 @@ def treegrpo(case: Case) -> Tensor:
 
 def treerl(case: Case) -> Tensor:
     edges = moves(case, flow_sde(0.7))
-    values = backed_up(case, less_the_mean(case))
+    values = backed_up(case, by_prompt(case))
     assert set(case.trained.tolist()) == half_that_differs_most(case, values)
     return over_nodes(case, ppo(edges.log_ratio.exp(), of_trained(case, values), 1e-4))
 

@@ -35,6 +35,7 @@ ALGORITHMS = {
 }
 _SMOOTH = Path(__file__).parent / "smooth.py"
 LORA: dict[str, object] = {
+    "recipe": "treegrpo",
     "backbone.name": "sd35",
     "backbone.model": "miniature",
     "rewards": {f"{_SMOOTH}:Bright": 1.0, f"{_SMOOTH}:Warm": 0.5},

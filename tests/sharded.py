@@ -33,6 +33,7 @@ from treerl.run.world import World
 
 THREE = ("train.prompts_per_iteration", "env.steps", "evaluate.max_prompts", "evaluate.steps")
 SETTINGS: dict[str, object] = {
+    "recipe": "treegrpo",
     "backbone.model": "miniature",
     "rewards": {"jpeg": 1.0},
     "train.merge_lora": False,  # it rounds differently, and a model in parts cannot

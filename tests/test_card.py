@@ -46,7 +46,7 @@ def test_a_quick_run_gives_every_section(figures: dict[str, Any]) -> None:
 
 def test_the_work_is_what_the_plan_counts(figures: dict[str, Any]) -> None:
     counts = figures["iteration"]["counts"]
-    settings = {"train.prompts_per_iteration": 2}
+    settings = {"recipe": "treegrpo", "train.prompts_per_iteration": 2}
     session = treerl.assemble(settings=settings)
     planned = session.plan.drawn_in(1)
     session.close()

@@ -96,11 +96,17 @@ def test_a_mistake_is_one_line_and_code_2(
 
 
 def test_the_plan_of_the_paper_counts_as_the_paper() -> None:
-    found = plan()["per_prompt"]
+    found = plan("--recipe", "treegrpo")["per_prompt"]
     starts = [row["sampling_forwards"] for row in found["by_start"]]
     assert starts == [202, 176, 150, 124, 98, 72, 46]
     assert found["sampling_forwards"] == pytest.approx(177.4, abs=0.05)
     assert (found["leaves"], found["update_forwards"], found["edges"]) == (27, 13, 39)
+
+
+def test_the_plan_without_a_recipe_is_that_of_treerl() -> None:
+    found = plan()["per_prompt"]
+    assert found == plan("--recipe", "treerl")["per_prompt"]
+    assert (found["sampling_forwards"], found["update_forwards"], found["leaves"]) == (32, 7, 16)
 
 
 def test_the_plan_of_the_authors_code_counts_as_it_ran() -> None:
@@ -123,7 +129,7 @@ def test_the_plans_of_chains_count_as_their_papers_at_27_leaves(recipe: str, upd
 
 
 def test_the_plan_for_people_names_the_same_numbers() -> None:
-    text = treerl("plan")
+    text = treerl("plan", "--recipe", "treegrpo")
     assert "177.4" in text and "window from step 6: 46 sampling forwards" in text
 
 

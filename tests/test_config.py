@@ -119,7 +119,8 @@ def test_refuses_by_path(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     file = Path(_run_file(tmp_path, case["file"]).name) if "file" in case else None
-    lines = _message(lambda: resolve(file, {}, case.get("set", [])))
+    flags = {} if file else {"recipe": "treegrpo"}  # whose trees the cases start from
+    lines = _message(lambda: resolve(file, flags, case.get("set", [])))
     assert all(any(words in line for line in lines) for words in case["says"]), lines
 
 

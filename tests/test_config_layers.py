@@ -8,7 +8,10 @@ import pytest
 
 from treerl.config import resolve as loading, yaml as reader
 from treerl.config.algorithm import PATHS, algorithm_of, recipe_settings
+from treerl.config.layers import nested
 from treerl.config.resolve import dump, resolve
+from treerl.config.schema import Config
+from treerl.config.yaml import Item
 from treerl.engine.algorithm import Algorithm
 from treerl.engine.kernel import CPS
 from treerl.engine.recipes import recipes
@@ -68,6 +71,25 @@ def test_a_recipe_survives_its_settings(
     assert algorithm_of(resolve(_run_file(tmp_path, dump(config)), {}, [])) == recipes[recipe]
 
 
+def test_settings_without_a_recipe_are_those_of_the_default_recipe() -> None:
+    assert algorithm_of(Config()) == recipes["treerl"]
+
+
+@pytest.mark.parametrize("name", ["sd35", "flux", "wan", "sdxl"])
+def test_only_the_tiny_models_finish_their_samples_in_one_move(name: str) -> None:
+    """One long tail is known to draw well enough to be scored on the tiny models alone."""
+    tiny = resolve(None, {"backbone.name": name, "backbone.model": "tiny"}, [])
+    published = resolve(None, {"backbone.name": name}, [])
+    assert tiny.tree.tail_stride == (1 if name == "sdxl" else 5)  # there is no tiny SDXL
+    assert published.tree.tail_stride == 1
+
+
+def test_a_backbone_of_ones_own_finishes_its_samples_step_by_step() -> None:
+    own = nested("backbone.name", Item.of("./mine.py:Mine", "here"))
+    _, kept = loading._preset([own], [])
+    assert kept.plain() == {"tree": {"tail_stride": 1}}
+
+
 def test_every_field_of_an_algorithm_is_a_setting() -> None:
     assert {*PATHS, "name", "source"} == {field.name for field in fields(Algorithm)}
 
@@ -89,12 +111,13 @@ def test_plugins_need_permission(tmp_path: Path) -> None:
 
 
 def test_later_layers_win(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    paper = replace(recipes["treegrpo"], optimizer_steps=1, ppo_epochs=1, trees_per_prompt=9)
-    monkeypatch.setattr("treerl.engine.recipes.recipes", {**recipes, "treegrpo": paper})
+    ours = replace(recipes["treerl"], optimizer_steps=1, ppo_epochs=1, trees_per_prompt=9)
+    monkeypatch.setattr("treerl.engine.recipes.recipes", {**recipes, "treerl": ours})
     monkeypatch.setattr("importlib.resources.files", lambda package: tmp_path)
     (tmp_path / "config" / "presets").mkdir(parents=True)
     preset = tmp_path / "config" / "presets" / "sd35-tiny.yaml"
     preset.write_text("train: {optimizer_steps: 2, ppo_epochs: 2, threads: 2, lora_rank: 2}\n")
+    preset.with_name("other.yaml").write_text("train: {threads: 7}\n")
     file = _run_file(tmp_path, "train: {ppo_epochs: 3, threads: 3, lora_rank: 3}\n")
     config = resolve(
         file,
@@ -105,7 +128,8 @@ def test_later_layers_win(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert (config.tree.trees_per_prompt, train.optimizer_steps, train.ppo_epochs) == (9, 2, 3)
     assert (train.threads, train.lora_rank, config.output) == (4, 5, None)
     other = resolve(None, {"backbone.model": "other"}, [])
-    assert other.train.optimizer_steps == 1  # the preset was the tiny model's
+    # the preset was the tiny model's: this one has none of its own
+    assert (other.train.optimizer_steps, other.train.threads) == (1, 7)
     preset.write_text("train:\n  threads: x\n")
     assert _lines(None, {})[0].startswith("preset sd35-tiny.yaml:2: train.threads: expected an")
 
@@ -131,11 +155,12 @@ def test_presets_are_settings(preset: str) -> None:
 def test_a_layer_that_changes_the_plug_in_drops_the_parameters_below(tmp_path: Path) -> None:
     file = _run_file(tmp_path, "tree: {branching: {name: fixed, depth: 2, start: 1}}\n")
     more = ["tree.branching.depth=3", "tree.trees_per_prompt=2"]
-    kept = resolve(file, {}, more).tree.branching.params
+    paper: dict[str, object] = {"recipe": "treegrpo"}  # of another branching
+    kept = resolve(file, paper, more).tree.branching.params
     assert kept == {"branching_factor": 1, "depth": 3, "start": 1}
-    changed = resolve(file, {}, ["tree.branching.name=shift"]).tree.branching
+    changed = resolve(file, paper, ["tree.branching.name=shift"]).tree.branching
     assert (changed.name, changed.params["depth"]) == ("shift", 4)
-    same = resolve(file, {}, ["tree.branching=fixed", "tree.trees_per_prompt=2"]).tree.branching
+    same = resolve(file, paper, ["tree.branching=fixed", "tree.trees_per_prompt=2"]).tree.branching
     assert same.params["start"] == 1
     models = _run_file(tmp_path, "backbone: {name: flux, model: /mine}\n")
     assert resolve(models, {"backbone.name": "sd35"}, []).backbone.params["model"] != "/mine"

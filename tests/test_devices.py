@@ -12,6 +12,7 @@ import pytest
 
 _FAULTS = Path(__file__).parents[1] / "benchmarks" / "rank_faults.py"
 _RUN = {
+    "recipe": "treegrpo",
     "backbone.model": "miniature",
     "rewards": "{jpeg: 1.0}",
     "train.prompts_per_iteration": "3",

@@ -110,6 +110,7 @@ def test_a_watched_reward_that_falls_while_the_trained_one_rises_is_the_alarm() 
 
 def test_a_run_watches_warns_and_tells(tmp_path: Path) -> None:
     small = [
+        "recipe=treegrpo",
         "train.iterations=1",
         "train.prompts_per_iteration=1",
         "evaluate.max_prompts=3",

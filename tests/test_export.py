@@ -186,7 +186,8 @@ def plugin(tmp_path: Path) -> Path:
     shutil.copy(Path(__file__).parent / "plain_torch.py", original)
     name = f"{original}:Points"
     flags = {"backbone.name": name, "rewards": {"jpeg": 1.0}}
-    chosen = resolve(None, flags, ["train.lora_rank=2", "env.steps=4"], allow_plugins=True)
+    sets = ["train.lora_rank=2", "env.steps=4", "tree.branching.depth=2"]
+    chosen = resolve(None, flags, sets, allow_plugins=True)
     run = saved(Points.load(Points.Settings(), CPU), chosen, tmp_path / "run")
     copy = run / "plugins" / "mine.py"
     copy.parent.mkdir()

@@ -28,7 +28,12 @@ PLUGINS = [
     pytest.param(page, kind, name, id=name) for page in OPENINGS for kind, name in checked(page)
 ]
 COMPONENT_PLUGINS = [row for row in PLUGINS if row.values[1] in FIELDS]
-SMALL = ("train.iterations=1", "train.prompts_per_iteration=2", "evaluate.max_prompts=2")
+SMALL = (
+    "train.iterations=1",
+    "train.prompts_per_iteration=2",
+    "train.optimizer_steps=1",
+    "evaluate.max_prompts=2",
+)
 ALGORITHM = treerl.Algorithm(
     branching=Fixed(branching_factor=2, depth=3, start=0),
     objective=treerl.Clipped(clip_range=0.1),

@@ -18,7 +18,7 @@ from treerl.gym.registration import ID
 from treerl.gym.vector import VectorDenoisingEnv
 from treerl.reward.rewards import Rewards
 
-SHORT = {"env.steps": 3, "tree.branching.depth": 2}
+SHORT = {"recipe": "treegrpo", "env.steps": 3, "tree.branching.depth": 2}
 
 
 def printed(code: str) -> str:

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 _RUN = {
+    "recipe": "treegrpo",
     "backbone.model": "miniature",
     "rewards": "{jpeg: 1.0}",
     "train.prompts_per_iteration": "3",

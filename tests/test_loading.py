@@ -42,7 +42,7 @@ def test_reads_rewards() -> None:
 _GOOD = [
     "seed: 9223372036854775807\n",
     "train:\n  learning_rate: 1e-4\n  weight_decay: '1e-4'\n  max_grad_norm: 1\n",
-    "tree: {branching: {name: fixed, depth: all, start: 0}, trees_per_prompt: 24}\n",
+    "recipe: ddpo\ntree: {branching: {name: fixed, depth: all, start: 0}, trees_per_prompt: 24}\n",
     "recipe: flowgrpo\nbackbone: {device: 'cuda:1', height: 64, width: 128}\n",
     "\ufeffenv:\r\n  steps: 20\r\n  guidance: 4.5\r\n",
     "kernel: {name: cps, noise_level: '8e-1'}\ntree: {}\n",

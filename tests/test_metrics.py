@@ -13,7 +13,7 @@ from treerl.engine.algorithm import Algorithm
 from treerl.engine.baseline import Prompt
 from treerl.engine.branching import Fixed
 from treerl.engine.kernel import FlowSDE
-from treerl.engine.normaliser import Raw, Standardised
+from treerl.engine.normaliser import Normaliser, Raw, Standardised
 from treerl.engine.objective import Edges, Loss
 from treerl.engine.policy import Policy
 from treerl.engine.step import Step
@@ -94,7 +94,7 @@ CHAINS = Algorithm(branching=Fixed(1, 3, 2), trees_per_prompt=5, baseline=Prompt
 
 
 @pytest.mark.parametrize("normaliser", [Standardised(), Raw()], ids=str)
-def test_the_figures_of_a_rollout_are_those_of_its_leaves(normaliser: Standardised | Raw) -> None:
+def test_the_figures_of_a_rollout_are_those_of_its_leaves(normaliser: Normaliser) -> None:
     step = scored(replace(CHAINS, normaliser=normaliser))
     metrics = step.metrics
     each = step.scores[step.tree.leaves].view(3, 5, 2)
@@ -108,7 +108,7 @@ def test_the_figures_of_a_rollout_are_those_of_its_leaves(normaliser: Standardis
     variance = each.var(1, correction=0).mean(0)
     stds = variance.sqrt().tolist()
     assert metrics["reward_stds"] == pytest.approx({"sum": stds[0], "noisy": stds[1]}, rel=1e-12)
-    # standardised rewards vary by 1 each, so that the squared weights alone share the variance
+    # in units of their own rewards vary by 1 each, and the squared weights alone share it
     unit = variance if isinstance(normaliser, Raw) else torch.ones(2)
     parts = [float(unit[0]), float(unit[1]) / 16]
     shares = {"sum": parts[0] / sum(parts), "noisy": parts[1] / sum(parts)}

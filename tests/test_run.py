@@ -26,7 +26,12 @@ def flags(*sets: str) -> list[str]:
     return [word for setting in sets for word in ("--set", setting)]
 
 
-SMALL = flags("train.prompts_per_iteration=2", "evaluate.max_prompts=4", "tree.branching.depth=2")
+SMALL = flags(
+    "train.prompts_per_iteration=2",
+    "train.optimizer_steps=2",
+    "evaluate.max_prompts=4",
+    "tree.branching.depth=2",
+)
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from treerl.check import coupling
+from treerl.check import coupling, normaliser
 from treerl.check.finding import Skip, check
 from treerl.check.world import BINARY, DIMENSIONS, RAGGED, STEPS, Forest, World, forest
 from treerl.engine.advantage import advantages
@@ -17,7 +17,7 @@ from treerl.engine.component import Component
 from treerl.engine.kernel import Kernel
 from treerl.engine.losses import EdgeLosses, LeafLosses
 from treerl.engine.minibatch import Minibatch
-from treerl.engine.normaliser import Normaliser, Standardised
+from treerl.engine.normaliser import Standardised
 from treerl.engine.objective import EdgeObjective, Objective
 from treerl.engine.schedule import Flow
 from treerl.engine.selection import Selection
@@ -133,29 +133,6 @@ def reference(baseline: Baseline) -> Result:
     return bool((flat == 0).all()), f"advantages {_span(credit.advantage)}"
 
 
-@check("return Scores(values [N], spread [P]), float64; NaN where a node was not scored")
-def normalised(normaliser: Normaliser) -> Result:
-    """Leaves get finite values, and exactly 0 where a task's leaves all score the same."""
-    grown = forest(flat=True)
-    scores = normaliser(grown.tree, grown.scores, grown.weights)
-    leaves = scores.values[grown.tree.leaves]
-    task = grown.tree.task[grown.tree.leaves]
-    flat = bool((leaves[task == 0] == 0).all()) and float(scores.spread[0]) == 0
-    shape = tuple(scores.values.shape) == (len(grown.tree),)
-    return shape and flat and bool(torch.isfinite(leaves).all()), f"values {_span(leaves)}"
-
-
-@check("look at one task at a time, or say in the docstring that tasks are compared")
-def monotone(normaliser: Normaliser) -> Result:
-    """A higher total means a higher value within a task."""
-    grown = forest()
-    scores = normaliser(grown.tree, grown.scores[:, :1], grown.weights[:1])
-    leaves = grown.tree.leaves[grown.tree.task[grown.tree.leaves] == 1]
-    order = grown.scores[leaves, 0].argsort()
-    gaps = scores.values[leaves][order].diff()
-    return bool((gaps >= 0).all()), f"smallest step {float(gaps.min()):.2g}"
-
-
 @check("return [N] bool, true only where tree.stochastic is, and somewhere")
 def selected(selection: Selection) -> Result:
     """Only sampled edges are selected, at least one, and no more than the plan expects."""
@@ -208,7 +185,7 @@ COMPONENTS = {
     "couplings": (coupling.exact, coupling.repeatable, state),
     "weightings": (weights, permutation, state),
     "baselines": (reference, state),
-    "normalisers": (normalised, monotone, state),
+    "normalisers": (normaliser.normalised, normaliser.monotone, normaliser.units, state),
     "selections": (selected, state),
     "objectives": (slope, direction, state),
 }

@@ -169,21 +169,24 @@ def _recipe(layers: Sequence[Item]) -> list[Item]:
 def _preset(layers: Sequence[Item], recipe: Sequence[Item]) -> list[Item]:
     """What the chosen backbone needs: presets/NAME.yaml, or NAME-tiny.yaml for the tiny model.
 
-    A backbone that was named without a model means the published one, which NAME.yaml names.
+    A backbone that was named without a model means the published one, which NAME.yaml names. One
+    without a preset, such as a plug-in of somebody's own, gets other.yaml.
     """
     name = _merged(layers)["backbone"].get("name")
     # with the name below everything, as the check will see it: a model named before it counts
     below = [nested("backbone.name", Item(name, "")), *layers]
     model = _merged(below)["backbone"].get("model")
-    if not isinstance(name, str) or name not in announced("backbones"):  # no `..` in the file name
+    if not isinstance(name, str):
         return []
     sections = [find(layer, ("backbone",)) for layer in layers]
     said = any(item and "name" in longhand(item.value, ("backbone",)) for item in sections)
     tiny = model == "tiny" or (model is None and not said)
     file = f"{name}-tiny.yaml" if tiny else f"{name}.yaml"
-    preset = resources.files("treerl").joinpath("config", "presets", file)
-    if not preset.is_file():
-        return []
+    presets = resources.files("treerl").joinpath("config", "presets")
+    # a name that is not announced may have `..` in it
+    if name not in announced("backbones") or not presets.joinpath(file).is_file():
+        file = "other.yaml"
+    preset = presets.joinpath(file)
     source = f"preset {file}"
     settings = dict(yaml.parse(textfile.decode(preset.read_bytes(), source), source).value)
     if model == "miniature":  # has none of the sizes that the published model is used with

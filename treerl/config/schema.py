@@ -52,23 +52,23 @@ class Kernel(Plugin, kind="kernels", path="kernel"):
 class Branching(Plugin, kind="branchings", path="tree.branching"):
     """Where trees split, and which steps are sampled."""
 
-    name: Text = "geometric"
+    name: Text = "fixed"
 
 
 class Coupling(Plugin, kind="couplings", path="tree.coupling"):
     """How the noise of siblings hangs together."""
 
-    name: Text = "independent"
+    name: Text = "mirrored"
 
 
 class Tree(Section):
     """The trees of a prompt."""
 
-    branching: Branching = default()
+    branching: Branching = default(branching_factor=2, depth=4, start=1)
     trees_per_prompt: Annotated[int, Ge(1), Le(_MANY)] = 1
     shared_noise: bool = False  # the trees of a prompt start from one noise
     coupling: Coupling = default()
-    tail_stride: Annotated[int, Ge(1), Le(1000)] = 1  # steps at once after the last sampled one
+    tail_stride: Annotated[int, Ge(1), Le(1000)] = 5  # steps at once after the last sampled one
     tail_order: Annotated[int, Ge(1), Le(2)] = 1  # of the solver there
     max_leaves: Annotated[int, Ge(1), Le(1_000_000)] = 4096  # per prompt
     previews: bool = False  # inner nodes are scored too, by the x̂₀ expected there
@@ -187,7 +187,7 @@ class Config(Section):
     """A whole run; `Config()` trains the built-in tiny model."""
 
     seed: Annotated[int, Ge(0), Le(2**63 - 1)] = 0
-    recipe: Recipe = "treegrpo"
+    recipe: Recipe = "treerl"
     output: Text | None = None  # the run folder; null is the next free runs/<recipe>-NNNN
     backbone: Backbone = default()
     env: Env = default()

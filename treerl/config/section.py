@@ -229,7 +229,7 @@ def _env(name: str, info: ValidationInfo) -> str:
 
 
 def _recipe(name: str) -> str:
-    if name != "treegrpo":  # spares the import of the engine, which is slow
+    if name != "treerl":  # spares the import of the engine, which is slow
         from treerl.engine.recipes import recipes
 
         if name not in recipes:

@@ -12,7 +12,7 @@ ITERATIONS = 1_000_000  # more of anything is a slip of the finger
 class Selection(Plugin, kind="selections", path="train.selection"):
     """Which sampled edges are trained."""
 
-    name: Text = "all"
+    name: Text = "contrast"
 
 
 class Train(Section):
@@ -21,12 +21,12 @@ class Train(Section):
     iterations: Annotated[int, Ge(0), Le(ITERATIONS)] = 60
     prompts_per_iteration: Annotated[int, Ge(1), Le(100_000)] = 8
     micro_batch_size: Annotated[int, Ge(1), Le(100_000)] = 24  # samples in every forward
-    optimizer_steps: Annotated[int, Ge(1), Le(10_000)] = 2  # per iteration and epoch
+    optimizer_steps: Annotated[int, Ge(1), Le(10_000)] = 4  # per iteration and epoch
     ppo_epochs: Annotated[int, Ge(1), Le(1000)] = 1  # passes over the edges of one rollout
     reduction: Literal["nodes", "edges", "depths"] = "nodes"
     selection: Selection = default()
     learning_rate: Annotated[float, Ge(0)] = 1e-4
-    decay: Literal["none", "linear"] = "none"  # of the learning rate, over train.iterations
+    decay: Literal["none", "linear"] = "linear"  # of the learning rate, over train.iterations
     ema: Annotated[float, Ge(0), Lt(1)] = 0.0  # decay of the weights' moving average; 0 is none
     rollout: Literal["policy", "ema"] = "policy"  # whose weights grow the trees
     teacher: Text | None = None  # the folder of trained weights that an objective may ask for

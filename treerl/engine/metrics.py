@@ -10,7 +10,6 @@ from treerl.engine.advantage import Advantages
 from treerl.engine.algorithm import Algorithm
 from treerl.engine.minibatch import Minibatch
 from treerl.engine.nested import nested
-from treerl.engine.normaliser import Standardised
 from treerl.engine.objective import Loss, Objective
 from treerl.engine.peers import Peers
 from treerl.engine.scorer import Scorer
@@ -111,8 +110,8 @@ def _shares(
 ) -> dict[str, Any]:
     """How much each reward varies within a task, and its share of the variance trained on."""
     variance = _variances(task, scores).mean(0)
-    if isinstance(algorithm.normaliser, Standardised):
-        unit = (variance > 0).double()  # every reward that varies was brought to variance 1
+    if algorithm.normaliser.free_of_units:
+        unit = (variance > 0).double()  # every reward that varies was brought to about variance 1
     else:
         unit = variance
     part = weights.square() * unit

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from annotated_types import Ge
@@ -26,6 +26,9 @@ class Scores:
 class Normaliser(Component, ABC):
     """Makes the scores of different tasks and rewards comparable."""
 
+    # whether each reward is brought to a unit of its own before the sum: then weights alone count
+    free_of_units: ClassVar[bool] = False
+
     @abstractmethod
     def __call__(self, tree: Tree, scores: Tensor, weights: Tensor) -> Scores:
         """One number a node, of raw scores `[N, K]` (NaN where unscored) and reward weights `[K]`.
@@ -38,6 +41,7 @@ class Normaliser(Component, ABC):
 class Standardised(Normaliser):
     """Each reward in units of its task's spread, then the weighted sum (TreeGRPO's experiments)."""
 
+    free_of_units: ClassVar[bool] = True
     tolerance: Tolerance = 1e-6  # spread below which scores count as equal, relative to 1 + |mean|
 
     def __call__(self, tree: Tree, scores: Tensor, weights: Tensor) -> Scores:

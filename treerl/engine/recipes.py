@@ -11,7 +11,7 @@ from treerl.engine.branchings.splits import Splits
 from treerl.engine.branchings.star import Star
 from treerl.engine.coupling import Correlated, Mirrored
 from treerl.engine.kernel import DanceSDE, FlowSDE
-from treerl.engine.normaliser import Centred, GlobalStd
+from treerl.engine.normaliser import GlobalStd
 from treerl.engine.objective import Clipped
 from treerl.engine.objectives.awm import AWM
 from treerl.engine.objectives.dppo import DPPO
@@ -52,7 +52,6 @@ _TREERL = Algorithm(
     branching=Fixed(branching_factor=2, depth=4, start=1),
     coupling=Mirrored(),
     tail_stride=5,
-    normaliser=Centred(),
     selection=Contrast(share=0.5),
     objective=Clipped(clip_range=1e-4),
     optimizer_steps=4,

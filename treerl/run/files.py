@@ -221,19 +221,16 @@ class TreeFile(File):
 
     @model_validator(mode="after")
     def _is_a_forest(self) -> "TreeFile":
-        steps: dict[int, int] = {}
         for number, node in enumerate(self.nodes):
             if node.id != number:
                 raise ValueError(f"node {number} has id {node.id}")
-            if node.parent == self.ROOT:
-                fits = node.step == 0
-            elif node.parent in steps:
-                fits = steps[node.parent] < node.step <= self.steps
-            else:
+            if node.parent >= number:
                 raise ValueError(f"node {number} comes before its parent {node.parent}")
+            fits = node.step == 0
+            if node.parent != self.ROOT:
+                fits = self.nodes[node.parent].step < node.step <= self.steps
             if not fits:
                 raise ValueError(f"node {number} is not after its parent: {node.step} steps")
-            steps[node.id] = node.step
         return self
 
 
