@@ -18,6 +18,7 @@ from treerl.run.evaluate import Evaluation
 _WAS = json.loads((Path(__file__).parent / "data" / "version-0.1.0.json").read_text("utf-8"))
 _SETTINGS = {
     "recipe": "treegrpo",
+    "train.prompts_per_iteration": 8,
     "backbone.model": "tiny",
     "train.iterations": 5,
     "evaluate.max_prompts": 8,
