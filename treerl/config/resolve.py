@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import resources
+from importlib.resources.abc import Traversable
 from inspect import get_annotations
 from pathlib import Path
 from typing import Any
@@ -169,8 +170,8 @@ def _recipe(layers: Sequence[Item]) -> list[Item]:
 def _preset(layers: Sequence[Item], recipe: Sequence[Item]) -> list[Item]:
     """What the chosen backbone needs: presets/NAME.yaml, or NAME-tiny.yaml for the tiny model.
 
-    A backbone that was named without a model means the published one, which NAME.yaml names. One
-    without a preset, such as a plug-in of somebody's own, gets other.yaml.
+    A backbone that was named without a model means the published one, which NAME.yaml names. Below
+    it lies other.yaml, which is all that a plug-in of somebody's own gets.
     """
     name = _merged(layers)["backbone"].get("name")
     # with the name below everything, as the check will see it: a model named before it counts
@@ -184,15 +185,20 @@ def _preset(layers: Sequence[Item], recipe: Sequence[Item]) -> list[Item]:
     file = f"{name}-tiny.yaml" if tiny else f"{name}.yaml"
     presets = resources.files("treerl").joinpath("config", "presets")
     # a name that is not announced may have `..` in it
-    if name not in announced("backbones") or not presets.joinpath(file).is_file():
-        file = "other.yaml"
-    preset = presets.joinpath(file)
-    source = f"preset {file}"
+    known = name in announced("backbones") and presets.joinpath(file).is_file()
+    own = [file] if known else []
+    files = own if own and tiny else ["other.yaml", *own]
+    kept = [_read(presets.joinpath(file), model, recipe) for file in files]
+    return [nested("backbone.name", Item(name, kept[-1].where)), *kept]
+
+
+def _read(preset: Traversable, model: object, recipe: Sequence[Item]) -> Item:
+    """What a preset says of this model under this recipe."""
+    source = f"preset {preset.name}"
     settings = dict(yaml.parse(textfile.decode(preset.read_bytes(), source), source).value)
     if model == "miniature":  # has none of the sizes that the published model is used with
         settings.pop("backbone", None)
-    kept = Item({path: _shared(path, item, recipe) for path, item in settings.items()}, source)
-    return [nested("backbone.name", Item(name, source)), kept]
+    return Item({path: _shared(path, item, recipe) for path, item in settings.items()}, source)
 
 
 def _shared(path: str, section: Item, recipe: Sequence[Item]) -> Item:
