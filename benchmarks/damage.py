@@ -27,8 +27,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from ended_runs import figures, litter
 
 
-def flips(count: int) -> None:
-    """A byte changed, a file cut off, missing or too many: how many checkpoints still load."""
+def flips(count: int) -> bool:
+    """A byte changed, a file cut off, missing or too many; whether no checkpoint still loads."""
     take(Path("run"), "two rewards")
     last = checkpoints.newest(Path("run/checkpoints"))
     number = json.loads(Path("run/manifest.json").read_text())["run"]
@@ -53,6 +53,7 @@ def flips(count: int) -> None:
     (last / "foreign").touch()
     silent += loads(last, number)
     print(f"{tried + 1} damages of {len(files)} files: {silent} loaded")
+    return silent == 0
 
 
 def loads(path: Path, number: str) -> bool:
@@ -64,8 +65,9 @@ def loads(path: Path, number: str) -> bool:
     return True
 
 
-def full(count: int) -> None:
-    """Limits on the size of a file, from a few bytes to almost all that the run writes."""
+def full(count: int) -> bool:
+    """Limits on the size of a file, from a few bytes to almost all that the run writes; whether
+    each is told, and made up for."""
     ended(child(partial(take, Path("whole"), "lora")))
     largest = max(path.stat().st_size for path in Path("whole").rglob("*"))
     wrong = 0
@@ -78,6 +80,7 @@ def full(count: int) -> None:
             print(f"{limit} bytes: exit code {code}, then {last}, {litter(folder)}", flush=True)
             wrong += 1
     print(f"{count} limits up to {largest} bytes: {wrong} wrong")
+    return wrong == 0
 
 
 def limited(folder: Path, limit: int) -> None:
@@ -98,8 +101,9 @@ _OPERATIONS = (
 )
 
 
-def points() -> None:
-    """A crash before every file operation under the run folder, from its first to its last."""
+def points() -> bool:
+    """A crash before every file operation under the run folder, from its first to its last;
+    whether each is made up for."""
     ended(child(partial(take, Path("whole"), "lora")))
     total = 0
     wrong = 0
@@ -115,6 +119,7 @@ def points() -> None:
         shutil.rmtree(folder)
         total += 1
     print(f"{total} crash points: {wrong} wrong")
+    return wrong == 0
 
 
 def crashing(folder: Path, point: int) -> None:
@@ -134,19 +139,20 @@ def crashing(folder: Path, point: int) -> None:
     take(folder, "lora")
 
 
-def main(words: list[str]) -> None:
+def main(words: list[str]) -> int:
     what = words[0] if words else ""
     count = int(words[1]) if len(words) > 1 else 20
     with prepared():
         if what == "flips":
-            flips(count)
+            right = flips(count)
         elif what == "points":
-            points()
+            right = points()
         elif what == "full":
-            full(count)
+            right = full(count)
         else:
-            print(__doc__)
+            sys.exit(__doc__)
+    return 0 if right else 1
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(main(sys.argv[1:]))

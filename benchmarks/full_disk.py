@@ -35,8 +35,8 @@ _BROKE_OFF = re.compile(rf"No space left on device; {_SIZE} are free")
 _WHOLE = Path("whole")  # an undisturbed run
 
 
-def trials(count: int) -> None:
-    """Runs that find the disk full, and go on when there is room again."""
+def trials(count: int) -> bool:
+    """Runs that find the disk full, and go on when there is room again; whether all do."""
     importlib.import_module("peft")  # here, and not in every child
     with small_disk() as disk:
         free = shutil.disk_usage(disk).free
@@ -55,8 +55,9 @@ def trials(count: int) -> None:
         if not right or not (_REFUSED.search(said) or _BROKE_OFF.search(said)):
             print(f"{budget} bytes: {said}", flush=True)
             wrong += 1
-    print(f"{count} disks with room for up to {budget} of {needed} bytes: {wrong} wrong")
     print(f"{refused} had no room for a checkpoint, {older} had an older one, which is whole")
+    print(f"{count} disks with room for up to {budget} of {needed} bytes: {wrong} wrong")
+    return wrong == 0
 
 
 def tried(disk: Path, budget: int) -> tuple[str, bool, bool]:
@@ -125,13 +126,14 @@ def mounts_of_its_own() -> bool:
         return False
 
 
-def main(words: list[str]) -> None:
+def main(words: list[str]) -> int:
     with prepared():
         if not mounts_of_its_own():
             print("full_disk.py: a file system must be mounted: it needs Linux, and root's rights")
-            sys.exit(2)
-        trials(int(words[0]) if words else 20)
+            return 2
+        right = trials(int(words[0]) if words else 20)
+    return 0 if right else 1
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(main(sys.argv[1:]))

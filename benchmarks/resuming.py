@@ -102,8 +102,8 @@ def saved(folder: Path) -> int:
     return max(numbers, default=0)
 
 
-def trials(count: int, kinds: Sequence[int]) -> None:
-    """Runs that are ended at random, against runs that are not."""
+def trials(count: int, kinds: Sequence[int]) -> bool:
+    """Runs that are ended at random, against runs that are not; whether all were alike."""
     signals = 0
     identical = 0
     for number in range(count):
@@ -124,10 +124,12 @@ def trials(count: int, kinds: Sequence[int]) -> None:
             )
         shutil.rmtree(folder, ignore_errors=True)
     print(f"{count} runs, {signals} signals: {identical} identical")
+    return identical == count
 
 
-def every(count: int) -> None:
-    """Runs that are stopped in one iteration after the other, against one that is not."""
+def every(count: int) -> bool:
+    """Runs that are stopped in one iteration after the other; whether all ended as one that is
+    not."""
     identical = 0
     for kind in KINDS:
         whole = Path(f"whole-{kind.replace(' ', '-')}")
@@ -146,6 +148,7 @@ def every(count: int) -> None:
                 print(f"{kind}, stopped in iteration {iteration + 1}: {said}", flush=True)
             shutil.rmtree(folder, ignore_errors=True)
     print(f"{len(KINDS)} runs, stopped in each of {count} iterations: {identical} identical")
+    return identical == count * len(KINDS)
 
 
 def stopped(folder: Path, kind: str, most: int, sets: Sequence[str]) -> None:
@@ -164,19 +167,20 @@ def prepared() -> Iterator[None]:
         yield
 
 
-def main(words: list[str]) -> None:
+def main(words: list[str]) -> int:
     what = words[0] if words else ""
     count = int(words[1]) if len(words) > 1 else 20
     with prepared():
         if what == "kills":
-            trials(count, [signal.SIGKILL])
+            right = trials(count, [signal.SIGKILL])
         elif what == "stops":
-            trials(count, [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+            right = trials(count, [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
         elif what == "every":
-            every(count)
+            right = every(count)
         else:
-            print(__doc__)
+            sys.exit(__doc__)
+    return 0 if right else 1
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(main(sys.argv[1:]))

@@ -1,6 +1,6 @@
 """A long run with a reward in a process of its own: what it keeps of memory, threads and files.
 
-    python benchmarks/soak.py [UPDATES]
+    python benchmarks/soak.py [UPDATES]      exit code 1 when something grows
 
 The run is small (two linear layers), writes its rows and saves every 100 iterations, each of one
 update, as any run does. What it and its worker hold is read after every iteration; the slope is
@@ -41,9 +41,21 @@ class Held:
         self.threads.append(len(list((place / "task").iterdir())))
         self.files.append(len(list((place / "fd").iterdir())))
 
+    @property
+    def warm(self) -> int:
+        """Readings before it has all that it needs."""
+        return len(self.kilobytes) // 10
+
+    def constant(self) -> bool:
+        """Whether threads and files stay as many, and memory grows by 1 KB an update at most."""
+        memory = np.array(self.kilobytes[self.warm :])
+        slope = np.polyfit(np.arange(len(memory)), memory, 1)[0]
+        kinds = {*zip(self.threads[self.warm :], self.files[self.warm :], strict=True)}
+        return bool(slope <= 1) and len(kinds) == 1
+
     def said(self) -> str:
         """The slope of memory, and which numbers of threads and files there were how often."""
-        warm = len(self.kilobytes) // 10
+        warm = self.warm
         memory = np.array(self.kilobytes[warm:])
         slope = np.polyfit(np.arange(len(memory)), memory, 1)[0]
         half = len(memory) // 2
@@ -56,7 +68,7 @@ class Held:
         )
 
 
-def main(updates: int) -> None:
+def main(updates: int) -> int:
     torch.set_num_threads(1)
     own = Held()
     workers = Held()
@@ -81,7 +93,8 @@ def main(updates: int) -> None:
     print(f"{len(own.kilobytes)} updates")
     print(f"run: {own.said()}")
     print(f"worker: {workers.said()}")
+    return 0 if own.constant() and workers.constant() else 1
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 2000)
+    sys.exit(main(int(sys.argv[1]) if len(sys.argv) > 1 else 2000))

@@ -47,6 +47,7 @@ def saved(family: str, pipeline_class: str | None, folder: Path) -> str:
     return str(folder / "model")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["./auraflow.py:AuraFlow", "./pixels.py:Pixels"])
 def test_the_check_that_the_page_gives_finds_nothing_wrong(name: str, folder: Path) -> None:
     found = list(findings("backbone", name, None, [], True))
@@ -71,6 +72,7 @@ def test_a_solver_of_the_page_keeps_the_path_of_the_pipeline(
     assert [finding.outcome for finding in found] == ["ok", "ok"]
 
 
+@pytest.mark.slow
 def test_a_family_that_edits_images_is_tried_on_tasks_of_its_own(folder: Path) -> None:
     rows = []
     for number, colour in enumerate([(200, 30, 30), (20, 60, 220), (90, 200, 90)]):

@@ -108,6 +108,7 @@ def kill_after(folder: Path, count: int) -> None:
         process.join()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("in_this_process")
 def test_a_comparison_that_was_killed_ends_with_the_same_figures(tmp_path: Path) -> None:
     whole = tmp_path / "whole"
@@ -193,6 +194,7 @@ def test_a_cell_ends_with_the_iteration_that_spends_its_budget(tmp_path: Path) -
     assert one == 1  # one iteration passes all marks, which share its evaluation
 
 
+@pytest.mark.slow
 def test_the_same_cell_has_the_same_figures_in_every_process(tmp_path: Path) -> None:
     other = cell(tmp_path, "rewards=6")
     asked = task(tmp_path, "rewards=8")

@@ -29,6 +29,7 @@ def figures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return read
 
 
+@pytest.mark.slow
 def test_a_quick_run_gives_every_section(figures: dict[str, Any]) -> None:
     machine = figures["machine"]
     assert machine["latent"] == [4, 8, 8] and machine["rows"] == 24 and machine["torch"]

@@ -180,6 +180,7 @@ def test_the_plan_refuses_what_the_run_refuses(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty.txt", "wide.txt"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [("plan",), ("list",), ("--version",)])
 def test_nothing_but_the_answer_is_printed(words: tuple[str, ...]) -> None:
     done = subprocess.run(

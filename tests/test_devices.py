@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 _FAULTS = Path(__file__).parents[1] / "benchmarks" / "rank_faults.py"
 _RUN = {
     "recipe": "treegrpo",

@@ -120,6 +120,7 @@ def test_a_public_name_says_how_it_is_used(name: str) -> None:
     assert re.search(rf"`|\[[A-Z]|treerl\.|{name}\(", text + inspect.getsource(value))
 
 
+@pytest.mark.slow
 def test_the_python_page_runs_from_top_to_bottom(tmp_path: Path) -> None:
     code = "\n".join(blocks(PYTHON, "python"))
     done = subprocess.run(
@@ -129,6 +130,7 @@ def test_the_python_page_runs_from_top_to_bottom(tmp_path: Path) -> None:
     assert (tmp_path / "trained").is_dir()
 
 
+@pytest.mark.slow
 def test_the_gymnasium_page_runs_from_top_to_bottom(tmp_path: Path) -> None:
     code = "\n".join(blocks(ROOT / "docs" / "gymnasium.md", "python"))
     done = subprocess.run(

@@ -1,8 +1,10 @@
 """The example that trains the tiny model: a file of its own, as files are spread over cores."""
 
+import pytest
 from printing import printed
 
 
+@pytest.mark.slow
 def test_a_session_learns() -> None:
     lines = printed("session.py")
     assert lines[0].startswith("before") and lines[-1].startswith("after")

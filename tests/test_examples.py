@@ -22,6 +22,7 @@ def test_the_flow_on_the_plane_comes_near_its_point() -> None:
     assert rewards[0] == pytest.approx(-1.85, abs=0.6) and rewards[-1] > -0.1
 
 
+@pytest.mark.slow
 def test_two_weightings_are_compared_over_seeds() -> None:
     rows = [
         re.search(r"reward (-[\d.]+) ± ([\d.]+)$", row) for row in printed("compare_weightings.py")
@@ -59,6 +60,7 @@ def test_trees_come_within_a_hundredth_of_the_best_regulator() -> None:
     assert float(bill(best)) <= float(bill(trained)) < 1.01 * float(bill(best))
 
 
+@pytest.mark.slow
 def test_an_outside_learner_finds_better_noise_than_none_and_than_the_models_own() -> None:
     rows = printed("ppo.py", "0", "1344")
     assert [row[:14].strip() for row in rows] == ["no noise", "its own noise", "PPO's noise"]

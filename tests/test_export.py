@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 import torch
-from PIL import Image
 from plain_torch import Points
 from processes import run_script
 from safetensors.torch import load_file, save_file
@@ -25,7 +24,6 @@ from treerl.config.resolve import dump, resolve
 from treerl.config.schema import Config
 from treerl.engine.task import Task
 from treerl.errors import InputError, StorageError
-from treerl.run import proof
 from treerl.run.export import export
 
 SMALL = ["evaluate.steps=2", "env.guidance=3", "backbone.dtype=float32"]
@@ -58,6 +56,7 @@ def forked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subprocess, "run", run_script)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_fresh_process_draws_the_same_image_from_an_exported_lora(
     name: str, tmp_path: Path, request: pytest.FixtureRequest
@@ -74,6 +73,7 @@ def test_a_fresh_process_draws_the_same_image_from_an_exported_lora(
     assert ("not provided" in card) != done.comfyui
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("forked")
 @pytest.mark.filterwarnings("ignore:.upcast_vae. is deprecated")  # diffusers' own call
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
@@ -83,6 +83,7 @@ def test_a_unet_in_half_precision_is_exported(name: str, dtype: str, tmp_path: P
     assert done.kind == "LoRA" and done.difference <= 1e-4
 
 
+@pytest.mark.slow
 def test_a_fresh_process_draws_the_same_image_from_exported_weights(tmp_path: Path) -> None:
     done = export(trained("sd35", tmp_path, "train.trainable=full"), tmp_path / "out")
     assert done.kind == "weights" and done.difference <= 1e-4 and done.change is None
@@ -131,21 +132,6 @@ def test_an_export_that_diffusers_does_not_see_is_refused_and_nothing_is_left(
     ):
         export(run, tmp_path / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "run"]
-
-
-def test_an_image_among_the_arguments_travels_as_a_file(tmp_path: Path) -> None:
-    images: dict[str, Image.Image] = {}
-    image = Image.new("RGB", (2, 2))
-    plain = proof._plain({"image": [image], "count": 3}, "arguments", images)
-    assert plain == {"image": [{"image file": "image-0.png"}], "count": 3}
-    assert images == {"image-0.png": image}
-    assert json.dumps(plain)
-
-
-@pytest.mark.parametrize("value", [torch.zeros(2), float("nan"), object(), b"bytes"])
-def test_an_argument_that_cannot_travel_is_named(value: Any) -> None:
-    with pytest.raises(InputError, match=r"^export: arguments: extra\.size: expected "):
-        proof._plain({"size": value}, "extra", {})
 
 
 def test_what_cannot_be_exported_is_refused(tmp_path: Path) -> None:

@@ -222,6 +222,7 @@ def test_discrete_states_learn(tmp_path: Path) -> None:
     assert rewards[-1] > 0.99
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", OPENINGS, ids=lambda page: page.stem)
 def test_every_command_of_a_page_does_what_it_says(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

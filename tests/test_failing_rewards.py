@@ -186,6 +186,7 @@ def test_a_thread_that_never_ends_does_not_keep_the_process() -> None:
         assert bool(done.stderr) == bool(said)
 
 
+@pytest.mark.slow
 def test_a_run_whose_reward_leaves_a_process_is_done_all_the_same() -> None:
     tried = [sys.executable, str(_FAULTS), "--only", "child process"]
     done = subprocess.run(tried, capture_output=True, text=True, timeout=200, check=False)

@@ -148,6 +148,7 @@ def test_a_lora_may_stay_unfolded() -> None:
     assert met
 
 
+@pytest.mark.slow
 @TRACED
 @pytest.mark.parametrize("name", FAMILIES)
 @pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])

@@ -7,6 +7,7 @@ from treerl.run.fit import changed, fit
 from treerl.run.forecast import Forecast
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [1, 2, 5, 30])
 def test_the_rows_that_fit_are_the_most_that_do(rows: int) -> None:
     known = forecast("sd35", *LARGE)
@@ -18,6 +19,7 @@ def test_the_rows_that_fit_are_the_most_that_do(rows: int) -> None:
     assert fit(known, size - 1).rows == rows - 1
 
 
+@pytest.mark.slow
 def test_what_is_advised_where_no_row_fits_is_sorted_and_true() -> None:
     sets = ("backbone.offload_text_encoders=false", "train.trainable=full", "env.guidance=3")
     known = forecast("sd35", *LARGE, *sets)
@@ -45,6 +47,7 @@ def test_what_is_advised_where_no_row_fits_is_sorted_and_true() -> None:
     assert {told["fits"] for told in found.plain()["advice"]} == {True, False}
 
 
+@pytest.mark.slow
 def test_a_decode_that_binds_is_told_to_decode_in_parts() -> None:
     known = forecast("wan", *LARGE, "backbone.frames=17")
     found = fit(known, 1)

@@ -50,6 +50,7 @@ def _create_named(output: Path) -> bool:
     return True
 
 
+@pytest.mark.slow
 def test_runs_that_start_together_get_folders_of_their_own(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(4, mp_context=context) as pool:

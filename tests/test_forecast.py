@@ -66,6 +66,7 @@ WAYS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", [*((name,) for name in FAMILIES), *WAYS], ids=" ".join)
 @pytest.mark.filterwarnings("ignore:In CPU autocast")  # of Mochi, which asks for float32
 def test_fakes_need_what_real_tensors_need(way: tuple[str, ...]) -> None:
@@ -99,6 +100,7 @@ def test_a_fake_of_tied_weights_is_one_and_a_mask_tells_how_much_it_picks() -> N
     assert picked.shape == (2, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["sd35", "wan"])
 def test_what_a_phase_needs_is_linear_in_the_rows(family: str) -> None:
     known = forecast(family)
@@ -110,6 +112,7 @@ def test_what_a_phase_needs_is_linear_in_the_rows(family: str) -> None:
     assert Line.through((2, 30), (4, 50)).at(10) == 110
 
 
+@pytest.mark.slow
 def test_checkpointing_lowers_an_update_and_guidance_doubles_every_forward() -> None:
     plain = transient(forecast(), 8)
     recomputed = transient(forecast("sd35", "train.gradient_checkpointing=true"), 8)
@@ -122,6 +125,7 @@ def test_checkpointing_lowers_an_update_and_guidance_doubles_every_forward() -> 
     assert guided["decode"] == plain["decode"]
 
 
+@pytest.mark.slow
 def test_what_trains_brings_its_gradient_two_moments_and_the_values_it_is_compared_with() -> None:
     lora = forecast().held
     whole = forecast("sd35", "train.trainable=full").held

@@ -84,6 +84,7 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[ProcessCo
     return begun
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [work.__name__ for work in _WORKS])
 def test_a_process_that_takes_its_time_is_left_alone(
     name: str, begun: dict[str, tuple[ProcessContext, Path]]

@@ -121,6 +121,7 @@ def test_a_lora_learns_through_the_image(kind: type[Any], shipped: str, tmp_path
     )
 
 
+@pytest.mark.slow
 def test_an_edit_model_is_exported_with_its_own_prompt_and_image(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,6 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.slow
+
 _RUN = {
     "recipe": "treegrpo",
     "backbone.model": "miniature",

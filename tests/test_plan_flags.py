@@ -40,6 +40,7 @@ def memory(*words: str) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_a_plan_tells_the_peak_where_it_is_asked_to() -> None:
     plain = memory(*LORA)
     asked = memory("--memory", "--for", "2GB", *LORA)
@@ -60,6 +61,7 @@ def test_a_plan_tells_the_peak_where_it_is_asked_to() -> None:
     )
 
 
+@pytest.mark.slow
 def test_people_read_the_same_in_tables_and_sentences() -> None:
     text = treerl("--memory", "--for", "2GB", *LORA)
     assert "stays: optimizer" in text and "peak: update" in text and "a card needs about" in text
@@ -91,6 +93,7 @@ def test_sizes_are_read_as_they_are_written() -> None:
     assert parse_size(" 512mib ") == 2**29
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "sets",
     [

@@ -69,6 +69,7 @@ def test_a_quantized_model_predicts_nearly_the_same_and_is_as_small_as_foretold(
     assert 1e-5 < error < ERRORS[how]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", HOW)
 def test_a_plan_knows_how_small_it_gets(how: str) -> None:
     sets = ["backbone.model=random", "backbone.name=flux", "rewards.jpeg=1"]
@@ -119,6 +120,7 @@ def test_an_int8_layer_is_within_half_a_step_and_keeps_its_extremes(dtype: torch
     assert bool((stored[3] == 0).all()) and int(few.weight.abs().max()) >= 126
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("checkpointing", ["true", "false"])
 def test_a_plan_of_8_bits_is_what_a_model_in_8_bits_needs(
     checkpointing: str, monkeypatch: pytest.MonkeyPatch

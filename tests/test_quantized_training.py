@@ -90,6 +90,7 @@ def test_gradients_of_a_lora_are_those_on_the_weights_that_the_bits_stand_for(ho
         assert torch.allclose(here, there, rtol=1e-3, atol=1e-4 * float(there.abs().max()) + 1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", [None, "aot_eager"])
 @pytest.mark.parametrize("how", HOW)
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")

@@ -92,6 +92,7 @@ def weights(folder: Path) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in tensors.items() if name.startswith("weights/")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", _KINDS)
 def test_no_prompt_is_skipped_or_doubled(kind: str, folder: Path) -> None:
     seen = prompts(folder / kind, "0.0", "1.0", "2.0")

@@ -88,6 +88,7 @@ def test_the_ratio_of_the_first_update_is_exactly_one(finished: Path) -> None:
     assert [row["ratio_deviation"] for row in rows] == [0.0, 0.0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weights", ["full", "lora"])
 def test_what_was_trained_loads_back_and_draws_the_same(tmp_path: Path, weights: str) -> None:
     words = [*SMALL, "--set", f"train.trainable={weights}"]
@@ -100,6 +101,7 @@ def test_what_was_trained_loads_back_and_draws_the_same(tmp_path: Path, weights:
     assert second["before"] == first["after"] != first["before"]
 
 
+@pytest.mark.slow
 def test_the_lora_loads_through_diffusers_own_loader(tmp_path: Path) -> None:
     from diffusers import StableDiffusion3Pipeline
 
@@ -142,6 +144,7 @@ def test_the_lora_loads_through_diffusers_own_loader(tmp_path: Path) -> None:
     assert torch.equal(draw(), tuned)
 
 
+@pytest.mark.slow
 def test_an_existing_folder_is_refused_and_left_alone(finished: Path) -> None:
     before = sorted(path.name for path in finished.iterdir())
     done = treerl_run(finished.parent, "run", "--output", str(finished), code=2)
@@ -149,6 +152,7 @@ def test_an_existing_folder_is_refused_and_left_alone(finished: Path) -> None:
     assert sorted(path.name for path in finished.iterdir()) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_the_run_with_report_and_adapter(
     tmp_path: Path, number: int, code: int
@@ -171,6 +175,7 @@ def test_a_signal_ends_the_run_with_report_and_adapter(
     assert (newest(tmp_path / "run" / "checkpoints") / "transformer" / "config.json").is_file()
 
 
+@pytest.mark.slow
 def test_a_failing_reward_stops_the_run_by_name_with_code_6(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(
         "import torch\nfrom treerl.reward.contract import Reward\n\n\nclass Bad(Reward):\n"
@@ -188,6 +193,7 @@ def test_a_plug_in_file_needs_the_flag(tmp_path: Path) -> None:
     assert "--allow-plugins" in done.stderr and not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_zero_learning_rate_leaves_the_weights_as_they_are(tmp_path: Path) -> None:
     for name, iterations in (("moved", 2), ("unmoved", 0)):
         sets = flags("train.learning_rate=0", f"train.iterations={iterations}")
@@ -200,6 +206,7 @@ def test_zero_learning_rate_leaves_the_weights_as_they_are(tmp_path: Path) -> No
     assert [(row["clip_fraction"], row["ratio_deviation"]) for row in rows] == [(0.0, 0.0)] * 2
 
 
+@pytest.mark.slow
 def test_one_prompt_file_of_ones_own_is_enough(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("a red circle on the left\n\na blue square at the top\n")
     words = ["--prompts", "mine.txt", "--output", "run", *SMALL, *flags("train.iterations=1")]

@@ -21,6 +21,7 @@ def scaling() -> ModuleType:
     return module
 
 
+@pytest.mark.slow
 def test_a_quick_run_gives_every_figure(tmp_path: Path) -> None:
     file = tmp_path / "figures.json"
     done = subprocess.run(

@@ -109,6 +109,7 @@ def test_an_error_says_what_was_expected_and_what_came(behaviour: str, words: st
         score("m", Misbehaving(), asked(behaviour))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("behaviour", ["hangs", "hangs in C", "dies"])
 def test_a_worker_that_hangs_or_dies_is_killed_and_started_again(behaviour: str) -> None:
     worker = Worker(NAME, {}, TIMEOUT)
@@ -133,6 +134,7 @@ def gone(pid: int) -> bool:
         return True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("behaviour", ["fine", "hangs in C"])
 def test_a_worker_dies_with_its_run_even_when_it_hangs(behaviour: str) -> None:
     code = (

@@ -17,6 +17,7 @@ from treerl.reward.remote import Remote
 IMAGES = torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
 
 
+@pytest.mark.slow
 def test_the_command_serves_a_reward_that_it_can_kill(tmp_path: Path) -> None:
     name = f"{shutil.copy(FILE, tmp_path)}:Misbehaving"
     words = ["serve-reward", name, "--port", "0", "--allow-plugins", "--set", "scoring.timeout=1"]

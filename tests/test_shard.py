@@ -45,6 +45,7 @@ def below(seen: Told, prefix: str) -> Told:
     return {name.removeprefix(prefix): x for name, x in seen.items() if name.startswith(prefix)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_a_model_in_parts_trains_as_a_whole_one(case: str, folder: Path) -> None:
     for one, parts in zip(told(folder, case, "whole"), told(folder, case, "parts"), strict=True):
@@ -127,6 +128,7 @@ def test_one_process_goes_on_with_the_whole_model(folder: Path, tmp_path: Path) 
         assert apart(straight[f"weights/{name}"], tensor) <= 1e-6, name
 
 
+@pytest.mark.slow
 def test_a_run_in_parts_is_exported(folder: Path, tmp_path: Path) -> None:
     assert export(folder / "straight", tmp_path / "out").difference == 0.0
 

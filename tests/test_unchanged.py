@@ -15,6 +15,8 @@ import treerl
 from treerl.engine import noise
 from treerl.run.evaluate import Evaluation
 
+pytestmark = pytest.mark.slow
+
 _WAS = json.loads((Path(__file__).parent / "data" / "version-0.1.0.json").read_text("utf-8"))
 _SETTINGS = {
     "recipe": "treegrpo",
