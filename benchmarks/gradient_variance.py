@@ -22,7 +22,7 @@ from treerl import registry
 from treerl.engine.baseline import Prompt
 from treerl.engine.branching import window
 from treerl.engine.coupling import Independent, Mirrored, Orthogonal
-from treerl.engine.tree_spec import TreeSpec
+from treerl.engine.tree_spec import Tail, TreeSpec
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 import density_moments
@@ -32,12 +32,12 @@ from oracle import schedule
 
 STEPS = 10
 SHAPES = {
-    "2x2x2x2": window(STEPS, 1, 4, 2).shortened(5, 1),
-    "3x3x3": window(STEPS, 1, 3, 3).shortened(6, 1),
-    "2x2": window(STEPS, 1, 2, 2).shortened(7, 1),
+    "2x2x2x2": window(STEPS, 1, 4, 2).walked(Tail(5)),
+    "3x3x3": window(STEPS, 1, 3, 3).walked(Tail(6)),
+    "2x2": window(STEPS, 1, 2, 2).walked(Tail(7)),
     "star of 16": TreeSpec((1, 16, 1, 1, 1, 1), (False, *(True,) * 4, False), (1,) * 5 + (5,)),
 }
-CHAIN = window(STEPS, 1, 4, 1).shortened(5, 1)
+CHAIN = window(STEPS, 1, 4, 1).walked(Tail(5))
 CHAINS = {"16 chains": (16, False), "16 chains, one start": (16, True), "4 chains": (4, False)}
 # what the plot and the summary compare: tree, baseline, coupling
 COMPARED = (
@@ -183,7 +183,7 @@ def line(rows: Sequence[Cell], tree: str, baseline: str, coupling: str) -> Line:
 def windows() -> Iterator[str]:
     """The closed form of the binary tree by the step at which its window begins."""
     for start in range(6):
-        spec = window(STEPS, start, 4, 2).shortened(STEPS - start - 4, 1)
+        spec = window(STEPS, start, 4, 2).walked(Tail(STEPS - start - 4))
         world = World(schedule(STEPS, 3), spec)
         one = world.grow(1, Independent())
         size = world.steps.gradient()

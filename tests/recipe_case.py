@@ -48,7 +48,7 @@ class Case:
     now: Neural  # the network that is trained
     old: Neural  # as it was when the forest grew
     start: Neural  # as training started
-    scores: Tensor  # [N, K] float64, NaN where a node was not scored
+    scores: Tensor  # [N, G · K] float64, NaN where a node was not scored; K of each walk
     trained: Tensor  # the nodes whose edges, or the leaves, that the update trains
     leaves: Leaves | None  # the noised leaves in the order of `trained`, of a loss on leaves
 
@@ -82,7 +82,8 @@ def computed(algorithm: Algorithm, move: float) -> Computed:
     _move(start, 0.1, 1.0)
     _move(env, move, 3.0)
     scores = scored(tree)
-    normalised = plain.normaliser(tree, scores, WEIGHTS)
+    walks = len(tree.finished())
+    normalised = plain.normaliser(tree, scores, WEIGHTS.repeat(walks))
     credit = advantages(
         tree,
         normalised,
@@ -107,9 +108,10 @@ def computed(algorithm: Algorithm, move: float) -> Computed:
 
 
 def scored(tree: Tree) -> Tensor:
-    """Two rewards of unlike scale, of leaves and of what was previewed."""
-    scores = torch.full((len(tree), 2), torch.nan, dtype=torch.float64)
-    scores[tree.leaves] = _rewards(tree.at(tree.leaves).x)
+    """Two rewards of unlike scale, of leaves by each walk and of what was previewed."""
+    columns = torch.cat([_rewards(state.x) for state in tree.finished()], 1)
+    scores = torch.full((len(tree), columns.shape[1]), torch.nan, dtype=torch.float64)
+    scores[tree.leaves] = columns
     if tree.previewed is not None and tree.x0 is not None:
         scores[tree.previewed] = _rewards(tree.x0)
     return scores

@@ -54,6 +54,15 @@ def ddpo(case: Case) -> Tensor:
     return ppo(edges.log_ratio.exp(), advantage, 1e-4).mean()
 
 
+def g2rpo(case: Case) -> Tensor:
+    """The advantages of three strides, each standardised by itself, are added."""
+    edges = moves(case, flow_sde(0.7))
+    own = by_prompt(case)
+    values = {leaf: own[leaf] + by_prompt(case, 1)[leaf] + by_prompt(case, 2)[leaf] for leaf in own}
+    advantage = of_trained(case, backed_up(case, values))
+    return ppo(edges.log_ratio.exp(), advantage, 1e-4).mean()
+
+
 def flowgrpo(case: Case) -> Tensor:
     edges = moves(case, flow_sde(0.7))
     advantage = of_trained(case, backed_up(case, by_iteration(case)))
@@ -175,7 +184,7 @@ FORMULAS: dict[str, Callable[[Case], Tensor]] = {
     "dancegrpo": dancegrpo,
     "mixgrpo": ddpo,  # its window decides what is trained, its loss is the same
     "tempflow": tempflow,
-    "g2rpo": ddpo,  # siblings of one node are the group
+    "g2rpo": g2rpo,
     "flash-grpo": flash,
     "grpo-guard": guard,
     "flow-dppo": dppo,

@@ -28,14 +28,16 @@ def standardised(numbers: Values) -> Values:
     return {node: (number - mean) / std for node, number in numbers.items()}
 
 
-def by_prompt(case: Case) -> Values:
+def by_prompt(case: Case, walk: int = 0) -> Values:
     """Each reward in units of its prompt's leaves, then the weighted sum."""
+    first = walk * len(WEIGHTS)
     values: Values = {}
     for task in torch.unique(case.tree.task).tolist():
         leaves = [int(leaf) for leaf in case.tree.leaves if int(case.tree.task[leaf]) == task]
         columns = []
         for k in range(len(WEIGHTS)):
-            columns.append(standardised({leaf: float(case.scores[leaf, k]) for leaf in leaves}))
+            column = case.scores[:, first + k]
+            columns.append(standardised({leaf: float(column[leaf]) for leaf in leaves}))
         for leaf in leaves:
             terms = [float(WEIGHTS[k]) * column[leaf] for k, column in enumerate(columns)]
             values[leaf] = sum(terms)

@@ -32,6 +32,7 @@ ALGORITHMS = {
     "depths": replace(_BASE, baseline=Siblings(), reduction="depths", ppo_epochs=2),
     "compared": replace(_BASE, trees_per_prompt=4, selection=Contrast(0.5)),
     "edges": replace(_BASE, selection=Share(0.5), reduction="edges"),
+    "granular": replace(_BASE, trees_per_prompt=1, granularities=(1, 1)),
 }
 _SMOOTH = Path(__file__).parent / "smooth.py"
 LORA: dict[str, object] = {

@@ -17,6 +17,7 @@ from treerl.engine.objective import Clipped
 from treerl.engine.step import Step
 from treerl.engine.task import Samples
 from treerl.engine.trainer import Trainer
+from treerl.engine.tree_spec import Tail
 from treerl.run.plan import Plan
 from treerl.run.run import work_of
 
@@ -113,7 +114,7 @@ def test_an_iteration_costs_what_the_fixed_window_would_or_a_little_less(
     plan = Plan(train.algorithm, 8, 4, len(TASKS), 1, 0)
     planned = plan.drawn_in(0)
     whole = branching.support(8)
-    assert train.algorithm.trees.support(8) == tuple(spec.shortened(*tail) for spec in whole)
+    assert train.algorithm.trees.support(8) == tuple(spec.walked(Tail(*tail)) for spec in whole)
     most = planned.sampling_forwards + 3 * planned.update_forwards
     for number in range(4):
         step = train.iterate(list(TASKS))

@@ -21,7 +21,7 @@ def test_every_setting_is_documented_with_its_default() -> None:
         value: object = config
         for key in path.split("."):
             value = getattr(value, key)
-        defaults[path] = value
+        defaults[path] = list(value) if isinstance(value, tuple) else value
     defaults["rewards"] = {name: reward.weight for name, reward in config.rewards.items()}
     assert {path: yaml.safe_load(text) for path, text in rows} == defaults
     assert len(rows) == len(defaults)

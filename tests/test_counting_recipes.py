@@ -61,7 +61,14 @@ TABLE = (
         228 - 5 * GROUP,
     ),
     Row("tempflow", {}, 4 * 3 + 24 * 7, 4, 24, uniform=0.3),
-    Row("g2rpo", {"branching": Star(GROUP, part=0.5)}, 3 + GROUP * 7, 1, GROUP, uniform=0.5),
+    Row(
+        "g2rpo",
+        {"branching": Star(GROUP, part=0.5)},
+        3 + GROUP * (7 + 4 + 3),
+        1,
+        GROUP,
+        uniform=0.5,
+    ),
     Row("flash-grpo", FLAT, 270, GROUP, GROUP),
     Row("grpo-guard", FLAT, 270, 243, 243),
     Row("flow-dppo", FLAT, 270, 243, 243),
@@ -70,7 +77,8 @@ TABLE = (
     Row("awm", FLAT, 270, GROUP, GROUP),
 )
 LEAVES = {"tempflow": 24}  # 4 seeds x 6 branches
-DECODES = {"stepwise": 11 * GROUP}  # and the preview of each of ten levels
+# and the preview of each of ten levels; and what two more strides finish
+DECODES = {"stepwise": 11 * GROUP, "g2rpo": 3 * GROUP}
 
 
 @pytest.mark.parametrize("row", TABLE, ids=lambda row: f"{row.recipe}-{row.updates}")

@@ -100,6 +100,11 @@ def test_sizes_are_read_as_they_are_written() -> None:
         ("tree.branching=shift", "train.micro_batch_size=7"),
         ("recipe=nft", "train.micro_batch_size=5", "train.ppo_epochs=2"),
         ("tree.branching=shift", "tree.tail_stride=2", "train.selection=all"),
+        (
+            "recipe=g2rpo",
+            "tree.branching={name: fixed, branching_factor: 5, depth: 1}",
+            "train.micro_batch_size=4",
+        ),
     ],
 )
 def test_the_calls_of_an_iteration_are_those_of_the_run(

@@ -17,7 +17,7 @@ from treerl.engine.grow import grow
 from treerl.engine.kernel import FlowSDE
 from treerl.engine.objective import Clipped
 from treerl.engine.trainer import Trainer
-from treerl.engine.tree_spec import TreeSpec
+from treerl.engine.tree_spec import Tail, TreeSpec
 from treerl.errors import InputError
 from treerl.run.assemble import build
 from treerl.run.plan import count, plan_of
@@ -34,15 +34,15 @@ def test_the_script_that_compares_tails_finds_the_whole_one_equal_to_itself() ->
 
 def test_a_tail_of_five_steps_in_strides_of_two_is_two_moves_the_last_takes_the_rest() -> None:
     full = window(10, 1, 4, 2)
-    short = full.shortened(2, 1)
+    short = full.walked(Tail(2))
     assert short.strides == (1,) * 5 + (2, 3) and short.steps == 10
     assert short.at == (0, 1, 2, 3, 4, 5, 7, 10)
     assert short.forwards == 1 + 15 + 16 * 2 and full.forwards == 1 + 15 + 16 * 5
     assert (short.leaves, short.decisions, short.edges) == (16, 15, 30)
-    assert full.shortened(3, 1).strides[-1] == 5  # 5 // 3 is one move
-    assert full.shortened(99, 1).forwards == 1 + 15 + 16
-    assert full.shortened(1, 1) is full
-    assert full.shortened(1, 2).strides == (1,) * 10
+    assert full.walked(Tail(3)).strides[-1] == 5  # 5 // 3 is one move
+    assert full.walked(Tail(99)).forwards == 1 + 15 + 16
+    assert full.walked(Tail(1)) is full
+    assert full.walked(Tail(1, 2)).strides == (1,) * 10
 
 
 def test_a_plan_counts_the_moves_of_a_shortened_tail() -> None:
@@ -68,7 +68,7 @@ def test_only_deterministic_moves_may_leap() -> None:
     with pytest.raises(ValueError, match="a sampled move takes one step, got 2"):
         TreeSpec((2, 1), (True, False), (2, 1))
     with pytest.raises(ValueError, match="same strides"):
-        specs = [window(6, 0, 2, 2), window(6, 0, 2, 2).shortened(2, 1)]
+        specs = [window(6, 0, 2, 2), window(6, 0, 2, 2).walked(Tail(2))]
         grow(env(), roots(2), specs, rows=4)
 
 
@@ -79,7 +79,7 @@ def env() -> Neural:
 def test_the_tail_changes_the_leaves_alone() -> None:
     full = window(6, 1, 2, 3)
     long = grow(env(), roots(2), full, rows=4)
-    short = grow(env(), roots(2), full.shortened(2, 1), rows=4)
+    short = grow(env(), roots(2), full.walked(Tail(2)), rows=4)
     assert torch.equal(long.log_prob[long.edges], short.log_prob[short.edges])
     assert torch.equal(long.at(long.edges).x, short.at(short.edges).x)
     assert short.steps == 6 and short.depth == 4
@@ -92,7 +92,7 @@ def test_strides_of_one_lead_where_the_environments_own_steps_lead() -> None:
     full = window(6, 1, 2, 3)
     one = TreeSpec(full.children, full.stochastic, full.strides, order=1)
     plain = grow(env(), roots(2), one, rows=4)
-    stepped = grow(env(), roots(2), full.shortened(1, 2), rows=4)
+    stepped = grow(env(), roots(2), full.walked(Tail(1, 2)), rows=4)
     # of second order, but its first move, which has nothing to look back at
     assert torch.equal(plain.at(plain.edges).x, stepped.at(stepped.edges).x)
     assert not torch.equal(plain.at(plain.leaves).x, stepped.at(stepped.leaves).x)
@@ -101,14 +101,14 @@ def test_strides_of_one_lead_where_the_environments_own_steps_lead() -> None:
 def test_forwards_are_those_that_the_spec_counts() -> None:
     for order in (1, 2):
         world = env()
-        spec = window(6, 0, 2, 2).shortened(2, order)
+        spec = window(6, 0, 2, 2).walked(Tail(2, order))
         tree = grow(world, roots(2), spec, rows=1)
         assert world.forwards == 2 * spec.forwards == sum(tree.sizes[:-1])
 
 
 def test_an_empty_forest_has_a_tail_of_second_order_too() -> None:
     nothing = roots(2).part(range(0))
-    tree = grow(env(), nothing, window(6, 0, 2, 2).shortened(2, 2), rows=4)
+    tree = grow(env(), nothing, window(6, 0, 2, 2).walked(Tail(2, 2)), rows=4)
     assert len(tree) == 0 and tree.depth == 4
 
 
@@ -119,14 +119,14 @@ def test_a_run_in_an_environment_that_takes_every_step_is_refused_before_its_mod
     monkeypatch.setattr(registry.load("envs", "denoising"), "leaps", False)
     family = registry.load("backbones", "sd35")
     monkeypatch.setattr(family, "load", lambda *_: pytest.fail("the model was loaded"))
-    with pytest.raises(InputError, match=r"tree\.tail_stride: expected 1.*got 2 and 1"):
+    with pytest.raises(InputError, match=r"tree\.tail_stride: expected 1.*got 2, 1 and \[\]"):
         build(config)
 
 
 def test_a_preview_at_the_beginning_of_a_tail_is_the_networks_own() -> None:
     spec = window(6, 1, 2, 2)
     long = grow(env(), roots(2), spec, rows=4, previews=True)
-    short = grow(env(), roots(2), spec.shortened(2, 1), rows=4, previews=True)
+    short = grow(env(), roots(2), spec.walked(Tail(2)), rows=4, previews=True)
     assert long.previewed is not None and short.previewed is not None
     assert torch.equal(long.previewed, short.previewed)
     assert torch.equal(long.previews().x, short.previews().x)
@@ -142,7 +142,7 @@ class Rigid(Neural):
 def test_an_environment_that_cannot_leap_says_so() -> None:
     rigid = Rigid(FlowSDE(0.7), schedule(6, 3)).with_tasks([0, 1])
     with pytest.raises(InputError, match=r"tree\.tail_stride: .*Rigid takes every step, got 2"):
-        grow(rigid, roots(2), window(6, 0, 2, 2).shortened(2, 1), rows=4)
+        grow(rigid, roots(2), window(6, 0, 2, 2).walked(Tail(2)), rows=4)
 
 
 def test_a_trainer_trains_with_a_shortened_tail() -> None:
@@ -174,8 +174,8 @@ def test_the_real_environment_leaps_as_it_steps() -> None:
     torch.testing.assert_close(leap.x, policy.mode, atol=1e-6, rtol=1e-6)
     assert leap.x0 is not None and policy.denoised is not None
     torch.testing.assert_close(leap.x0, policy.denoised)
-    short = grow(denoising, roots(2), spec.shortened(2, 2), rows=8)
+    short = grow(denoising, roots(2), spec.walked(Tail(2, 2)), rows=8)
     gap = (short.at(short.leaves).x - tree.at(tree.leaves).x).square().mean().sqrt()
-    rough = grow(denoising, roots(2), spec.shortened(9, 1), rows=8)
+    rough = grow(denoising, roots(2), spec.walked(Tail(9)), rows=8)
     worse = (rough.at(rough.leaves).x - tree.at(tree.leaves).x).square().mean().sqrt()
     assert float(gap) < 0.5 * float(worse)

@@ -20,6 +20,7 @@ PATHS = {
     "coupling": "tree.coupling",
     "tail_stride": "tree.tail_stride",
     "tail_order": "tree.tail_order",
+    "granularities": "tree.granularities",
     "previews": "tree.previews",
     "normaliser": "advantage.normaliser",
     "weighting": "advantage.weighting",

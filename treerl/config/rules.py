@@ -8,7 +8,7 @@ from treerl.config.section import Problem
 from treerl.errors import first_line, shorten
 
 if TYPE_CHECKING:
-    from treerl.engine.tree_spec import TreeSpec
+    from treerl.engine.tree_spec import Tail, TreeSpec
 
 Config = Any  # a `treerl.config.schema.Config`, whose module imports this one
 
@@ -21,7 +21,7 @@ def conflicts(config: Config) -> list[Problem]:
     problems = [*_precision(config), *_quantized(config), *_watch(config)]
     problems += [*_evaluation(config), *_keeping(config)]
     tree = config.tree
-    branching = tree.branching.build().walked(tree.tail_stride, tree.tail_order)
+    branching = tree.branching.build().walked(_tail(tree))
     try:
         specs = branching.support(config.env.steps)
         fewest, most = branching.bounds(tree.trees_per_prompt)
@@ -40,6 +40,13 @@ def conflicts(config: Config) -> list[Problem]:
         if wrong is not None:
             return [*problems, wrong]
     return [*problems, *_baseline(config, specs), *_coupling(config), *_weights(config)]
+
+
+def _tail(tree: Any) -> "Tail":
+    """How the settings say that tails are walked."""
+    from treerl.engine.tree_spec import Tail  # the engine, which is slow to import
+
+    return Tail(tree.tail_stride, tree.tail_order, tree.granularities)
 
 
 def _keeping(config: Config) -> Iterator[Problem]:

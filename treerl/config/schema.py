@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Self
 
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge, Gt, Le, MaxLen
 from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
 
 from treerl.config import rules
@@ -25,6 +25,14 @@ from treerl.config.section import (
 from treerl.config.training import ITERATIONS, Train
 
 _MANY = 4096
+
+Stride = Annotated[int, Ge(1), Le(1000)]  # steps of the schedule that one move takes
+Strides = Annotated[
+    tuple[Stride, ...],
+    MaxLen(8),
+    Field(strict=False),  # a list of YAML; the numbers in it stay strict
+    Expected("a list of 0 to 8 whole numbers from 1 to 1000"),
+]
 
 
 class Backbone(Plugin, kind="backbones", path="backbone"):
@@ -68,8 +76,9 @@ class Tree(Section):
     trees_per_prompt: Annotated[int, Ge(1), Le(_MANY)] = 1
     shared_noise: bool = False  # the trees of a prompt start from one noise
     coupling: Coupling = default()
-    tail_stride: Annotated[int, Ge(1), Le(1000)] = 5  # steps at once after the last sampled one
+    tail_stride: Stride = 5  # steps at once after the last sampled one
     tail_order: Annotated[int, Ge(1), Le(2)] = 1  # of the solver there
+    granularities: Strides = ()  # strides by which a leaf is finished and scored as well
     max_leaves: Annotated[int, Ge(1), Le(1_000_000)] = 4096  # per prompt
     previews: bool = False  # inner nodes are scored too, by the x̂₀ expected there
 

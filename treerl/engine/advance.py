@@ -60,7 +60,7 @@ def moves(specs: Sequence[TreeSpec], previews: bool) -> list[Move]:
     """The moves that all trees of a forest make together; `ValueError` if they differ."""
     first = specs[0]
     for spec in specs:
-        if (spec.strides, spec.order) != (first.strides, first.order):
+        if (spec.strides, spec.order, spec.walks) != (first.strides, first.order, first.walks):
             raise ValueError("trees of one forest must take the same strides")
         if spec.stochastic != first.stochastic:
             raise ValueError("trees of one forest must be stochastic at the same steps")
@@ -71,6 +71,16 @@ def moves(specs: Sequence[TreeSpec], previews: bool) -> list[Move]:
         step = first.at[number]
         together.append(Move(step, first.stochastic[number], stride, order, previewed))
     return together
+
+
+def walk(spec: TreeSpec, strides: Sequence[int]) -> list[Move]:
+    """The moves of one tail by these strides."""
+    step = spec.at[spec.tail]
+    taken = []
+    for stride in strides:
+        taken.append(Move(step, False, stride, spec.order, previewed=False))
+        step += stride
+    return taken
 
 
 def advance(

@@ -14,7 +14,7 @@ from treerl.engine.minibatch import Reduction
 from treerl.engine.normaliser import Normaliser, Standardised
 from treerl.engine.objective import Clipped, Objective
 from treerl.engine.selection import All, Selection
-from treerl.engine.tree_spec import Order
+from treerl.engine.tree_spec import Order, Stride, Tail
 from treerl.engine.weighting import Uniform, Weighting
 
 Decay = Literal["none", "linear"]
@@ -38,8 +38,9 @@ class Algorithm:
     trees_per_prompt: Annotated[int, Ge(1), Le(4096)] = 1
     shared_noise: bool = False  # the trees of a prompt start from one noise
     coupling: Coupling = Independent()  # how the noise of siblings hangs together
-    tail_stride: Annotated[int, Ge(1), Le(1000)] = 1  # steps at once after the last sampled one
+    tail_stride: Stride = 1  # steps at once after the last sampled one
     tail_order: Order = 1  # of the solver there
+    granularities: tuple[Stride, ...] = ()  # strides by which a leaf is finished and scored as well
     previews: bool = False  # inner nodes are scored too, by the x̂₀ that the network expects there
     normaliser: Normaliser = Standardised()
     weighting: Weighting = Uniform()
@@ -58,7 +59,7 @@ class Algorithm:
     @property
     def trees(self) -> Branching:
         """The branching with the tails as they are walked."""
-        return self.branching.walked(self.tail_stride, self.tail_order)
+        return self.branching.walked(Tail(self.tail_stride, self.tail_order, self.granularities))
 
     def components(self) -> dict[str, Component]:
         """The parts that may learn and be saved, by field name."""

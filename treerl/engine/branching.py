@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Gt, Le, Lt
 
 from treerl.engine.component import Component
-from treerl.engine.tree_spec import Order, TreeSpec
+from treerl.engine.tree_spec import Tail, TreeSpec
 
 MANY = 10**9
 BranchingFactor = Annotated[int, Ge(1), Le(64)]
@@ -64,18 +64,17 @@ class Branching(Component, ABC):
         """Latents kept of a task at most, as a mean over the tasks of an iteration."""
         return trees * max(spec.stored for spec in self.support(steps))
 
-    def walked(self, stride: int, order: Order) -> "Branching":
-        """The same trees with tails in moves of `stride` steps, by a solver of that order."""
-        return self if (stride, order) == (1, 1) else _Shortened(self, stride, order)
+    def walked(self, tail: Tail) -> "Branching":
+        """The same trees with tails like that."""
+        return self if tail == Tail() else _Walked(self, tail)
 
 
 @dataclass(frozen=True)
-class _Shortened(Branching):
-    """The trees of another branching, their tails in fewer moves."""
+class _Walked(Branching):
+    """The trees of another branching, their tails walked in another way."""
 
     branching: Branching
-    stride: int
-    order: Order
+    tail: Tail
 
     def distribution(self, steps: int, iteration: int) -> Distribution:
         return self._of(self.branching.distribution(steps, iteration))
@@ -101,7 +100,7 @@ class _Shortened(Branching):
         return tuple((probability, self._spec(spec)) for probability, spec in distribution)
 
     def _spec(self, spec: TreeSpec) -> TreeSpec:
-        return spec.shortened(self.stride, self.order)
+        return spec.walked(self.tail)
 
 
 def draw(distribution: Distribution, uniform: float) -> TreeSpec:

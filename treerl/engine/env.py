@@ -127,7 +127,7 @@ class Env(ABC):
         order. `leaps` says that there is such a move.
         """
         raise InputError(
-            f"tree.tail_stride: expected 1, and tail_order 1, as "
+            f"tree.tail_stride: expected 1, tail_order 1 and no granularities, as "
             f"{type(self).__name__} takes every step, got {stride}"
         )
 

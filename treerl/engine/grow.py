@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from treerl.engine import noise
-from treerl.engine.advance import Level, advance, moves, nan
+from treerl.engine.advance import Level, Move, advance, moves, nan, walk
 from treerl.engine.coupling import Coupling, Independent
 from treerl.engine.env import Env
 from treerl.engine.idle import idle
@@ -39,37 +40,66 @@ def grow(
     default each draws its own. No roots give an empty forest of one spec.
     """
     peers = peers or Alone()
-    together = peers.size > 1
     specs = (spec,) * max(len(roots), 1) if isinstance(spec, TreeSpec) else tuple(spec)
     if len(specs) != max(len(roots), 1):
         raise ValueError(f"expected a spec for each of {len(roots)} trees, got {len(specs)}")
     steps = moves(specs, previews)
+    first = specs[0]
     state = _start(env, roots)
     levels = [_first(state, roots)]
     children = torch.tensor([tree.children for tree in specs])  # [R, moves]
-    with torch.no_grad(), _Walk(env) as walk:
+    finishes = []
+    with torch.no_grad(), _Walk(env) as walking:
+        go = _Go(env, walking, rows, check_interrupt, peers, coupling or Independent())
+        fork = state
         for number, move in enumerate(steps):
-            if together:
-                check_interrupt()
-            forwards = -(-len(levels[-1].key) // rows)
-            most = peers.forwards(forwards)
-            walk.on(move.stochastic)
-            state, level = advance(
-                env,
-                state,
-                levels[-1],
-                children[levels[-1].root, number],
-                move,
-                rows,
-                _nothing if together else check_interrupt,
-                coupling or Independent(),
-            )
-            with peers.idle():
-                for _ in range(forwards, most):
-                    env.policy(idle(env, rows, move.step), move.stochastic)
-            _refuse_non_finite(level.x, move.step, peers)
+            counts = children[levels[-1].root, number]
+            state, level = go(state, levels[-1], counts, move)
             levels.append(level)
-    return _assemble(roots, specs[0], levels, previews)
+            if number + 1 == first.tail:
+                fork = state
+        for strides in first.walks:
+            finishes.append(_finished(go, fork, levels[first.tail], walk(first, strides)))
+    return _assemble(roots, first, levels, finishes, previews)
+
+
+@dataclass(frozen=True)
+class _Go:
+    """Moves all nodes of a level, in step with the other processes."""
+
+    env: Env
+    walking: "_Walk"
+    rows: int
+    check_interrupt: Callable[[], None]
+    peers: Peers
+    coupling: Coupling
+
+    def __call__(
+        self, state: State, level: Level, counts: Tensor, move: Move
+    ) -> tuple[State, Level]:
+        check = self.check_interrupt
+        if self.peers.size > 1:  # their numbers of forwards differ
+            check()
+            check = _nothing
+        forwards = -(-len(level.key) // self.rows)
+        most = self.peers.forwards(forwards)
+        self.walking.on(move.stochastic)
+        state, grown = advance(
+            self.env, state, level, counts, move, self.rows, check, self.coupling
+        )
+        with self.peers.idle():
+            for _ in range(forwards, most):
+                self.env.policy(idle(self.env, self.rows, move.step), move.stochastic)
+        _refuse_non_finite(grown.x, move.step, self.peers)
+        return state, grown
+
+
+def _finished(go: _Go, state: State, level: Level, tail: Sequence[Move]) -> Tensor:
+    """Where the tails lead that begin at a level."""
+    level = replace(level, slope=None)  # that of a sampled move is no tail's
+    for move in tail:
+        state, level = go(state, level, torch.ones(len(level.key), dtype=torch.int64), move)
+    return level.x
 
 
 def _start(env: Env, roots: Roots) -> State:
@@ -85,7 +115,13 @@ def _first(state: State, roots: Roots) -> Level:
     return Level(state.x, no_parent, nan(len(roots)), roots.key, torch.arange(len(roots)))
 
 
-def _assemble(roots: Roots, spec: TreeSpec, levels: list[Level], previews: bool) -> Tree:
+def _assemble(
+    roots: Roots,
+    spec: TreeSpec,
+    levels: Sequence[Level],
+    finishes: Sequence[Tensor],
+    previews: bool,
+) -> Tree:
     sizes = tuple(len(level.key) for level in levels)
     stochastic = (False, *spec.stochastic)
     slot = []
@@ -119,6 +155,8 @@ def _assemble(roots: Roots, spec: TreeSpec, levels: list[Level], previews: bool)
         sizes=sizes,
         previewed=previewed,
         x0=torch.cat(x0) if previews else None,
+        granularities=spec.granularities,
+        finishes=tuple(finishes),
     )
 
 

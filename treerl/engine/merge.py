@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,12 +36,13 @@ def merge(
     mine = places[peers.rank]
     slot = torch.full((int(sizes.sum()),), Tree.DROPPED)
     slot[mine] = tree.slot
+    gathered: dict[str, Any] = {name: fields[name] for name in _FIELDS}
     whole = replace(
         tree,
         slot=slot,
         sizes=tuple(sizes.sum(0).tolist()),
         previewed=None if tree.previewed is None else mine[tree.previewed],
-        **{name: fields[name] for name in _FIELDS},
+        **gathered,
     )
     return whole, {name: fields[f"column.{name}"] for name in columns}
 

@@ -42,7 +42,7 @@ def rollout_metrics(
         "reward_std": float(stds.mean()),
         "rewards": means,
         **_shares(task, scores, names, weights, algorithm),
-        "sampling_forwards": sum(tree.sizes[:-1]),
+        "sampling_forwards": tree.forwards,
         "leaves": tree.sizes[-1],
         "window_start": first,
         "advantage_abs": float(sampled.abs().mean()) if len(sampled) else 0.0,

@@ -149,11 +149,12 @@ _TEMPFLOW = Algorithm(
     optimizer_steps=2,
 )
 
-# G²RPO: one step of the first half, 12 branches of it. Its several granularities need strides.
+# G²RPO: one step of the first half, 12 branches of it, each finished by three strides.
 _G2RPO = Algorithm(
     name="g2rpo",
     source=SOURCES["g2rpo"],
     branching=Star(branching_factor=12, depth=1, part=0.5),
+    granularities=(2, 3),
     objective=Clipped(clip_range=1e-4),
     reduction="edges",
     optimizer_steps=1,

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -55,20 +56,26 @@ def made(env: Env, state: State) -> Iterator[tuple[Tensor, Samples]]:
 
 @torch.no_grad()
 def score(env: Env, tree: Tree, rewards: Scorer, peers: Peers) -> tuple[Tree, Tensor, int]:
-    """The forest of all processes without trees that a reward could not score, its scores `[N, K]`
-    (float64, NaN at nodes that were not scored), and how many trees were left out.
+    """The forest of all processes without trees that a reward could not score, its scores
+    `[N, G · K]` (float64, NaN at nodes that were not scored), and how many trees were left out.
+
+    A row holds the K scores of the leaf, then those of each further walk of its tail, G - 1 of
+    them; an inner node that is scored has one preview, which stands for all of them.
     """
     peers.phase("reward")
-    scores = torch.full((len(tree), len(rewards.names)), torch.nan, dtype=torch.float64)
+    walks = 1 + len(tree.granularities)
+    scores = torch.full((walks, len(tree), len(rewards.names)), torch.nan, dtype=torch.float64)
     scored = torch.zeros(len(tree), dtype=torch.bool)
-    wanted = [(tree.leaves, tree.at(tree.leaves))]
+    wanted = [(slice(at, at + 1), tree.leaves, state) for at, state in enumerate(tree.finished())]
     if tree.previewed is not None:
-        wanted.append((tree.previewed, tree.previews()))
-    for nodes, state in wanted:
+        wanted.append((slice(walks), tree.previewed, tree.previews()))
+    for which, nodes, state in wanted:
         scored[nodes] = True
         if len(nodes):
             for rows, samples in made(env, state):
-                scores[nodes[rows]] = rewards(samples)
+                scores[which, nodes[rows]] = rewards(samples)
+    tree = replace(tree, finishes=())
+    scores = scores.movedim(0, 1).flatten(1)
     peers.phase("merge")
     tree, columns = merge(tree, {"scores": scores, "scored": scored}, peers)
     scores = columns["scores"]

@@ -81,8 +81,9 @@ class Trainer:
         old = sampling(self.algorithm, self.average, self.optimizer)
         with self.averaged() if self.algorithm.rollout == "ema" else nullcontext():
             tree = self._rollout(env, self._keys(len(tasks)) if keys is None else keys)
-        tree, scores, dropped = score(env, tree, self.rewards, self.peers)
-        credit = self._credit(env, tree, scores)
+        tree, every, dropped = score(env, tree, self.rewards, self.peers)
+        credit = self._credit(env, tree, every)
+        scores = every[:, : len(self.rewards.names)]  # of the samples as the tree has them
         metrics = rollout_metrics(tree, scores[tree.leaves], self.rewards, credit, self.algorithm)
         metrics["dropped_trees"] = dropped
         self.peers.phase("update")
@@ -158,9 +159,10 @@ class Trainer:
     @torch.no_grad()
     def _credit(self, env: Env, tree: Tree, scores: Tensor) -> Advantages:
         algorithm = self.algorithm
+        walks = 1 + len(tree.granularities)  # each brings every reward
         return advantages(
             tree,
-            algorithm.normaliser(tree, scores, self.rewards.weights),
+            algorithm.normaliser(tree, scores, self.rewards.weights.repeat(walks)),
             algorithm.weighting,
             algorithm.baseline,
             env.tasks,

@@ -50,6 +50,8 @@ class Tree:
     sizes: tuple[int, ...]  # [L + 1] nodes per level
     previewed: Tensor | None = None  # [Q] int64, inner nodes whose x̂₀ was kept
     x0: Tensor | None = None  # [Q, ...] their x̂₀
+    granularities: tuple[int, ...] = ()  # strides by which the leaves were finished as well
+    finishes: tuple[Tensor, ...] = ()  # [L, ...] each, what that gave; held until it is scored
 
     NO_PARENT: ClassVar[int] = -1
     DROPPED: ClassVar[int] = -1
@@ -71,6 +73,19 @@ class Tree:
     def steps(self) -> int:
         """T, the steps that a leaf has taken; more than L where moves leap over some."""
         return int(self.step[-1]) if len(self) else self.depth
+
+    @property
+    def forwards(self) -> int:
+        """Denoiser evaluations that its growth took, those of further walks of the tails too."""
+        trained = self.step[self.edges]
+        left = self.steps - (int(trained.max()) if len(trained) else 0)
+        walks = sum(-(-left // stride) for stride in self.granularities)
+        return sum(self.sizes[:-1]) + walks * self.sizes[-1]
+
+    def finished(self) -> list[State]:
+        """The samples of the leaves: as the tree has them, and of each further walk."""
+        own = self.at(self.leaves)
+        return [own, *(State(x, own.step, own.task) for x in self.finishes)]
 
     def level(self, number: int) -> slice:
         """The nodes after `number` moves."""
@@ -157,4 +172,5 @@ class Tree:
             sizes=tuple(int(kept[self.level(number)].sum()) for number in range(len(self.sizes))),
             previewed=previewed,
             x0=x0,
+            granularities=self.granularities,
         )

@@ -9,6 +9,20 @@ from typing import Annotated
 from annotated_types import Ge, Le
 
 Order = Annotated[int, Ge(1), Le(2)]  # of the solver of the steps after the last sampled one
+Stride = Annotated[int, Ge(1), Le(1000)]  # steps of the schedule that one move takes
+
+
+@dataclass(frozen=True)
+class Tail:
+    """How the steps after the last sampled one are walked.
+
+    A leaf is what `stride` finishes. Every granularity is a stride by which it is finished once
+    more, to be scored beside it (G²RPO, arXiv 2510.01982).
+    """
+
+    stride: Stride = 1
+    order: Order = 1
+    granularities: tuple[Stride, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -24,6 +38,7 @@ class TreeSpec:
     stochastic: tuple[bool, ...]  # [L] whether the move is sampled (SDE) or deterministic (ODE)
     strides: tuple[int, ...] = ()  # [L] steps of the schedule that it takes; empty is 1 each
     order: Order = 1
+    granularities: tuple[Stride, ...] = ()  # of further walks of the tails, see `Tail`
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "strides", self.strides or (1,) * len(self.children))
@@ -58,14 +73,30 @@ class TreeSpec:
         sampled = [level for level, here in enumerate(self.stochastic) if here]
         return sampled[-1] + 1 if sampled else 0
 
-    def shortened(self, stride: int, order: Order) -> "TreeSpec":
-        """The same tree, its tails in moves of `stride` steps, by a solver of that order.
+    @cached_property
+    def walks(self) -> tuple[tuple[int, ...], ...]:
+        """The strides of each further walk of a tail: five steps by two are (2, 2, 1)."""
+        left = self.steps - self.at[self.tail]
+        walks = []
+        for stride in self.granularities:
+            whole, rest = divmod(left, stride)
+            walks.append((stride,) * whole + ((rest,) if rest else ()))
+        return tuple(walks)
+
+    def walked(self, tail: Tail) -> "TreeSpec":
+        """The same tree with tails like that.
 
         Five steps in strides of two are two moves, (2, 3): the last one takes what is left over, as
         the steps near the sample change little. A tree without a stochastic step stays as it is.
         """
+        if not any(self.stochastic):
+            return self
+        spec = self._shortened(tail.stride, tail.order)
+        return replace(spec, granularities=tail.granularities) if tail.granularities else spec
+
+    def _shortened(self, stride: int, order: Order) -> "TreeSpec":
         left = len(self.children) - self.tail
-        if not any(self.stochastic) or left == 0 or (stride, order) == (1, 1):
+        if left == 0 or (stride, order) == (1, 1):
             return self
         count = max(1, left // stride)
         strides = [stride] * (count - 1)
@@ -88,8 +119,9 @@ class TreeSpec:
 
     @property
     def forwards(self) -> int:
-        """Denoiser evaluations of a rollout: one for each node that is no leaf."""
-        return sum(self.widths[:-1])
+        """Denoiser evaluations of a rollout: one for each node that is no leaf, and further
+        walks."""
+        return sum(self.widths[:-1]) + self.leaves * sum(map(len, self.walks))
 
     @property
     def decisions(self) -> int:
@@ -103,13 +135,19 @@ class TreeSpec:
 
     @property
     def leaves(self) -> int:
-        """Finished samples."""
+        """Ends of paths."""
         return self.widths[-1]
 
     @property
+    def finished(self) -> int:
+        """Samples that are made of the leaves: one each, and one of each further walk."""
+        return self.leaves * (1 + len(self.granularities))
+
+    @property
     def stored(self) -> int:
-        """Latents that are kept: both ends of every sampled edge, and the leaves."""
-        return sum(width for width, kept in zip(self.widths, self.kept, strict=True) if kept)
+        """Latents that are kept: both ends of every sampled edge, and what is finished."""
+        kept = sum(width for width, kept in zip(self.widths, self.kept, strict=True) if kept)
+        return kept + self.finished - self.leaves
 
     @property
     def kept(self) -> tuple[bool, ...]:

@@ -157,11 +157,12 @@ def _available(
     except InputError as error:
         missing.append(str(error))
     tree = config.tree
-    shortened = (tree.tail_stride, tree.tail_order) != (1, 1)
-    if shortened and not registry.load("envs", config.env.name).leaps:
+    leaps = max(tree.tail_stride, tree.tail_order, *tree.granularities) > 1
+    if leaps and not registry.load("envs", config.env.name).leaps:
         missing.append(
-            f"tree.tail_stride: expected 1, and tail_order 1, as the environment {config.env.name} "
-            f"takes every step, got {tree.tail_stride} and {tree.tail_order}"
+            f"tree.tail_stride: expected 1, tail_order 1 and no granularities, as the environment "
+            f"{config.env.name} takes every step, got {tree.tail_stride}, {tree.tail_order} and "
+            f"{list(tree.granularities)}"
         )
     # the calls of a reward differ from process to process: there all wait for the next common point
     check = check_interrupt if world.size == 1 else _nothing

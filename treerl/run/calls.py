@@ -17,11 +17,13 @@ def calls(config: Config, plan: Plan, tasks: int) -> dict[str, float]:
         share = times / iterations
         trees = plan.algorithm.trees_per_prompt * prompts
         work = plan.per_prompt(spec) * prompts
-        scored = round(work.decodes)
+        leaves = _chunks(spec.leaves * trees, rows)
+        previews = round(work.decodes) - spec.finished * trees
         nodes = work.update_forwards / plan.updates
         found["rollout"] += share * sum(_chunks(width * trees, rows) for width in spec.widths[:-1])
-        found["decode"] += share * _chunks(scored, rows)
-        found["reward"] += share * scored
+        found["rollout"] += share * leaves * sum(map(len, spec.walks))
+        found["decode"] += share * (leaves * (1 + len(spec.walks)) + _chunks(previews, rows))
+        found["reward"] += share * round(work.decodes)
         found["update"] += share * plan.updates * _chunks(nodes, rows)
     found["encode"] = min(tasks, iterations * prompts) / iterations
     found["optimizer step"] = plan.updates

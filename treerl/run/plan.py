@@ -49,7 +49,7 @@ class Counts:
 
 def count(spec: TreeSpec, algorithm: Algorithm, rewards: int = 1) -> Counts:
     """The work of one tree of that spec."""
-    scored = spec.leaves + (spec.previews if algorithm.previews else 0)
+    scored = spec.finished + (spec.previews if algorithm.previews else 0)
     if isinstance(algorithm.objective, LeafObjective):
         updated = spec.leaves
         terms: float = spec.leaves

@@ -231,6 +231,7 @@ def work_of(step: Step) -> Counts:
     """What an iteration cost."""
     metrics = step.metrics
     scored = int((~step.scores.isnan().any(1)).sum())
+    scored += len(step.tree.leaves) * len(step.tree.granularities)
     return Counts(
         sampling_forwards=metrics["sampling_forwards"],
         update_forwards=metrics["update_forwards"],

@@ -16,7 +16,7 @@ from treerl.engine.allocation import allocate, mean_errors
 from treerl.engine.branching import Branching, BranchingFactor, Depth, Distribution, width
 from treerl.engine.nested import nested
 from treerl.engine.task import Task
-from treerl.engine.tree_spec import Order, TreeSpec
+from treerl.engine.tree_spec import Tail, TreeSpec
 
 if TYPE_CHECKING:
     from treerl.engine.step import Step
@@ -45,12 +45,12 @@ class Adaptive(Branching):
     most_trees: Annotated[int, Ge(1), Le(64)] = 2  # of a prompt
     rate: Annotated[float, Gt(0), Le(1)] = 0.5  # how fast new measurements replace old ones
     explore: Annotated[float, Ge(0), Le(1)] = 0.2  # share of the variance laid evenly on all steps
-    tail: tuple[int, Order] = field(init=False, default=(1, 1))  # stride and order, from `walked`
+    tail: Tail = field(init=False, default=Tail())
     memory: dict[str, Tensor] = field(init=False, repr=False, default_factory=dict)
 
-    def walked(self, stride: int, order: Order) -> "Adaptive":
+    def walked(self, tail: Tail) -> "Adaptive":
         own = copy.copy(self)  # with the same memory
-        object.__setattr__(own, "tail", (stride, order))
+        object.__setattr__(own, "tail", tail)
         return own
 
     def distribution(self, steps: int, iteration: int) -> Distribution:
@@ -154,7 +154,7 @@ class Adaptive(Branching):
         return self._spec(steps, (self.branching_factor,) * width(self.depth, steps))
 
     def _spec(self, steps: int, children: tuple[int, ...]) -> TreeSpec:
-        return _spec(steps, self.start, children).shortened(*self.tail)
+        return _spec(steps, self.start, children).walked(self.tail)
 
 
 def _cost(spec: TreeSpec) -> int:
