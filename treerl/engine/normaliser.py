@@ -33,7 +33,8 @@ class Normaliser(Component, ABC):
     def __call__(self, tree: Tree, scores: Tensor, weights: Tensor) -> Scores:
         """One number a node, of raw scores `[N, K]` (NaN where unscored) and reward weights `[K]`.
 
-        A task whose leaves all score the same has spread 0 and values exactly 0.
+        A task whose leaves all score the same has spread 0 and values exactly 0. With
+        `granularities` every reward stands there once for each walk of the tails.
         """
 
 
