@@ -8,7 +8,6 @@ right to mount); others' file fills it but for so many bytes. Runs are small, an
 """
 
 import ctypes
-import importlib
 import os
 import re
 import shutil
@@ -37,7 +36,6 @@ _WHOLE = Path("whole")  # an undisturbed run
 
 def trials(count: int) -> bool:
     """Runs that find the disk full, and go on when there is room again; whether all do."""
-    importlib.import_module("peft")  # here, and not in every child
     with small_disk() as disk:
         free = shutil.disk_usage(disk).free
         ended(child(partial(take, disk / "run", "lora")))

@@ -8,6 +8,7 @@ Runs are small (two linear layers), so that only the machinery takes time; each 
 that was never ended: tensors, adapter, metrics rows, samples, trees, evaluation, alarms.
 """
 
+import importlib
 import os
 import random
 import shutil
@@ -160,6 +161,7 @@ def stopped(folder: Path, kind: str, most: int, sets: Sequence[str]) -> None:
 @contextmanager
 def prepared() -> Iterator[None]:
     """While inside, the current folder is a new one with what small runs need."""
+    importlib.import_module("peft")  # here, and not in every child
     torch.set_num_threads(1)
     random.seed(0)
     with tempfile.TemporaryDirectory() as place, chdir(place):
