@@ -16,6 +16,7 @@ from treerl.engine.algorithm import Algorithm
 from treerl.engine.branching import draw
 from treerl.engine.grow import grow
 from treerl.engine.losses import EdgeLosses, LeafLosses
+from treerl.engine.normaliser import added
 from treerl.engine.objective import LeafObjective, Leaves, Loss
 from treerl.engine.tree import Tree
 
@@ -48,7 +49,7 @@ class Case:
     now: Neural  # the network that is trained
     old: Neural  # as it was when the forest grew
     start: Neural  # as training started
-    scores: Tensor  # [N, G · K] float64, NaN where a node was not scored; K of each walk
+    scores: Tensor  # [N, G, K] float64, NaN where a node was not scored; K of each walk
     trained: Tensor  # the nodes whose edges, or the leaves, that the update trains
     leaves: Leaves | None  # the noised leaves in the order of `trained`, of a loss on leaves
 
@@ -82,8 +83,7 @@ def computed(algorithm: Algorithm, move: float) -> Computed:
     _move(start, 0.1, 1.0)
     _move(env, move, 3.0)
     scores = scored(tree)
-    walks = len(tree.finished())
-    normalised = plain.normaliser(tree, scores, WEIGHTS.repeat(walks))
+    normalised = added([plain.normaliser(tree, x, WEIGHTS) for x in scores.unbind(1)])
     credit = advantages(
         tree,
         normalised,
@@ -109,11 +109,11 @@ def computed(algorithm: Algorithm, move: float) -> Computed:
 
 def scored(tree: Tree) -> Tensor:
     """Two rewards of unlike scale, of leaves by each walk and of what was previewed."""
-    columns = torch.cat([_rewards(state.x) for state in tree.finished()], 1)
-    scores = torch.full((len(tree), columns.shape[1]), torch.nan, dtype=torch.float64)
-    scores[tree.leaves] = columns
+    walks = torch.stack([_rewards(state.x) for state in tree.finished()], 1)
+    scores = torch.full((len(tree), *walks.shape[1:]), torch.nan, dtype=torch.float64)
+    scores[tree.leaves] = walks
     if tree.previewed is not None and tree.x0 is not None:
-        scores[tree.previewed] = _rewards(tree.x0)
+        scores[tree.previewed] = _rewards(tree.x0)[:, None]
     return scores
 
 

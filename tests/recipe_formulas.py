@@ -130,10 +130,10 @@ def stepwise(case: Case) -> Tensor:
     reward: Values = {}
     for task in torch.unique(tree.task).tolist():
         leaves = tree.leaves[tree.task[tree.leaves] == task]
-        mean = case.scores[leaves].mean(0)
-        std = case.scores[leaves].std(0, unbiased=False)
+        mean = case.scores[leaves, 0].mean(0)
+        std = case.scores[leaves, 0].std(0, unbiased=False)
         for node in (tree.task == task).nonzero().flatten().tolist():
-            reward[node] = float(((case.scores[node] - mean) / std) @ WEIGHTS)
+            reward[node] = float(((case.scores[node, 0] - mean) / std) @ WEIGHTS)
     gain = {node: reward[node] - reward[int(tree.parent[node])] for node in tree.edges.tolist()}
     credit = grouped(case, gain, lambda node: (int(tree.task[node]), int(tree.step[node])))
     return ppo(edges.log_ratio.exp(), of_trained(case, credit), 1e-4).mean()

@@ -30,13 +30,12 @@ def standardised(numbers: Values) -> Values:
 
 def by_prompt(case: Case, walk: int = 0) -> Values:
     """Each reward in units of its prompt's leaves, then the weighted sum."""
-    first = walk * len(WEIGHTS)
     values: Values = {}
     for task in torch.unique(case.tree.task).tolist():
         leaves = [int(leaf) for leaf in case.tree.leaves if int(case.tree.task[leaf]) == task]
         columns = []
         for k in range(len(WEIGHTS)):
-            column = case.scores[:, first + k]
+            column = case.scores[:, walk, k]
             columns.append(standardised({leaf: float(column[leaf]) for leaf in leaves}))
         for leaf in leaves:
             terms = [float(WEIGHTS[k]) * column[leaf] for k, column in enumerate(columns)]
@@ -46,7 +45,7 @@ def by_prompt(case: Case, walk: int = 0) -> Values:
 
 def less_the_mean(case: Case) -> Values:
     """The weighted sum of the rewards, less its prompt's mean."""
-    total = {int(leaf): float(case.scores[leaf] @ WEIGHTS) for leaf in case.tree.leaves}
+    total = {int(leaf): float(case.scores[leaf, 0] @ WEIGHTS) for leaf in case.tree.leaves}
     values: Values = {}
     for leaf, number in total.items():
         task = int(case.tree.task[leaf])
@@ -57,7 +56,7 @@ def less_the_mean(case: Case) -> Values:
 
 def by_iteration(case: Case) -> Values:
     """(r - mean of the prompt) / std of all samples: Flow-GRPO's."""
-    total = [float(case.scores[leaf] @ WEIGHTS) for leaf in case.tree.leaves]
+    total = [float(case.scores[leaf, 0] @ WEIGHTS) for leaf in case.tree.leaves]
     mean = sum(total) / len(total)
     std = math.sqrt(sum((number - mean) ** 2 for number in total) / len(total))
     return {leaf: number / std for leaf, number in less_the_mean(case).items()}

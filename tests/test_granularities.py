@@ -1,5 +1,7 @@
 """Leaves that are finished by several strides (G²RPO): what that costs, gives and is paid for."""
 
+import gc
+import weakref
 from dataclasses import replace
 from typing import Any
 
@@ -15,12 +17,15 @@ from treerl.engine.branching import Fixed, ode, window
 from treerl.engine.branchings.star import Star
 from treerl.engine.grow import grow
 from treerl.engine.kernel import FlowSDE
+from treerl.engine.normaliser import Scores, Standardised
 from treerl.engine.peers import Alone
+from treerl.engine.policy import Gaussian
 from treerl.engine.recipes import recipes
 from treerl.engine.scoring import score
+from treerl.engine.step import Step
 from treerl.engine.task import Samples
 from treerl.engine.trainer import Trainer
-from treerl.engine.tree import Tree
+from treerl.engine.tree import State, Tree
 from treerl.engine.tree_spec import Tail
 from treerl.errors import InputError, RewardError
 from treerl.run.assemble import build
@@ -56,8 +61,25 @@ def test_a_branch_of_g2rpo_costs_the_papers_sum_of_rounded_parts() -> None:
         assert (work.sampling_forwards, work.decodes) == (expected, 36)
 
 
-def test_a_tree_without_a_sampled_step_is_walked_once() -> None:
+def test_a_tree_without_a_sampled_step_is_walked_once_and_that_is_refused() -> None:
     assert ode(6).walked(Tail(granularities=(2,))) == ode(6)
+    with pytest.raises(InputError) as error:
+        resolve(None, {}, ["recipe=awm", "tree.granularities=[2]"])
+    assert "expected none, as no step is sampled" in str(error.value)
+
+
+def test_samples_of_an_iteration_are_limited_with_all_that_is_finished() -> None:
+    sets = ["train.prompts_per_iteration=70000", "tree.branching.depth=2"]
+    assert resolve(None, {}, sets).tree.granularities == ()
+    with pytest.raises(InputError, match="at most 1000000 samples an iteration, got 1120000"):
+        resolve(None, {}, [*sets, "tree.granularities=[1, 2, 3]"])
+
+
+@pytest.mark.parametrize("strides", [(0,), (-1,), (2, 0)])
+def test_a_stride_that_leads_nowhere_is_refused(strides: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="1 step or more at once"):
+        Tail(granularities=strides)
+    assert Tail(granularities=[2, 3]).granularities == (2, 3)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("order", [1, 2])
@@ -97,7 +119,7 @@ def test_every_walk_has_its_own_columns_of_scores() -> None:
     expected = [state.x.double().flatten(1).sum(1) for state in tree.finished()]
     rewards = PlainRewards({"sum": total, "twice": lambda x: 2 * total(x)}, (1.0, 0.5))
     whole, scores, dropped = score(env(), tree, rewards, Alone())
-    columns = [factor * x for x in expected for factor in (1, 2)]
+    columns = [torch.stack([x, 2 * x], 1) for x in expected]
     torch.testing.assert_close(scores[whole.leaves], torch.stack(columns, 1))
     assert bool(scores[: int(whole.leaves[0])].isnan().all()) and dropped == 0
     assert whole.finishes == () and whole.forwards == tree.forwards
@@ -166,6 +188,48 @@ def test_the_advantage_is_the_sum_over_the_strides_of_each_ones_own() -> None:
     torch.testing.assert_close(step.advantages.advantage[step.tree.edges], expected)
     assert step.scores.shape == (len(step.tree), 2)
     assert step.metrics["sampling_forwards"] == 2 * (1 + 5 * (5 + 3 + 2))
+
+
+def test_a_normaliser_that_remembers_sees_the_rewards_that_it_is_told_of() -> None:
+    """What `observe` sees has K columns, so that what is called has, too."""
+    seen: list[tuple[int, ...]] = []
+
+    class Remembering(Standardised):
+        def __call__(self, tree: Tree, scores: Tensor, weights: Tensor) -> Scores:
+            seen.append((*scores.shape[1:], *weights.shape))
+            return super().__call__(tree, scores, weights)
+
+        def observe(self, step: Step) -> None:
+            seen.append(tuple(step.scores.shape[1:]))
+
+    world = env()
+    algorithm = replace(recipes["g2rpo"], branching=Fixed(5, 1, 0), normaliser=Remembering())
+    optimizer = torch.optim.AdamW(world.network.parameters(), lr=1e-3)
+    rewards = PlainRewards({"sum": total, "square": squares}, (1.0, 0.3))
+    trainer = Trainer(world, rewards, algorithm, optimizer)
+    trainer.iterate([0, 1])
+    trainer.iterate([0, 1])
+    assert seen == [(2, 2), (2, 2), (2, 2), (2,)] * 2
+
+
+def test_a_latent_that_nobody_reads_again_is_let_go_as_the_tree_grows() -> None:
+    alive: list[int] = []
+
+    class Watching(Neural):
+        def policy(self, state: State, stochastic: bool) -> Gaussian:
+            gc.collect()
+            alive.append(sum(held() is not None for held in born))
+            policy = super().policy(state, stochastic)
+            return policy
+
+        def transition(self, state: State, action: Tensor) -> State:
+            born.append(weakref.ref(action))
+            return super().transition(state, action)
+
+    born: list[weakref.ref[Tensor]] = []
+    world = Watching(FlowSDE(0.7), schedule(9, 3)).with_tasks([0])
+    grow(world, roots(1), window(9, 0, 1, 2), rows=4)
+    assert max(alive) <= 2  # the split's children, and where their tails have come to
 
 
 WRONG = {

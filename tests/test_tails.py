@@ -141,7 +141,9 @@ class Rigid(Neural):
 
 def test_an_environment_that_cannot_leap_says_so() -> None:
     rigid = Rigid(FlowSDE(0.7), schedule(6, 3)).with_tasks([0, 1])
-    with pytest.raises(InputError, match=r"tree\.tail_stride: .*Rigid takes every step, got 2"):
+    with pytest.raises(
+        InputError, match=r"tree\.tail_stride: .*Rigid takes every step, got a tail"
+    ):
         grow(rigid, roots(2), window(6, 0, 2, 2).walked(Tail(2)), rows=4)
 
 

@@ -39,7 +39,8 @@ def conflicts(config: Config) -> list[Problem]:
         wrong = next(filter(None, map(check, specs)), None)
         if wrong is not None:
             return [*problems, wrong]
-    return [*problems, *_baseline(config, specs), *_coupling(config), *_weights(config)]
+    problems += [*_baseline(config, specs), *_granularities(config, specs)]
+    return [*problems, *_coupling(config), *_weights(config)]
 
 
 def _tail(tree: Any) -> "Tail":
@@ -77,9 +78,9 @@ def _leaves(config: Config, trees: int, spec: "TreeSpec") -> Problem | None:
     if leaves == 1:
         message = "expected at least 2 leaves a prompt, as a group of one has no advantage, got 1"
         return Problem(message, paths=_TREES)
-    total = leaves * config.train.prompts_per_iteration
+    total = trees * spec.finished * config.train.prompts_per_iteration
     if total > _MOST:
-        message = f"expected at most {_MOST} leaves an iteration, got {total}"
+        message = f"expected at most {_MOST} samples an iteration, got {total}"
         return Problem(message, paths=(*_TREES, "train.prompts_per_iteration"))
     return None
 
@@ -107,6 +108,13 @@ def _baseline(config: Config, specs: tuple["TreeSpec", ...]) -> Iterator[Problem
     if chains and not config.tree.previews and config.advantage.baseline.build().needs_siblings:
         message = "expected trees that branch, as without siblings every advantage is 0"
         yield Problem(message, paths=("advantage.baseline", "tree.branching"))
+
+
+def _granularities(config: Config, specs: tuple["TreeSpec", ...]) -> Iterator[Problem]:
+    """A tail begins after the last sampled step."""
+    if config.tree.granularities and not any(any(spec.stochastic) for spec in specs):
+        message = "expected none, as no step is sampled, after which a tail would begin"
+        yield Problem(message, paths=("tree.granularities", "tree.branching"))
 
 
 def _coupling(config: Config) -> Iterator[Problem]:

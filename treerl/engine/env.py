@@ -38,6 +38,14 @@ class Leap:
     x0: Tensor | None  # [M, ...] the finished sample that this implies
 
 
+def no_leap(env: "Env") -> InputError:
+    """What is said where a tail would leap in an environment that does not."""
+    return InputError(
+        "tree.tail_stride: expected 1, tail_order 1 and no granularities above 1, as "
+        f"{type(env).__name__} takes every step, got a tail that leaps"
+    )
+
+
 class Env(ABC):
     """State = (task, step, x), action = the next x, and samples at the end for rewards to score.
 
@@ -126,10 +134,7 @@ class Env(ABC):
         `before` is the slope of the move that led to these states: with it this one is of second
         order. `leaps` says that there is such a move.
         """
-        raise InputError(
-            f"tree.tail_stride: expected 1, tail_order 1 and no granularities, as "
-            f"{type(self).__name__} takes every step, got {stride}"
-        )
+        raise no_leap(self)
 
     def terminal(self, state: State) -> Tensor:
         """Whether each state is finished `[M]`."""

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Self
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch import Tensor
 from treerl.engine import noise
 from treerl.engine.advance import Level, Move, advance, moves, nan, walk
 from treerl.engine.coupling import Coupling, Independent
-from treerl.engine.env import Env
+from treerl.engine.env import Env, no_leap
 from treerl.engine.idle import idle
 from treerl.engine.peers import Alone, Peers
 from treerl.engine.roots import Roots
@@ -45,6 +46,9 @@ def grow(
         raise ValueError(f"expected a spec for each of {len(roots)} trees, got {len(specs)}")
     steps = moves(specs, previews)
     first = specs[0]
+    tails = [walk(first, strides) for strides in first.walks]
+    if not env.leaps and any(move.leaps for move in chain(steps, *tails)):
+        raise no_leap(env)
     state = _start(env, roots)
     levels = [_first(state, roots)]
     children = torch.tensor([tree.children for tree in specs])  # [R, moves]
@@ -55,11 +59,13 @@ def grow(
         for number, move in enumerate(steps):
             counts = children[levels[-1].root, number]
             state, level = go(state, levels[-1], counts, move)
+            if not first.kept[number + 1]:
+                level = replace(level, x=level.x[:0].clone())  # a view would hold it
             levels.append(level)
             if number + 1 == first.tail:
                 fork = state
-        for strides in first.walks:
-            finishes.append(_finished(go, fork, levels[first.tail], walk(first, strides)))
+        for tail in tails:
+            finishes.append(_finished(go, fork, levels[first.tail], tail))
     return _assemble(roots, first, levels, finishes, previews)
 
 
@@ -96,7 +102,6 @@ class _Go:
 
 def _finished(go: _Go, state: State, level: Level, tail: Sequence[Move]) -> Tensor:
     """Where the tails lead that begin at a level."""
-    level = replace(level, slope=None)  # that of a sampled move is no tail's
     for move in tail:
         state, level = go(state, level, torch.ones(len(level.key), dtype=torch.int64), move)
     return level.x

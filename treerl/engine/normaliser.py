@@ -1,6 +1,7 @@
 """How the scores of K rewards become one comparable number a node."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
@@ -23,6 +24,13 @@ class Scores:
     spread: Tensor  # [P] float64, of each task's leaves; exactly 0 where they all score the same
 
 
+def added(parts: Sequence[Scores]) -> Scores:
+    """The sum of values, taught wherever one of them is (2510.01982 adds advantages likewise)."""
+    values = torch.stack([part.values for part in parts]).sum(0)
+    spread = torch.stack([part.spread for part in parts]).amax(0)
+    return Scores(values, spread)
+
+
 class Normaliser(Component, ABC):
     """Makes the scores of different tasks and rewards comparable."""
 
@@ -33,8 +41,8 @@ class Normaliser(Component, ABC):
     def __call__(self, tree: Tree, scores: Tensor, weights: Tensor) -> Scores:
         """One number a node, of raw scores `[N, K]` (NaN where unscored) and reward weights `[K]`.
 
-        A task whose leaves all score the same has spread 0 and values exactly 0. With
-        `granularities` every reward stands there once for each walk of the tails.
+        A task whose leaves all score the same has spread 0 and values exactly 0. Leaves that are
+        finished by several strides are normalised once for each.
         """
 
 

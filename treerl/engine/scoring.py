@@ -57,14 +57,14 @@ def made(env: Env, state: State) -> Iterator[tuple[Tensor, Samples]]:
 @torch.no_grad()
 def score(env: Env, tree: Tree, rewards: Scorer, peers: Peers) -> tuple[Tree, Tensor, int]:
     """The forest of all processes without trees that a reward could not score, its scores
-    `[N, G · K]` (float64, NaN at nodes that were not scored), and how many trees were left out.
+    `[N, G, K]` (float64, NaN at nodes that were not scored), and how many trees were left out.
 
-    A row holds the K scores of the leaf, then those of each further walk of its tail, G - 1 of
-    them; an inner node that is scored has one preview, which stands for all of them.
+    The first K scores are those of the leaf, the others those of each further walk of its tail, G -
+    1 of them; an inner node that is scored has one preview, which stands for all of them.
     """
     peers.phase("reward")
     walks = 1 + len(tree.granularities)
-    scores = torch.full((walks, len(tree), len(rewards.names)), torch.nan, dtype=torch.float64)
+    scores = torch.full((len(tree), walks, len(rewards.names)), torch.nan, dtype=torch.float64)
     scored = torch.zeros(len(tree), dtype=torch.bool)
     wanted = [(slice(at, at + 1), tree.leaves, state) for at, state in enumerate(tree.finished())]
     if tree.previewed is not None:
@@ -73,13 +73,12 @@ def score(env: Env, tree: Tree, rewards: Scorer, peers: Peers) -> tuple[Tree, Te
         scored[nodes] = True
         if len(nodes):
             for rows, samples in made(env, state):
-                scores[which, nodes[rows]] = rewards(samples)
+                scores[nodes[rows], which] = rewards(samples)[:, None]
     tree = replace(tree, finishes=())
-    scores = scores.movedim(0, 1).flatten(1)
     peers.phase("merge")
     tree, columns = merge(tree, {"scores": scores, "scored": scored}, peers)
     scores = columns["scores"]
-    bad = (columns["scored"] & torch.isnan(scores).any(1)).nonzero().flatten()
+    bad = (columns["scored"] & torch.isnan(scores).flatten(1).any(1)).nonzero().flatten()
     if len(bad) == 0:
         return tree, scores, 0
     roots = tree.roots()

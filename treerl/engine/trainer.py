@@ -23,6 +23,7 @@ from treerl.engine.losses import EdgeLosses, LeafLosses, Losses
 from treerl.engine.metrics import Update, rollout_metrics, update_metrics
 from treerl.engine.minibatch import Minibatch
 from treerl.engine.noise import Stream
+from treerl.engine.normaliser import added
 from treerl.engine.objective import EdgeObjective, Loss
 from treerl.engine.parts import whole
 from treerl.engine.peers import Alone, Peers
@@ -83,7 +84,7 @@ class Trainer:
             tree = self._rollout(env, self._keys(len(tasks)) if keys is None else keys)
         tree, every, dropped = score(env, tree, self.rewards, self.peers)
         credit = self._credit(env, tree, every)
-        scores = every[:, : len(self.rewards.names)]  # of the samples as the tree has them
+        scores = every[:, 0]  # of the samples as the tree has them
         metrics = rollout_metrics(tree, scores[tree.leaves], self.rewards, credit, self.algorithm)
         metrics["dropped_trees"] = dropped
         self.peers.phase("update")
@@ -157,12 +158,14 @@ class Trainer:
         return range(sum(counts[: own.start]), sum(counts[: own.stop]))
 
     @torch.no_grad()
-    def _credit(self, env: Env, tree: Tree, scores: Tensor) -> Advantages:
+    def _credit(self, env: Env, tree: Tree, every: Tensor) -> Advantages:
+        """Of scores `[N, G, K]`: each walk of the tails is normalised by itself, then added."""
         algorithm = self.algorithm
-        walks = 1 + len(tree.granularities)  # each brings every reward
+        weights = self.rewards.weights
+        walks = [algorithm.normaliser(tree, scores, weights) for scores in every.unbind(1)]
         return advantages(
             tree,
-            algorithm.normaliser(tree, scores, self.rewards.weights.repeat(walks)),
+            added(walks),
             algorithm.weighting,
             algorithm.baseline,
             env.tasks,

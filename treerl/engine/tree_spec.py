@@ -24,6 +24,12 @@ class Tail:
     order: Order = 1
     granularities: tuple[Stride, ...] = ()
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "granularities", tuple(self.granularities))
+        for stride in (self.stride, *self.granularities):
+            if stride < 1:
+                raise ValueError(f"a tail takes 1 step or more at once, got {stride}")
+
 
 @dataclass(frozen=True)
 class TreeSpec:
