@@ -1,5 +1,7 @@
 """Faults of one process of two, on purpose, in every phase: what is said, how soon, what is left.
 
+It is told how soon the process was named, and when all had ended.
+
     python benchmarks/rank_faults.py                 every fault in every phase, in both ranks
     python benchmarks/rank_faults.py stop update 1   those alone
 
@@ -16,13 +18,15 @@ import time
 from contextlib import chdir
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Timer
 
 import psutil  # type: ignore[import-untyped]
 
 PHASES = ("evaluate", "rollout", "reward", "merge", "update", "save")
 FAULTS = ("kill", "stop", "raise", "memory", "hang")
 _TIMEOUT = 8
-_LIMITS = dict.fromkeys(FAULTS, 16.0) | {"hang": 2 * _TIMEOUT + 15.0}  # seconds
+_NAMED = 15.0  # seconds, but for a process that hangs
+_LIMITS = dict.fromkeys(FAULTS, 20.0) | {"hang": 2 * _TIMEOUT + 15.0}  # seconds
 _REWARD = """
 import os, pathlib, signal, time
 import treerl
@@ -72,13 +76,16 @@ class Outcome:
     """What a fault led to."""
 
     code: int
-    seconds: float  # from the fault to the end of all
-    said: str  # the last line of the run's own
+    named: float  # seconds from the fault to the line that names the process
+    seconds: float  # to the end of all
+    said: str  # that line
     left: list[int]  # processes that still live
 
     def right(self, fault: str, phase: str, rank: int) -> bool:
         named = f"rank {rank}" in self.said and f"phase {phase}" in self.said
-        return self.code == 5 and named and self.seconds <= _LIMITS[fault] and not self.left
+        soon = self.named <= (_LIMITS[fault] if fault == "hang" else _NAMED)
+        ended = self.seconds <= _LIMITS[fault] and not self.left
+        return self.code == 5 and named and soon and ended
 
 
 def tried(fault: str, phase: str, rank: int) -> Outcome:
@@ -91,15 +98,23 @@ def tried(fault: str, phase: str, rank: int) -> Outcome:
     command += ["--reward", "./faulty.py:Faulty", "--output", f"{fault}-{phase}-{rank}"]
     for setting in _SETTINGS:
         command += ["--set", setting]
-    done = subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=120, check=False
+    run = subprocess.Popen(
+        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
+    late = Timer(120, run.kill)
+    late.start()
+    assert run.stderr is not None
+    lines = [(time.time(), line.rstrip()) for line in run.stderr]
+    code = run.wait()
+    late.cancel()
     if not Path("began").exists():
-        sys.exit(f"{fault} in {phase} never came: {done.stdout}{done.stderr}")
-    seconds = time.time() - float(Path("began").read_text())
-    lines = [line for line in done.stderr.splitlines() if line.startswith("treerl: rank")]
+        sys.exit(f"{fault} in {phase} never came: {lines}")
+    began = float(Path("began").read_text())
+    seconds = time.time() - began
+    names = [(when - began, line) for when, line in lines if line.startswith("treerl: rank")]
+    named, said = names[0] if names else (seconds, str(lines[-3:]))
     left = [process.pid for process in psutil.process_iter() if _ours(process, marks)]
-    return Outcome(done.returncode, seconds, lines[-1] if lines else done.stderr[-200:], left)
+    return Outcome(code, named, seconds, said, left)
 
 
 def _ours(process: psutil.Process, marks: dict[str, str]) -> bool:
@@ -129,7 +144,7 @@ def main(words: list[str]) -> None:
                     mark = "ok   " if good else "WRONG"
                     print(
                         f"{mark} {fault:<6} {phase:<8} rank {rank}: code {outcome.code}, "
-                        f"{outcome.seconds:4.1f} s, {outcome.said}",
+                        f"{outcome.named:4.1f} and {outcome.seconds:4.1f} s, {outcome.said}",
                         *outcome.left,
                         flush=True,
                     )

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 pytestmark = pytest.mark.slow
 
@@ -23,12 +25,36 @@ _RUN = {
 }
 
 
-def launched(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    launcher = "torch.distributed.run --nproc-per-node 2 --rdzv-backend c10d"
-    command = [sys.executable, "-m", *launcher.split(), "--rdzv-endpoint", "localhost:0"]
+# kills rank 1 once, in the second iteration
+_FATAL = """
+import os, pathlib, signal
+import torch
+import treerl
+
+class Fatal(treerl.Reward):
+    calls = 0
+
+    def __call__(self, samples):
+        Fatal.calls += 1
+        mark = pathlib.Path("killed")
+        if os.environ["RANK"] == "1" and Fatal.calls == 4 and os.environ["FATAL"] == "yes":
+            if not mark.exists():
+                mark.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+        return samples.images.flatten(1).mean(1)
+"""
+
+
+def launched(
+    folder: Path, *words: str, restarts: int = 0, fatal: str = "no"
+) -> subprocess.CompletedProcess[str]:
+    launcher = f"torch.distributed.run --nproc-per-node 2 --max-restarts {restarts}"
+    command = [sys.executable, "-m", *launcher.split(), "--rdzv-backend", "c10d"]
+    command += ["--rdzv-endpoint", "localhost:0"]
     sets = [word for name, value in _RUN.items() for word in ("--set", f"{name}={value}")]
     run = ["-m", "treerl", "run", "--output", "run", *sets, *words]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    environment["FATAL"] = fatal
     return subprocess.run(
         command + run, cwd=folder, env=environment, capture_output=True, text=True, timeout=200
     )
@@ -57,3 +83,25 @@ def test_what_is_wrong_for_all_is_said_once(tmp_path: Path) -> None:
     assert done.returncode != 0
     assert done.stderr.count("treerl: output: run exists and is not empty") == 1
     assert "exitcode  : 2" in done.stderr
+
+
+def test_a_run_whose_process_was_killed_is_started_again_and_ends_as_if_it_had_not_been(
+    tmp_path: Path,
+) -> None:
+    weights = []
+    for name in ("no", "yes"):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "fatal.py").write_text(_FATAL)
+        words = ["--allow-plugins", "--resume", "auto", "--set", "rewards={./fatal.py:Fatal: 1}"]
+        words += ["--set", "train.save_every=1", "--set", "train.iterations=3"]
+        done = launched(folder, *words, restarts=1, fatal=name)
+        assert done.returncode == 0, done.stderr
+        assert (folder / "killed").exists() == (name == "yes")
+        rows = (folder / "run" / "metrics.jsonl").read_text().splitlines()
+        assert [json.loads(row)["iteration"] for row in rows] == [1, 2, 3]
+        tensors = folder / "run" / "checkpoints" / "iteration-000003" / "training"
+        weights.append(load_file(tensors / "tensors.safetensors"))
+    undisturbed, killed = weights
+    assert undisturbed.keys() == killed.keys()
+    assert all(torch.equal(undisturbed[name], killed[name]) for name in killed)

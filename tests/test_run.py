@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import treerl
 from treerl.backbone.pipeline import PipelineBackbone
@@ -195,7 +196,7 @@ def test_a_plug_in_file_needs_the_flag(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_zero_learning_rate_leaves_the_weights_as_they_are(tmp_path: Path) -> None:
-    for name, iterations in (("moved", 2), ("unmoved", 0)):
+    for name, iterations in (("moved", 3), ("unmoved", 0)):  # of two updates each
         sets = flags("train.learning_rate=0", f"train.iterations={iterations}")
         treerl_run(tmp_path, "run", "--output", name, *SMALL, *sets)
     moved = manifest(tmp_path / "moved")["evaluation"]
@@ -203,7 +204,11 @@ def test_zero_learning_rate_leaves_the_weights_as_they_are(tmp_path: Path) -> No
     assert moved["after"] == moved["before"] == unmoved["before"]
     lines = (tmp_path / "moved" / "metrics.jsonl").read_text().splitlines()
     rows = [json.loads(line) for line in lines]
-    assert [(row["clip_fraction"], row["ratio_deviation"]) for row in rows] == [(0.0, 0.0)] * 2
+    assert [(row["clip_fraction"], row["ratio_deviation"]) for row in rows] == [(0.0, 0.0)] * 3
+    place = "transformer/diffusion_pytorch_model.safetensors"
+    shipped = load_file(Path(treerl.__file__).parent / "tiny" / "sd35" / place)
+    kept = load_file(tmp_path / "moved" / "checkpoints" / "iteration-000003" / place)
+    assert all(torch.equal(kept[name], tensor.to(kept[name])) for name, tensor in shipped.items())
 
 
 @pytest.mark.slow

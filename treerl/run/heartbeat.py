@@ -20,7 +20,7 @@ from treerl.run.last_words import LastWords, find, leave
 KEYS = "treerl/keys"  # of the store: the prefix of the keys through which the processes talk
 SAVING = "save"  # the phase in which a process is given its time
 _BEAT = 1.0  # seconds between two signs
-_GRACE = 5.0  # seconds in which a process whose run is lost can end by itself
+_GRACE = 3.0  # seconds in which a process whose run is lost can end by itself
 
 
 @dataclass(frozen=True)
@@ -98,10 +98,13 @@ class Heartbeat:
             self._leave("the launcher, or the process that held the keys of all, ended")
 
     def _end_still(self, sign: Sign) -> None:
-        """Say who stands still; on this host, end it, as nothing else will."""
+        """Say who stands still, at once; on this host, end it, as nothing else will."""
         quiet = f"no sign of life for {self._patience:.0f} s"
         text = f"rank {sign.rank}: {quiet}, in phase {sign.phase}"
         leave(self._store, LastWords.of(PeerError(text), sign.rank))
+        words = find(self._store)
+        if words is not None and words.text == text:  # nobody had said another thing before
+            self._say(text)
         if sign.host == socket.gethostname():
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(sign.pid, signal.SIGKILL)
@@ -113,9 +116,12 @@ class Heartbeat:
             if self._doing().phase != SAVING or time.monotonic() > limit:
                 self._end(text)
 
-    def _end(self, text: str) -> None:
+    def _say(self, text: str) -> None:
         if first_to_say(self._store, text):
             print(f"treerl: {text}", file=sys.stderr, flush=True)
+
+    def _end(self, text: str) -> None:
+        self._say(text)
         os._exit(PeerError.code)
 
 

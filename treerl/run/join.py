@@ -3,7 +3,6 @@
 import atexit
 import gc
 import os
-import secrets
 from datetime import timedelta
 
 import torch
@@ -14,6 +13,7 @@ from torch.distributed.rendezvous import rendezvous
 from treerl.errors import InputError, PeerError, first_line
 from treerl.run import heartbeat
 from treerl.run.heartbeat import Heartbeat
+from treerl.run.muster import muster
 from treerl.run.world import World
 
 
@@ -63,25 +63,19 @@ def connect(
         torch.cuda.set_device(local_rank)
         backend = "cpu:gloo,cuda:nccl"
     limit = timedelta(seconds=timeout)
-    group = PrefixStore("group", store)
+    name = muster(store, rank, size, timeout)
+    group = PrefixStore(f"group/{name}", store)
     dist.init_process_group(backend, store=group, rank=rank, world_size=size, timeout=limit)
     if dist.get_world_size() != size or dist.get_rank() != rank:
         got = f"{dist.get_rank()} of {dist.get_world_size()}"
         raise PeerError(f"expected to be rank {rank} of {size}, got {got}")
-    keys = _fresh_keys(store, rank)
+    prefix = f"treerl/{name}"
+    if rank == 0:
+        store.set(heartbeat.KEYS, prefix)  # where a launcher of ours looks
+    keys = PrefixStore(prefix, store)
     world = World(rank, size, local_rank, timeout, keys)
     world.heart = Heartbeat(keys, rank, size, timeout, patience, world.sign)
     return world
-
-
-def _fresh_keys(store: Store, rank: int) -> Store:
-    """Keys of these processes alone: a launcher that starts them again may keep its store."""
-    number = torch.tensor(secrets.randbits(62))
-    dist.broadcast(number, 0)
-    prefix = f"treerl/{int(number)}"
-    if rank == 0:
-        store.set(heartbeat.KEYS, prefix)  # where a launcher of ours looks
-    return PrefixStore(prefix, store)
 
 
 def _number(name: str, default: int) -> int:
