@@ -14,6 +14,10 @@ def row(reward: float, **changes: Any) -> dict[str, Any]:
         "zero_std_prompts": 0,
         "grad_norm": 1.0,
         "reward_shares": {"shapes": 1.0},
+        "clip_fraction": 0.1,
+        "zero_advantages": 0.2,
+        "sibling_std": 0.05,
+        "variance_by_step": {"-1": 0.01, "1": 0.02},
     }
     return {**figures, **changes}
 
@@ -35,6 +39,30 @@ def test_a_run_that_learns_with_noise_is_left_alone() -> None:
 def test_a_reward_that_never_varies_is_named_once_and_is_serious() -> None:
     ((iteration, trouble),) = watch([row(0.5, zero_std_prompts=8, reward_std=0.0)] * 40)
     assert iteration == SPAN and trouble.serious and "nothing is learned" in trouble.text
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"clip_fraction": 0.95}, "edges were clipped"),
+        ({"zero_advantages": 0.95}, "advantages were 0"),
+        ({"sibling_std": 1e-5}, "siblings hardly differed"),
+    ],
+)
+def test_what_lasts_is_said_once_and_again_when_it_has_passed(
+    changes: dict[str, float], said: str
+) -> None:
+    wrong = [row(0.5, **changes)] * (SPAN + 3)
+    fine = [row(0.5)] * 2
+    ((first, one), (second, other)) = watch([*fine, *wrong, *fine, *wrong])
+    assert (first, second) == (2 + SPAN, 4 + SPAN + 3 + SPAN)
+    assert said in one.text and one.text == other.text and not one.serious
+    assert watch([*wrong[: SPAN - 1], *fine] * 3) == []
+
+
+def test_trees_that_do_not_split_have_no_siblings_to_be_alike() -> None:
+    chains = row(0.5, sibling_std=0.0, variance_by_step={"-1": 0.1})
+    assert watch([chains] * 10) == []
 
 
 def test_a_few_prompts_without_spread_are_no_trouble() -> None:

@@ -11,6 +11,8 @@ FALL = 1.0  # standard deviations within a prompt, as they were at the start
 CERTAIN = 4.0  # standard errors of the average
 SPIKE = 20.0  # times the median gradient norm before
 DROWNS = 0.95  # share of the variance that is trained on
+MOST = 0.9  # share of edges that are clipped, or whose advantage is 0
+ALIKE = 0.01  # spread of siblings, over that of a prompt's samples
 
 
 @dataclass(frozen=True)
@@ -29,18 +31,21 @@ class Guard:
     rewards: list[float] = field(default_factory=list)
     stds: list[float] = field(default_factory=list)
     norms: list[float] = field(default_factory=list)
-    flat: int = 0  # iterations in a row that taught nothing
+    lasts: dict[str, int] = field(default_factory=dict)  # iterations in a row, by what is wrong
     _said: set[str] = field(default_factory=set)
 
     def look(self, metrics: Mapping[str, Any], prompts: int) -> list[Trouble]:
         """What is wrong since this iteration."""
         self.rewards.append(_number(metrics["reward"]))
         self.stds.append(_number(metrics["reward_std"]))
-        teaches_nothing = _number(metrics["zero_std_prompts"]) >= prompts
-        self.flat = self.flat + 1 if teaches_nothing else 0
+        flat = _number(metrics["zero_std_prompts"]) >= prompts
+        self._count("flat", flat)
+        self._count("clipped", _number(metrics["clip_fraction"]) > MOST)
+        self._count("idle", not flat and _number(metrics["zero_advantages"]) > MOST)
+        self._count("alike", not flat and _siblings_are_alike(metrics))
         norm = _number(metrics["grad_norm"])
         texts = {
-            "flat": self._flat(),
+            **{name: text for name, text in _LASTING.items() if self.lasts[name] >= SPAN},
             "collapse": self._collapse(),
             "spike": self._spike(norm),
             "drowned": _drowned(metrics["reward_shares"]) if len(self.rewards) == 1 else None,
@@ -54,13 +59,8 @@ class Guard:
         self._said = {name for name, text in texts.items() if text is not None}
         return new
 
-    def _flat(self) -> str | None:
-        if self.flat < SPAN:
-            return None
-        return (
-            f"for {SPAN} iterations every sample of a prompt got the same reward: nothing is "
-            "learned; look at the reward, or at prompts that are neither always nor never solved"
-        )
+    def _count(self, name: str, wrong: bool) -> None:
+        self.lasts[name] = self.lasts.get(name, 0) + 1 if wrong else 0
 
     def _collapse(self) -> str | None:
         """The reward fell far below its own best, or its beginning: the model is being
@@ -87,6 +87,34 @@ class Guard:
         if usual <= 0 or norm <= SPIKE * usual:
             return None
         return f"the gradient norm is {norm:.3g}, {norm / usual:.0f} times what it was before"
+
+
+# what is said of a thing that has been wrong for so many iterations
+_LASTING = {
+    "flat": (
+        f"for {SPAN} iterations every sample of a prompt got the same reward: nothing is "
+        "learned; look at the reward, or at prompts that are neither always nor never solved"
+    ),
+    "clipped": (
+        f"for {SPAN} iterations more than {MOST:.0%} of the edges were clipped, and taught "
+        "nothing; lower train.learning_rate, or raise objective.clip_range"
+    ),
+    "idle": (
+        f"for {SPAN} iterations more than {MOST:.0%} of the advantages were 0: little is learned; "
+        "look at the reward, or at advantage.baseline"
+    ),
+    "alike": (
+        f"for {SPAN} iterations siblings hardly differed from each other, though a prompt's "
+        "samples did: raise the kernel's noise, or split at earlier steps"
+    ),
+}
+
+
+def _siblings_are_alike(metrics: Mapping[str, Any]) -> bool:
+    """Whether trees split, and what they split into scores the same."""
+    splits = [step for step in metrics["variance_by_step"] if step != "-1"]  # -1: between trees
+    limit = ALIKE * _number(metrics["reward_std"])
+    return bool(splits) and _number(metrics["sibling_std"]) < limit
 
 
 def _number(value: Any) -> float:
