@@ -11,6 +11,7 @@ run is told of, or one of `norm` not within 30 updates.
 """
 
 import argparse
+import hashlib
 import json
 import re
 import shutil
@@ -59,13 +60,15 @@ class Clean(Reward):
 
 def train(kind: str, seed: int, folder: Path, sets: Sequence[str]) -> dict[str, Any]:
     """The manifest of one run, with what its last evaluation said."""
-    run = folder / f"{kind}-{seed}"
+    words = [*KINDS[kind]]
+    for setting in [f"seed={seed}", *sets]:
+        words += ["--set", setting]
+    digest = hashlib.sha256(json.dumps([treerl.__version__, words]).encode()).hexdigest()
+    run = folder / f"{kind}-{seed}-{digest[:12]}"  # what was run otherwise is not this run
     if not _ended(run):
         shutil.rmtree(run, ignore_errors=True)
         command = [sys.executable, "-m", "treerl", "run", "--output", str(run), "--allow-plugins"]
-        command += KINDS[kind]
-        for setting in [f"seed={seed}", *sets]:
-            command += ["--set", setting]
+        command += words
         done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         if done.returncode not in (0, NumericsError.code):  # the guard ends a run by the latter
             raise SystemExit(done.stderr)
@@ -112,7 +115,7 @@ def main() -> int:
         if kind == "norm":
             right &= soon == len(runs)
         elif kind == "healthy":
-            right &= not first
+            right &= not any(run["alarms"] for run in runs)
         when = f"{min(first)} to {max(first)}" if first else "none"
         cells = [kind, f"{sum(bool(run['alarms']) for run in runs)} of {len(runs)}", when]
         for figure in (_reward, _watched):

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,10 +81,11 @@ TRIALS = (
 
 
 def outcomes(trials: Sequence[Trial], folder: Path, jobs: int) -> Iterator[Outcome]:
-    """Of each trial in turn."""
-    together = [trial for trial in trials if not trial.alone]
+    """Of each trial, as they end."""
     with ThreadPoolExecutor(jobs) as pool:
-        yield from pool.map(lambda trial: trial.run(folder), together)
+        together = [pool.submit(trial.run, folder) for trial in trials if not trial.alone]
+        for ended in as_completed(together):
+            yield ended.result()
     for trial in trials:
         if trial.alone:
             yield trial.run(folder)

@@ -146,3 +146,30 @@ def test_a_mistake_is_one_line(kwargs: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError) as error:
         gymnasium.make(ID, **kwargs)
     assert message in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("tasks", [[], [3], None, 7, "somewhere", ["a cat", None]])
+def test_what_is_no_list_of_prompts_is_refused(tasks: Any) -> None:
+    for make in (gymnasium.make, gymnasium.make_vec):
+        with pytest.raises(InputError, match="tasks: expected train, heldout or a list"):
+            make(ID, settings=SHORT, tasks=tasks)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"task": "x"}, "options.task: expected a row below 2, got 'x'"),
+        ({"task": True}, "options.task: expected a row below 2, got true"),
+        ({"task": 2}, "options.task: expected a row below 2, got 2"),
+        ({"task": -1}, "options.task: expected a row below 2, got -1"),
+        ({"task": 0.5}, "options.task: expected a row below 2, got 0.5"),
+        ({"tsk": 1}, "options: expected task alone, got 'tsk'"),
+    ],
+)
+def test_what_is_no_option_of_a_reset_is_refused(options: dict[str, Any], said: str) -> None:
+    env = gymnasium.make(ID, settings=SHORT, tasks=["a cat", "a dog"])
+    with pytest.raises(InputError) as error:
+        env.reset(options=options)
+    assert str(error.value) == said
+    env.reset(options={"task": np.int64(1)})
+    env.close()

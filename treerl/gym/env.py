@@ -65,7 +65,7 @@ class DenoisingEnv(gymnasium.Env[Observation, Action]):
     ) -> tuple[Observation, Info]:
         """Start from noise; `options={"task": row}` chooses the task."""
         super().reset(seed=seed)
-        task = (options or {}).get("task")
+        task = self._process.chosen(options)
         self._state = self._process.begin([self.np_random], [task])
         return self._observe(), {}
 

@@ -5,7 +5,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from treerl.backbone.env import BackboneEnv
-from treerl.errors import InputError
+from treerl.engine.task import Task
+from treerl.errors import InputError, shorten
 from treerl.gym.env import DenoisingEnv
 from treerl.gym.vector import VectorDenoisingEnv
 from treerl.run.assemble import assemble
@@ -55,11 +56,13 @@ def make_vector(
 
 def _with_tasks(session: Session, tasks: str | Sequence[str]) -> BackboneEnv:
     named = {"train": session.tasks, "heldout": session.heldout}
-    if not isinstance(tasks, str):
-        return session.env.with_tasks(list(tasks))
-    if tasks not in named:
-        raise InputError(f"tasks: expected train, heldout or a list of prompts, got {tasks!r}")
-    return session.env.with_tasks(named[tasks])
+    if isinstance(tasks, str) and tasks in named:
+        return session.env.with_tasks(named[tasks])
+    listed = list(tasks) if isinstance(tasks, Sequence) and not isinstance(tasks, str) else []
+    if not listed or not all(isinstance(task, str | Task) for task in listed):
+        expected = "train, heldout or a list of prompts"
+        raise InputError(f"tasks: expected {expected}, got {shorten(tasks)}")
+    return session.env.with_tasks(listed)
 
 
 @contextmanager

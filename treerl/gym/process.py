@@ -1,6 +1,6 @@
 """A denoising process as both Gymnasium classes walk it: M latents, each at a step of its own."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +16,7 @@ from treerl.engine.noise import Stream
 from treerl.engine.policy import Draws
 from treerl.engine.scorer import Scorer
 from treerl.engine.tree import State
-from treerl.errors import InputError
+from treerl.errors import InputError, shorten
 
 Observation = dict[str, Any]
 Action = NDArray[np.float32]
@@ -83,15 +83,24 @@ class Process:
             }
         )
 
+    @staticmethod
+    def chosen(options: Mapping[str, Any] | None) -> Any:
+        """The option `task` of a reset; another one is refused, as nobody would look at it."""
+        others = set(options or {}) - {"task"}
+        if others:
+            raise InputError(f"options: expected task alone, got {shorten(sorted(others)[0])}")
+        return (options or {}).get("task")
+
     def begin(self, randoms: Sequence[np.random.Generator], tasks: Sequence[int | None]) -> State:
         """M latents at step 0, each of its generator's noise; None lets that draw the task, too."""
         count = len(self.env.tasks)
         drawn = [int(random.integers(count)) for random in randoms]
         keys = [noise.key(Stream.ROLLOUT, int(random.integers(2**62))) for random in randoms]
         rows = [row if task is None else task for row, task in zip(drawn, tasks, strict=True)]
-        outside = [row for row in rows if not 0 <= row < count]
-        if outside:
-            raise InputError(f"options.task: expected a row below {count}, got {outside[0]}")
+        for row in rows:
+            whole = isinstance(row, int | np.integer) and not isinstance(row, bool)
+            if not whole or not 0 <= row < count:
+                raise InputError(f"options.task: expected a row below {count}, got {shorten(row)}")
         device = self.env.device
         start = noise.normal(np.concatenate(keys), self.env.shape, torch.float32, device)
         with torch.no_grad():

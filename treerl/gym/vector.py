@@ -86,8 +86,8 @@ class VectorDenoisingEnv(VectorEnv[Observation, Action, NDArray[Any]]):
         for n, number in enumerate(self._each("seed", seed)):
             if number is not None:
                 self._randoms[n] = seeding.np_random(number)[0]
-        tasks = (options or {}).get("task")
-        if isinstance(tasks, int):
+        tasks = self._process.chosen(options)
+        if not isinstance(tasks, Sequence | np.ndarray | None):
             tasks = [tasks] * self.num_envs
         self._state = self._process.begin(self._randoms, self._each("options.task", tasks))
         return self._process.observe(self._state), {}
