@@ -73,7 +73,7 @@ TRIALS = (
     Trial("file-limits", "damage.py full 20"),
     Trial("full-disk", "full_disk.py 20"),
     Trial("soak", "soak.py"),
-    Trial("alarm", "alarm.py --seeds 20 --output DIR/alarm"),
+    Trial("alarm", "alarm.py --seeds 20 --kinds norm healthy --output DIR/alarm"),
     Trial("rewards", "reward_faults.py --jobs 2", alone=True),
     Trial("processes", "rank_faults.py", alone=True),
     Trial("planted-bugs", "planted_bugs.py --jobs 2", alone=True),
