@@ -45,7 +45,7 @@ def test_a_setting_belongs_to_the_recipe_before_it() -> None:
 
 
 def test_commas_in_brackets_do_not_part() -> None:
-    assert split("a,b=[1,2],c={x: 1, y: 2}") == ["a", "b=[1,2]", "c={x: 1, y: 2}"]
+    assert split("a,b=[1,2],c={x: 1, y: 2}", "x") == ["a", "b=[1,2]", "c={x: 1, y: 2}"]
     own = "treegrpo:advantage.weighting=./mine.py:Mine,train.reduction=edges"
     assert variants([own])[0].settings == (
         "advantage.weighting=./mine.py:Mine",
@@ -58,7 +58,7 @@ def test_commas_in_brackets_do_not_part() -> None:
     [
         ("train.learning_rate=1,treegrpo", "--recipes: expected a recipe before its settings"),
         ("treegrpo,treegrpo", "--recipes: expected each recipe once, got treegrpo twice"),
-        ("treegrpo,,flowgrpo", "expected texts between commas"),
+        ("treegrpo,,flowgrpo", "--recipes: expected texts between commas"),
     ],
 )
 def test_recipes_that_are_none_are_refused(text: str, message: str) -> None:

@@ -121,7 +121,7 @@ def _levels(text: str | None) -> tuple[float, ...] | None:
     if text is None:
         return None
     levels = []
-    for part in split(text):
+    for part in split(text, "--levels"):
         level = to_float(part)
         if not isinstance(level, float):
             raise InputError(f"--levels: expected numbers between commas, got {shorten(part)}")

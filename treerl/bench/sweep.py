@@ -54,8 +54,13 @@ def parse(texts: Sequence[str]) -> Sweep | None:
     for text in texts:
         path, equals, values = text.partition("=")
         if equals:
-            shared.append(tuple((f"{path}={value}",) for value in split(values)))
+            shared.append(
+                tuple((f"{path}={value}",) for value in split(values, f"--sweep: {shown(path)}"))
+            )
             continue
+        if not Path(text).exists():
+            expected = "dotted.path=value,value or a file"
+            raise InputError(f"--sweep: expected {expected}, got {shorten(text)}")
         for name, axes in _read(Path(text)):
             if name == ALL:
                 shared += axes

@@ -35,7 +35,7 @@ def variants(texts: Sequence[str]) -> tuple[Variant, ...]:
     """
     listed: list[Variant] = []
     for text in texts:
-        parts = split(text)
+        parts = split(text, "--recipes")
         if _SETTING.fullmatch(parts[0]):
             raise InputError(
                 f"--recipes: expected a recipe before its settings, got {shorten(parts[0])}"
@@ -53,7 +53,7 @@ def variants(texts: Sequence[str]) -> tuple[Variant, ...]:
     return tuple(listed)
 
 
-def split(text: str) -> list[str]:
+def split(text: str, option: str) -> list[str]:
     """The parts between commas, but for commas in brackets: `a,b=[1,2]` is a and b=[1,2]."""
     parts = [""]
     depth = 0
@@ -65,5 +65,5 @@ def split(text: str) -> list[str]:
             parts[-1] += letter
     parts = [part.strip() for part in parts]
     if "" in parts:
-        raise InputError(f"expected texts between commas, got {shorten(text)}")
+        raise InputError(f"{option}: expected texts between commas, got {shorten(text)}")
     return parts
