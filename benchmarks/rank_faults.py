@@ -26,7 +26,8 @@ PHASES = ("evaluate", "rollout", "reward", "merge", "update", "save")
 FAULTS = ("kill", "stop", "raise", "memory", "hang")
 _TIMEOUT = 8
 _NAMED = 15.0  # seconds, but for a process that hangs
-_LIMITS = dict.fromkeys(FAULTS, 20.0) | {"hang": 2 * _TIMEOUT + 15.0}  # seconds
+# seconds to the end of all, who write what they have first
+_LIMITS = dict.fromkeys(FAULTS, 30.0) | {"hang": 2 * _TIMEOUT + 15.0}
 _REWARD = """
 import os, pathlib, signal, time
 import treerl
