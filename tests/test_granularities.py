@@ -11,8 +11,7 @@ from oracle import Neural, schedule
 from plain import SUM, PlainRewards, roots, total
 from torch import Tensor
 
-from treerl import registry
-from treerl.config.resolve import dump, resolve
+from treerl.config.resolve import resolve
 from treerl.engine.branching import Fixed, ode, window
 from treerl.engine.branchings.star import Star
 from treerl.engine.grow import grow
@@ -28,7 +27,6 @@ from treerl.engine.trainer import Trainer
 from treerl.engine.tree import State, Tree
 from treerl.engine.tree_spec import Tail
 from treerl.errors import InputError, RewardError
-from treerl.run.assemble import build
 from treerl.run.plan import count
 
 PAIRS = window(6, 0, 2, 2)  # four leaves, with four steps left
@@ -66,13 +64,6 @@ def test_a_tree_without_a_sampled_step_is_walked_once_and_that_is_refused() -> N
     with pytest.raises(InputError) as error:
         resolve(None, {}, ["recipe=awm", "tree.granularities=[2]"])
     assert "expected none, as no step is sampled" in str(error.value)
-
-
-def test_samples_of_an_iteration_are_limited_with_all_that_is_finished() -> None:
-    sets = ["train.prompts_per_iteration=70000", "tree.branching.depth=2"]
-    assert resolve(None, {}, sets).tree.granularities == ()
-    with pytest.raises(InputError, match="at most 1000000 samples an iteration, got 1120000"):
-        resolve(None, {}, [*sets, "tree.granularities=[1, 2, 3]"])
 
 
 @pytest.mark.parametrize("strides", [(0,), (-1,), (2, 0)])
@@ -230,43 +221,3 @@ def test_a_latent_that_nobody_reads_again_is_let_go_as_the_tree_grows() -> None:
     world = Watching(FlowSDE(0.7), schedule(9, 3)).with_tasks([0])
     grow(world, roots(1), window(9, 0, 1, 2), rows=4)
     assert max(alive) <= 2  # the split's children, and where their tails have come to
-
-
-WRONG = {
-    "[0]": "a list",
-    "[2, 1001]": "a list",
-    "[2.5]": "a list",
-    "[true]": "a list",
-    "['2']": "a list",
-    "[1, 1, 1, 1, 1, 1, 1, 1, 1]": "a list",
-    "2": "2",
-    "many": "'many'",
-    "{2: 3}": "a mapping",
-}
-
-
-@pytest.mark.parametrize(("text", "got"), WRONG.items())
-def test_what_is_no_list_of_strides_is_refused(text: str, got: str) -> None:
-    with pytest.raises(InputError) as error:
-        resolve(None, {}, [f"tree.granularities={text}"])
-    assert str(error.value) == f"--set: tree.granularities: expected {WORD}, got {got}"
-
-
-def test_a_recipe_with_strides_is_written_and_read_again() -> None:
-    config = resolve(None, {}, ["recipe=g2rpo"])
-    assert config.tree.granularities == (2, 3)
-    text = dump(config)
-    assert "granularities:\n  - 2\n  - 3\n" in text.replace("    -", "  -").replace(
-        "  gran", "gran"
-    )
-
-
-def test_an_environment_that_takes_every_step_is_refused_before_its_model_is_loaded(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    config = resolve(None, {}, ["tree.granularities=[2]", "tree.tail_stride=1"])
-    monkeypatch.setattr(registry.load("envs", "denoising"), "leaps", False)
-    family = registry.load("backbones", "sd35")
-    monkeypatch.setattr(family, "load", lambda *_: pytest.fail("the model was loaded"))
-    with pytest.raises(InputError, match=r"tail_stride: .*no granularities.*got 1, 1 and \[2\]"):
-        build(config)

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Self
 
 from annotated_types import Ge, Gt, Le, MaxLen
-from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
+from pydantic import BeforeValidator, Field, PlainSerializer, ValidationInfo, model_validator
 
 from treerl.config import rules
 from treerl.config.parallel import Parallel
@@ -31,6 +31,7 @@ Strides = Annotated[
     tuple[Stride, ...],
     MaxLen(8),
     Field(strict=False),  # a list of YAML; the numbers in it stay strict
+    PlainSerializer(list),
     Expected("a list of 0 to 8 whole numbers from 1 to 1000"),
 ]
 
