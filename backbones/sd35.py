@@ -27,6 +27,11 @@ class SD35(PipelineBackbone):
         return self.pipeline.vae_scale_factor * self.pipeline.patch_size, 1
 
     @property
+    def longest_side(self) -> int:
+        unit, _ = self.size_multiple
+        return int(self.pipeline.transformer.config.pos_embed_max_size) * unit
+
+    @property
     def shape(self) -> tuple[int, ...]:
         _, rows, columns = self.latent_grid(self.pipeline.vae_scale_factor)
         return self.pipeline.transformer.config.in_channels, rows, columns

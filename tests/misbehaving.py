@@ -108,6 +108,7 @@ BEHAVIOURS: dict[str, tuple[Callable[[Tensor], Any], bool]] = {
     "boolean": (lambda images: _fine(images) > 0, False),
     "complex": (lambda images: _fine(images) * 1j, False),
     "meta": (lambda images: _fine(images).to("meta"), False),
+    "nested": (lambda images: torch.nested.nested_tensor([*_fine(images)[:, None]]), False),
     "sparse": (lambda images: _fine(images).to_sparse(), False),
     "quantised": (
         lambda images: torch.quantize_per_tensor(_fine(images), 1, 0, torch.qint8),

@@ -146,6 +146,10 @@ def test_another_shape_or_no_number_is_refused(trained: Path, tmp_path: Path) ->
     def nan(tensors: Tensors) -> Tensors:
         return {**tensors, min(tensors): tensors[min(tensors)] / 0}
 
+    def whole(tensors: Tensors) -> Tensors:
+        return {**tensors, min(tensors): tensors[min(tensors)].to(torch.int8)}
+
+    refused(spoilt(trained, tmp_path, whole), "expected floating-point numbers, got torch.int8: ")
     refused(spoilt(trained, tmp_path, longer), "other shapes: ")
     refused(spoilt(trained, tmp_path, nan), "not finite: ")
 
@@ -161,6 +165,8 @@ def test_another_shape_or_no_number_is_refused(trained: Path, tmp_path: Path) ->
         ({"r": True}, "expected numbers"),
         ({"lora_alpha": [4]}, "expected numbers"),
         ({"lora_alpha": float("inf")}, "expected numbers"),
+        ({"lora_alpha": 0}, "expected numbers above 0"),
+        ({"lora_alpha": -4}, "expected numbers above 0"),
         ({"rank_pattern": {"(a+)+$": 4}}, "rank_pattern: expected {}"),
         ({"alpha_pattern": {"to_q": 1}}, "alpha_pattern: expected {}"),
         ({"use_rslora": True}, "use_rslora: expected False"),

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from treerl.engine.algorithm import Algorithm
 from treerl.engine.branching import Fixed, window
+from treerl.engine.fitting import fitting
 from treerl.engine.grow import grow
 from treerl.engine.kernel import FlowSDE
 from treerl.engine.minibatch import minibatches
@@ -53,6 +54,27 @@ def trainer(rows: int, algorithm: Algorithm = PLAIN) -> tuple[Trainer, Small]:
 
 def weights(env: Neural) -> Tensor:
     return torch.cat([parameter.detach().flatten() for parameter in env.network.parameters()])
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        MemoryError(),
+        RuntimeError("[enforce fail] . DefaultCPUAllocator: can't allocate memory: 9 bytes"),
+    ],
+)
+def test_memory_is_short_in_the_words_of_a_device_of_python_and_of_a_cpu(error: Exception) -> None:
+    train, _ = trainer(8)
+
+    def call() -> int:
+        if train.micro_batch_size > 3:
+            raise error
+        return train.micro_batch_size
+
+    assert fitting(train, "rollout", call) == 2
+    with pytest.raises(RuntimeError, match="shape"):
+        fitting(train, "rollout", lambda: torch.zeros(2) @ torch.zeros(3, 3))
 
 
 @pytest.mark.parametrize("leaves", [False, True], ids=["edges", "leaves"])

@@ -70,6 +70,14 @@ def reshape(tensors: dict[str, Tensor]) -> None:
     tensors[max(tensors)] = torch.zeros(3, 5, 7)
 
 
+def whole(tensors: dict[str, Tensor]) -> None:
+    tensors[max(tensors)] = tensors[max(tensors)].to(torch.int8)
+
+
+def imaginary(tensors: dict[str, Tensor]) -> None:
+    tensors[max(tensors)] = tensors[max(tensors)].to(torch.complex64)
+
+
 @pytest.mark.parametrize("component", ["text_encoder", "text_encoder_2", "transformer", "vae"])
 @pytest.mark.parametrize(
     ("spoil", "match"),
@@ -78,6 +86,8 @@ def reshape(tensors: dict[str, Tensor]) -> None:
         (rename, "it lacks {name}; it has foreign other.name$"),
         (add, "it has foreign foreign.tensor$"),
         (reshape, "{name}"),
+        (whole, "expected floating-point numbers, got I8: {name}$"),
+        (imaginary, "expected floating-point numbers, got C64: {name}$"),
     ],
 )
 def test_no_tensor_is_invented_and_none_is_ignored(
@@ -209,6 +219,11 @@ def test_a_configuration_that_is_none_is_refused(model: Path, name: str, text: s
         ("text_encoder/config.json", {"hidden_size": "wide"}, "Stable"),
         ("tokenizer/tokenizer_config.json", {"model_max_length": -5}, "expected a number >= 1"),
         ("vae/config.json", {"scaling_factor": "x"}, "scaling_factor: expected numbers, got 'x'"),
+        (
+            "vae/config.json",
+            {"scaling_factor": None},
+            "scaling_factor: expected a number, got null",
+        ),
         ("vae/config.json", {"shift_factor": float("nan")}, "shift_factor: expected numbers"),
         ("vae/config.json", {"latents_mean": [0, None]}, "latents_mean: expected numbers"),
         ("vae/config.json", {"block_out_channels": 7}, "Stable"),

@@ -85,8 +85,8 @@ def test_every_misbehaviour_ends_as_documented(
     assert score("m", places[place], asked("fine")).tolist() == [GOOD] * 3
 
 
-def test_there_are_30_misbehaviours() -> None:
-    assert len(BEHAVIOURS) == 30
+def test_there_are_31_misbehaviours() -> None:
+    assert len(BEHAVIOURS) == 31
 
 
 @pytest.mark.parametrize(

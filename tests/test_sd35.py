@@ -13,6 +13,7 @@ from treerl.backbone import adapter, lora
 from treerl.backbone.env import BackboneEnv, EnvSettings
 from treerl.backbone.pipeline import PipelineBackbone
 from treerl.backbone.settings import PipelineSettings
+from treerl.config.resolve import resolve
 from treerl.engine import noise
 from treerl.engine.branching import ode, window
 from treerl.engine.grow import grow
@@ -21,6 +22,7 @@ from treerl.engine.roots import make_roots
 from treerl.engine.schedule import Flow
 from treerl.engine.tree import Tree
 from treerl.errors import InputError
+from treerl.run.assemble import build
 
 PROMPTS = ["a red circle on the left", "a blue cross at the top", "a green square in the centre"]
 CPU = torch.device("cpu")
@@ -218,3 +220,10 @@ def test_an_adapter_that_cannot_be_read_is_refused(
     (tmp_path / name).write_text("junk")
     with pytest.raises(InputError, match=r"^backbone.adapter: .* does not fit this model: "):
         backbone.restore(tmp_path)
+
+
+@pytest.mark.parametrize("size", [(128, 128), (64, 72)])
+def test_a_size_beyond_the_positions_of_the_model_is_refused(size: tuple[int, int]) -> None:
+    expected = "backbone.height, backbone.width: expected at most 64 pixels a side"
+    with pytest.raises(InputError, match=expected):
+        build(resolve(None, {"backbone.height": size[0], "backbone.width": size[1]}, []))

@@ -55,14 +55,29 @@ def test_a_launcher_that_says_half_is_refused(
     assert not (tmp_path / "run").exists()
 
 
-def test_tasks_of_slurm_that_do_not_know_of_each_other_are_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("name", ["SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE"])
+def test_tasks_that_do_not_know_of_each_other_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    monkeypatch.setenv("SLURM_NTASKS", "4")
-    with pytest.raises(InputError, match=r"SLURM_NTASKS.*torchrun"):
+    monkeypatch.setenv(name, "4")
+    with pytest.raises(InputError, match=rf"{name}.*torchrun"):
         run(tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_rank_beyond_the_world_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {
+        "WORLD_SIZE": "2",
+        "RANK": "5",
+        "MASTER_ADDR": "x",
+        "MASTER_PORT": "1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match="RANK: expected a number below WORLD_SIZE = 2, got 5"):
+        run(tmp_path / "run")
 
 
 def test_weights_are_kept_on_the_way_and_only_the_last_two(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from treerl.backbone.files import (
     boundary,
     listed,
     read_tensors,
+    refuse_no_floats,
     refuse_other_tensors,
     write_tensors,
 )
@@ -106,6 +107,7 @@ def read(module: nn.Module, prefix: str, path: Path) -> None:
     """
     what = f"backbone.adapter: {printable(path.parent)} does not fit this model"
     tensors, metadata = read_tensors(path, what)
+    refuse_no_floats(what, {name: str(x.dtype) for name, x in tensors.items() if not _float(x)})
     matrices = _named(tensors, prefix, what)
     rank, alpha = _strength(metadata, prefix, matrices, what)
     names = sorted({name.removesuffix(_ENDS[0]).removesuffix(_ENDS[1]) for name in matrices})
@@ -153,9 +155,10 @@ def _strength(
         raise InputError(
             f"{what}: its metadata tells no r and lora_alpha, so that its strength is not known"
         )
-    if type(rank) is not int or type(alpha) not in (int, float) or not math.isfinite(alpha):
+    number = type(alpha) in (int, float) and math.isfinite(alpha)
+    if type(rank) is not int or not number or alpha <= 0:
         raise InputError(
-            f"{what}: r and lora_alpha: expected numbers, got {rank!r:.40}, {alpha!r:.40}"
+            f"{what}: r and lora_alpha: expected numbers above 0, got {rank!r:.40}, {alpha!r:.40}"
         )
     for key, plain in _PLAIN.items():
         if about.get(key, plain) != plain and about[key]:
@@ -204,3 +207,7 @@ def _fill(
         raise InputError(f"{what}: expected rank and alpha {strength(module)}, got {(rank, alpha)}")
     for name, place in places.items():
         place.data = matrices[name].to(place.device, torch.float32)
+
+
+def _float(tensor: Tensor) -> bool:
+    return tensor.dtype.is_floating_point

@@ -15,6 +15,7 @@ from treerl.backbone.files import (
     boundary,
     read_json,
     refuse_no_file,
+    refuse_no_floats,
     refuse_other_model,
     refuse_tensors,
 )
@@ -30,6 +31,7 @@ _LARGEST = 16_384  # pixels or latent cells a side that a model may say it is ma
 # what latents are reckoned with, long after the model was loaded
 _RECKONED = ("scaling_factor", "shift_factor", "latents_mean", "latents_std")
 _HUGE = 1e30  # of a number that latents are reckoned with; NaN is not below it either
+_FLOAT = re.compile(r"B?F\d+.*", re.ASCII)  # as safetensors names types: F32, BF16, F8_E4M3
 _SHARD = re.compile(r"[\w-][\w.-]*\.safetensors", re.ASCII)
 _REPEATED = re.compile(r"(num|n)_(.*_)?(layers|blocks)|depth|layers_per_block", re.ASCII)
 # buffers that older files still hold, and heads that a text encoder does not use
@@ -136,23 +138,27 @@ def check_network(place: Path, what: str) -> None:
     files = sorted(place.glob("*.safetensors"))
     if not files:
         raise InputError(f"{what}: it has no safetensors file")
-    tensors = 0
+    types: dict[str, str] = {}  # of tensors, by name
     for path in files:
         refuse_no_file(path, what)
         try:
             with safe_open(path, framework="pt") as file:
-                tensors += len(file.keys())
+                types |= {name: file.get_slice(name).get_dtype() for name in file.keys()}
         except (OSError, SafetensorError) as error:
             raise InputError(f"{what}: {printable(path.name)}: {first_line(error)}") from error
     if any(_KERNEL.fullmatch(key) and "/" in str(value) for key, value in _pairs(config)):
         raise InputError(f"{what}: config.json names code of the hub, which treerl never runs")
+    others = {name: kind for name, kind in types.items() if not _FLOAT.fullmatch(kind)}
+    refuse_no_floats(what, {name: others[name] for name in others if not _HARMLESS.fullmatch(name)})
     for key in _RECKONED:
         _check_numbers(key, config.get(key), what)
+    if config.get("scaling_factor", 1.0) is None:
+        raise InputError(f"{what}: scaling_factor: expected a number, got null")
     for key, number in _integers(config):
-        if _REPEATED.fullmatch(key) and number > tensors:  # a layer has a tensor at least
+        if _REPEATED.fullmatch(key) and number > len(types):  # a layer has a tensor at least
             raise InputError(
                 f"{what}: config.json says {printable(key, 60)} = {shorten(number)}, and its files "
-                f"hold {tensors} tensors"
+                f"hold {len(types)} tensors"
             )
         if key.endswith("sample_size") and number > _LARGEST:
             raise InputError(

@@ -124,6 +124,14 @@ def refuse_tensors(what: str, missing: list[str], foreign: list[str], shapes: li
         raise InputError(f"{what}: {text}")
 
 
+def refuse_no_floats(what: str, others: Mapping[str, str]) -> None:
+    """`InputError` with the names of tensors whose type, by name, is none of real numbers."""
+    if others:
+        kinds = " and ".join(sorted(set(others.values())))
+        names = listed(sorted(others))
+        raise InputError(f"{what}: expected floating-point numbers, got {kinds}: {names}")
+
+
 def listed(names: list[str]) -> str:
     """The first of some names, and how many more there are."""
     shown = ", ".join(printable(name, 80) for name in names[:_SHOWN])

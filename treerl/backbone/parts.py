@@ -53,6 +53,11 @@ class PipelineParts(Backbone):
     def size_multiple(self) -> tuple[int, int]:
         """The multiple that height and width are of, and the one that frames - 1 is of."""
 
+    @property
+    def longest_side(self) -> int | None:
+        """Pixels a side at most, where a model has positions for so many; None: as it says."""
+        return None
+
     def comfyui_layers(self, layers: comfyui.Layers) -> comfyui.Layers | None:
         """The layers of a LoRA, by name in the denoiser, under ComfyUI's names; None: unknown."""
         return None

@@ -26,6 +26,12 @@ def chosen(backbone: "PipelineParts") -> tuple[int, int, int]:
         raise InputError(
             f"backbone.height, backbone.width: expected multiples of {unit}, got {height}x{width}"
         )
+    longest = backbone.longest_side
+    if longest is not None and max(height, width) > longest:
+        raise InputError(
+            f"backbone.height, backbone.width: expected at most {longest} pixels a side, as the "
+            f"model has positions for no more, got {height}x{width}"
+        )
     if backbone.modality == "images" and settings.frames not in (None, 1):
         raise InputError(
             f"backbone.frames: expected null, as {backbone.title} makes images, "

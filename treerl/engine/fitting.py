@@ -19,7 +19,7 @@ class Sized(Protocol):
 
 
 def fitting(sized: Sized, phase: str, call: Callable[[], T]) -> T:
-    """What `call` gives; when the device's memory is full, of a call with half of the rows.
+    """What `call` gives; when memory is full, of a call with half of the rows.
 
     The rows stay halved. `InputError` where that cannot be done: one row is too much, or several
     processes go together, of which one alone cannot begin again.
@@ -27,7 +27,9 @@ def fitting(sized: Sized, phase: str, call: Callable[[], T]) -> T:
     while True:
         try:
             return call()
-        except torch.OutOfMemoryError as error:
+        except (RuntimeError, MemoryError) as error:
+            if not _is_full(error):
+                raise
             rows = sized.micro_batch_size
             if rows == 1 or sized.peers.size > 1:
                 raise InputError(
@@ -39,3 +41,10 @@ def fitting(sized: Sized, phase: str, call: Callable[[], T]) -> T:
         # outside the handler, as the error holds on to all that the call had made
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+
+def _is_full(error: BaseException) -> bool:
+    """Whether memory was short; on a CPU torch says so by the words of its allocator alone."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return "DefaultCPUAllocator" in str(error)

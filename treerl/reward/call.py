@@ -125,7 +125,7 @@ def _column(named: str, value: object, count: int) -> Tensor:
     """`[count]` real numbers of a plain tensor, as float64 on the CPU."""
     if not isinstance(value, Tensor):
         raise RewardError(f"{named}: expected a tensor [{count}], got {type(value).__name__}")
-    if value.is_meta or value.is_quantized or value.layout != torch.strided:
+    if value.is_meta or value.is_quantized or value.is_nested or value.layout != torch.strided:
         raise RewardError(f"{named}: expected a plain tensor with values, got {_kind(value)}")
     if tuple(value.shape) != (count,):
         raise RewardError(f"{named}: expected shape ({count},), got {tuple(value.shape)}")

@@ -37,6 +37,8 @@ def join(timeout: float = 300.0, patience: float = 10.0) -> World:
             f"{size} alone"
         )
     rank = _number("RANK", 0)
+    if rank >= size:
+        raise InputError(f"RANK: expected a number below WORLD_SIZE = {size}, got {rank}")
     local = _number("LOCAL_RANK", 0)
     limit = timedelta(seconds=timeout)
     try:
@@ -88,10 +90,11 @@ def _number(name: str, default: int) -> int:
 
 
 def _refuse_strangers() -> None:
-    """`InputError` for tasks of SLURM that know nothing of each other."""
-    name = "SLURM_STEP_NUM_TASKS" if "SLURM_STEP_NUM_TASKS" in os.environ else "SLURM_NTASKS"
-    if _number(name, 1) > 1:
-        raise InputError(
-            f"{name}: expected 1, as without WORLD_SIZE every task would do the same run, got "
-            f"{os.environ[name]}; start one task a node, and torchrun in it"
-        )
+    """`InputError` for tasks of SLURM or MPI that know nothing of each other."""
+    slurm = "SLURM_STEP_NUM_TASKS" if "SLURM_STEP_NUM_TASKS" in os.environ else "SLURM_NTASKS"
+    for name in (slurm, "OMPI_COMM_WORLD_SIZE", "PMI_SIZE"):
+        if _number(name, 1) > 1:
+            raise InputError(
+                f"{name}: expected 1, as without WORLD_SIZE every task would do the same run, got "
+                f"{os.environ[name]}; start one task a node, and torchrun in it"
+            )
