@@ -47,6 +47,7 @@ def test_a_reward_that_never_varies_is_named_once_and_is_serious() -> None:
         ({"clip_fraction": 0.95}, "edges were clipped"),
         ({"zero_advantages": 0.95}, "advantages were 0"),
         ({"sibling_std": 1e-5}, "siblings hardly differed"),
+        ({"grad_norm": 0.0}, "the gradient was 0"),
     ],
 )
 def test_what_lasts_is_said_once_and_again_when_it_has_passed(

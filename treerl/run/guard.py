@@ -44,6 +44,7 @@ class Guard:
         self._count("idle", not flat and _number(metrics["zero_advantages"]) > MOST)
         self._count("alike", not flat and _siblings_are_alike(metrics))
         norm = _number(metrics["grad_norm"])
+        self._count("still", not flat and norm == 0)
         texts = {
             **{name: text for name, text in _LASTING.items() if self.lasts[name] >= SPAN},
             "collapse": self._collapse(),
@@ -102,6 +103,10 @@ _LASTING = {
     "idle": (
         f"for {SPAN} iterations more than {MOST:.0%} of the advantages were 0: little is learned; "
         "look at the reward, or at advantage.baseline"
+    ),
+    "still": (
+        f"for {SPAN} iterations the gradient was 0, though samples differed: what is trained does "
+        "not reach the loss; look at backbone.adapter and the objective"
     ),
     "alike": (
         f"for {SPAN} iterations siblings hardly differed from each other, though a prompt's "
