@@ -99,6 +99,12 @@ def test_a_web_page_cannot_use_a_server(headers: dict[str, str]) -> None:
         assert ask(server, FINE, Host=f"localhost:{server.port}")[0] == 200
 
 
+def test_another_address_of_this_machine_is_served_under_its_name() -> None:
+    with Server("m", Misbehaving(), "127.0.0.2", 0, None) as server:
+        assert server.is_called(f"127.0.0.2:{server.port}")
+        assert not server.is_called(f"127.0.0.3:{server.port}")
+
+
 def header(**changes: object) -> bytes:
     row: dict[str, object] = {
         "prompt": "fine",

@@ -44,6 +44,7 @@ class Server(ThreadingHTTPServer):
         self.limit = limit
         self.tells = tells
         self._here = is_here(host)
+        self._names = ("127.0.0.1", "localhost", "[::1]", host.lower())
         self._waiting: dict[Any, None] = {}  # connections, the oldest first
         self._gate = threading.Lock()
         self._queue = threading.BoundedSemaphore(_QUEUE)
@@ -69,8 +70,7 @@ class Server(ThreadingHTTPServer):
 
     def is_called(self, host: str) -> bool:
         """Whether a `Host` is this server; elsewhere than on this machine the token says so."""
-        names = ("127.0.0.1", "localhost", "[::1]")
-        return not self._here or host.lower() in {f"{name}:{self.port}" for name in names}
+        return not self._here or host.lower() in {f"{name}:{self.port}" for name in self._names}
 
     @contextlib.contextmanager
     def place(self) -> Iterator[None]:
