@@ -112,14 +112,21 @@ def test_an_empty_forest_has_a_tail_of_second_order_too() -> None:
     assert len(tree) == 0 and tree.depth == 4
 
 
+@pytest.mark.parametrize(
+    ("sets", "got"),
+    [
+        (["tree.tail_stride=2"], r"2, 1 and \[\]"),
+        (["tree.tail_stride=1", "tree.granularities=[2]"], r"1, 1 and \[2\]"),
+    ],
+)
 def test_a_run_in_an_environment_that_takes_every_step_is_refused_before_its_model_is_loaded(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, sets: list[str], got: str
 ) -> None:
-    config = resolve(None, {}, ["tree.tail_stride=2"])
+    config = resolve(None, {}, sets)
     monkeypatch.setattr(registry.load("envs", "denoising"), "leaps", False)
     family = registry.load("backbones", "sd35")
     monkeypatch.setattr(family, "load", lambda *_: pytest.fail("the model was loaded"))
-    with pytest.raises(InputError, match=r"tree\.tail_stride: expected 1.*got 2, 1 and \[\]"):
+    with pytest.raises(InputError, match=rf"tree\.tail_stride: expected 1.*got {got}"):
         build(config)
 
 

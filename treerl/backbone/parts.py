@@ -55,7 +55,7 @@ class PipelineParts(Backbone):
 
     @property
     def longest_side(self) -> int | None:
-        """Pixels a side at most, where a model has positions for so many; None: as it says."""
+        """Pixels a side that the model has positions for; None where it takes any size."""
         return None
 
     def comfyui_layers(self, layers: comfyui.Layers) -> comfyui.Layers | None:
