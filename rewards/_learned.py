@@ -1,7 +1,7 @@
 """What learned rewards share: weights, devices, and images as the published code sees them."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from treerl.backbone import hub
 from treerl.engine.task import Samples
-from treerl.errors import InputError, TreerlError, reason
+from treerl.errors import InputError, TreerlError, reason, shown
 from treerl.reward.contract import Reward
 
 from . import _weights  # noqa: TID251
@@ -26,7 +26,7 @@ N = TypeVar("N", bound=nn.Module)
 
 @dataclass
 class Learned(Reward):
-    """A reward whose weights are read before anything else of a run."""
+    """A reward of trained weights."""
 
     title: ClassVar[str]
 
@@ -35,19 +35,24 @@ class Learned(Reward):
     device: str = "auto"  # the GPU when there is one
     dtype: str = "float32"
     batch: int = 32  # images in a forward
+    loaded: bool = field(default=False, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.dtype not in ("float32", "bfloat16", "float16"):
             raise ValueError(f"dtype: expected float32, bfloat16 or float16, got {self.dtype}")
         if self.batch < 1:
             raise ValueError(f"batch: expected at least 1, got {self.batch}")
+        if self.device != "auto":
+            self._tried(lambda: torch.device(self.device))
+        if self.model and not hub.is_id(self.model) and not Path(self.model).exists():
+            text = f"model: no such file or folder: {shown(self.model)}"
+            raise InputError(f"rewards.{self.title}.{text}")
+
+    def load(self) -> None:
         name = self.device
         if name == "auto":
             name = "cuda" if torch.cuda.is_available() else "cpu"
-        try:
-            self.where = torch.empty(0, device=name).device
-        except (RuntimeError, AssertionError) as error:
-            raise ValueError(f"device: {name} cannot be used: {reason(error)}") from error
+        self.where = self._tried(lambda: torch.empty(0, device=name).device)
         try:
             self.read()
         except (TreerlError, ValueError):
@@ -55,6 +60,14 @@ class Learned(Reward):
         except Exception as error:  # of tensors that are not what their names say
             named = f"reward {self.title}: its weights"
             raise InputError(f"{named} are of another model: {reason(error)}") from error
+        self.loaded = True
+
+    def _tried(self, device: Callable[[], torch.device]) -> torch.device:
+        try:
+            return device()
+        except (RuntimeError, AssertionError) as error:
+            text = f"device: {self.device} cannot be used: {reason(error)}"
+            raise InputError(f"rewards.{self.title}.{text}") from error
 
     def read(self) -> None:
         """Loads the weights; `InputError` in one line when they are not there."""
@@ -70,6 +83,8 @@ class Learned(Reward):
 
     def __call__(self, samples: Samples) -> Tensor:
         """Scores `[N]`, in batches."""
+        if not self.loaded:
+            self.load()
         parts = []
         prompts = samples.prompts
         with torch.no_grad():

@@ -59,7 +59,7 @@ def pretrained(cls: Any, source: str, named: str, revision: str | None, instead:
         for path in [*folder.glob("*.safetensors"), *folder.glob("*.bin")]:
             refuse_no_file(path, f"{named} cannot be read from {printable(source)}")
     else:
-        if source.startswith((".", "/", "~")) or source.count("/") != 1:
+        if not hub.is_id(source):
             expected = "expected a folder or a hub id such as owner/name"
             raise InputError(f"{named} '{printable(source)}': {expected}")
         hub.file(named, source, "config.json", revision, instead)

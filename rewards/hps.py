@@ -30,9 +30,12 @@ class HPS(Learned):
     version: str = "2.1"
     tokenizer: str | None = None  # a folder or a hub id of CLIP's; null is the published one
 
-    def read(self) -> None:
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if self.version not in FILES:
             raise ValueError(f"version: expected {' or '.join(FILES)}, got {self.version}")
+
+    def read(self) -> None:
         named = f"reward {self.title}: its weights"
         state = self.weights(REPOSITORY, FILES[self.version])
         try:

@@ -41,8 +41,10 @@ def pil(images: Tensor) -> list[Image.Image]:
     return [Image.fromarray(one) for one in bytes_]
 
 
-def reward(name: str, **fields: Any) -> Any:
-    return treerl.load("rewards", name)(device="cpu", **fields)
+def reward(name: str, device: str = "cpu", **fields: Any) -> Any:
+    made = treerl.load("rewards", name)(device=device, **fields)
+    made.load()
+    return made
 
 
 def close(found: Tensor, expected: Tensor) -> None:
@@ -201,12 +203,8 @@ def test_weights_that_are_none_are_refused(tmp_path: Path, clip: Path) -> None:
     refused("^reward hps: its weights are of another model: unknown tensor 'x'", "hps", model=other)
     refused("^reward aesthetic: its weights are of another model", "aesthetic", model=other)
     refused("^reward imagereward: its weights are of another model", "imagereward", model=other)
-    refused("^reward hps: its weights: no such file", "hps", model=str(tmp_path / "nothing.pt"))
-    refused(
-        "^reward clip: its model './nowhere': expected a folder or a hub id",
-        "clip",
-        model="./nowhere",
-    )
+    refused("^rewards.hps.model: no such file", "hps", model=str(tmp_path / "nothing.pt"))
+    refused("^rewards.clip.model: no such file or folder: ./nowhere", "clip", model="./nowhere")
     save_file({"x": torch.zeros(1)}, tmp_path / "x.safetensors")
     refused("unknown tensor 'x'", "hps", model=str(tmp_path / "x.safetensors"))
 

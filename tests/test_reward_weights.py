@@ -191,8 +191,7 @@ def test_a_model_folder_is_whole_or_refused(
 
 @pytest.mark.parametrize("device", ["nowhere", "cuda:99", "meta2"])
 def test_a_device_that_cannot_be_used_is_refused(device: str, tmp_path: Path) -> None:
-    import treerl
-
     path, _, _ = files("aesthetic", tmp_path)
-    with pytest.raises(ValueError, match=f"^device: {device} cannot be used: "):
-        treerl.load("rewards", "aesthetic")(device=device, model=str(path))
+    says = f"^rewards.aesthetic.device: {device} cannot be used: "
+    with pytest.raises(InputError, match=says):
+        reward("aesthetic", device=device, model=str(path))

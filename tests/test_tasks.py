@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from treerl.config.resolve import resolve
 from treerl.engine.task import Task
 from treerl.errors import InputError
 from treerl.run import tasks as prompts
@@ -81,22 +80,3 @@ def test_more_rows_than_any_run_can_use_are_refused(
     (tmp_path / "a.txt").write_text("a\n" * 4)
     with pytest.raises(InputError, match=r"a\.txt:4: expected at most 3 prompts, got more$"):
         prompts.read(tmp_path / "a.txt", 100)
-
-
-_WRONG_REWARDS = [
-    ("rewards.jpeg.nope=1", "rewards.jpeg.nope: unknown key"),
-    ("watch.jpeg.nope=1", "watch.jpeg.nope: unknown key"),
-    ("rewards.judge.parallel=x", "rewards.judge.parallel: expected an integer"),
-    ("rewards.judge={executor: 'http://127.0.0.1:9', model: m}", "as the server has set them"),
-    ("rewards.jpeg.executor=nowhere", "rewards.jpeg.executor: expected process, worker or an"),
-    ("data.builtin=nothing", "data.builtin: unknown built-in prompts 'nothing'"),
-    ("data.train=none.txt", "none.txt: no such file"),
-    ("evaluate.steps=1", "evaluate.steps: expected an integer >= 2"),
-]
-
-
-@pytest.mark.parametrize(("change", "says"), _WRONG_REWARDS)
-def test_what_a_run_would_refuse_is_refused_without_a_model(change: str, says: str) -> None:
-    with pytest.raises(InputError) as caught:
-        prompts.checked(resolve(None, {}, [change]))
-    assert says in str(caught.value) and "\n" not in str(caught.value)

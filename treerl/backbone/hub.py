@@ -16,6 +16,11 @@ from treerl.errors import InputError, first_line
 _PATIENCE = 10.0  # seconds for the hub to answer
 
 
+def is_id(source: str) -> bool:
+    """Whether a text can be a repository's id such as owner/name, and is no path."""
+    return not source.startswith((".", "/", "~")) and source.count("/") == 1
+
+
 def file(what: str, repository: str, name: str, revision: str | None, instead: str) -> str:
     """The path of a file of a repository; `InputError` says why not, and what to do `instead`."""
     try:

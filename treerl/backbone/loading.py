@@ -13,7 +13,7 @@ from torch import nn
 from treerl.backbone import components, hub, random_weights
 from treerl.backbone.files import boundary, read_json
 from treerl.backbone.settings import PipelineSettings
-from treerl.errors import InputError, StorageError, first_line, printable
+from treerl.errors import InputError, StorageError, first_line, printable, shorten
 
 if TYPE_CHECKING:
     from treerl.backbone.parts import PipelineParts
@@ -42,7 +42,12 @@ def pipeline_class(family: "Family") -> Any:
 def check_available(family: "Family", settings: PipelineSettings) -> None:
     """`InputError` when there is no such model, or it is another family's."""
     if settings.model not in MADE:
-        _kinds(family, settings)
+        what = cannot(family, settings)
+        kinds = _kinds(family, settings)
+        folder = Path(source_of(family, settings))
+        if folder.is_dir():
+            _check_folder(family, folder, kinds, what)
+    _check_tiny_vae(family, settings)
 
 
 def load(family: "Family", settings: PipelineSettings, device: torch.device) -> Any:
@@ -54,8 +59,7 @@ def load(family: "Family", settings: PipelineSettings, device: torch.device) -> 
     what = cannot(family, settings)
     with boundary(what):
         folder = _folder(family, settings)
-        components.check_folder(folder, kinds, what)
-        _refuse_other_denoisers(family, kinds, what)
+        _check_folder(family, folder, kinds, what)
         index = read_json(folder / INDEX, what)
         parts: dict[str, Any] = _unused(index)
         for name, kind in kinds.items():
@@ -71,11 +75,6 @@ def arrange_vae(backbone: "PipelineParts") -> None:
     """Exchange the autoencoder for a tiny one, and decode in slices or tiles, as settings say."""
     settings = backbone.settings
     if settings.tiny_vae is not None:
-        if backbone.modality == "videos":
-            raise InputError(
-                "backbone.tiny_vae: expected null, as tiny autoencoders are of images, "
-                f"got {settings.tiny_vae!r}"
-            )
         backbone.pipeline.vae = _tiny_vae(settings.tiny_vae, backbone.pipeline.vae.dtype).to(
             backbone.device
         )
@@ -137,7 +136,7 @@ def _index(family: "Family", settings: PipelineSettings, what: str) -> dict[str,
             raise InputError(
                 f"{what}: it has no model_index.json, which every folder that diffusers saves has"
             )
-    elif model.startswith((".", "/", "~")) or model.count("/") != 1 or Path(model).exists():
+    elif not hub.is_id(model) or Path(model).exists():
         raise InputError(
             f"{what}: expected a folder or a hub id such as owner/name, and it is neither"
         )
@@ -172,7 +171,7 @@ def _unused(index: dict[str, Any]) -> dict[str, bool | None]:
 def on_meta(family: "Family", settings: PipelineSettings, folder: Path, what: str) -> Any:
     """The pipeline of a folder with networks that have shapes and no memory."""
     kinds = _kinds(family, settings)
-    components.check_folder(folder, kinds, what)
+    _check_folder(family, folder, kinds, what)
     index = read_json(folder / INDEX, what)
     dtype: torch.dtype = getattr(torch, settings.dtype)
     parts: dict[str, Any] = _unused(index)
@@ -182,8 +181,9 @@ def on_meta(family: "Family", settings: PipelineSettings, folder: Path, what: st
     return pipeline_class(family).from_pretrained(folder, **parts)
 
 
-def _refuse_other_denoisers(family: "Family", kinds: dict[str, type], what: str) -> None:
-    """A denoiser of another class than the pipeline is written for would be driven wrongly."""
+def _check_folder(family: "Family", folder: Path, kinds: dict[str, type], what: str) -> None:
+    """Every component has its files, and a denoiser is of the class that the pipeline drives."""
+    components.check_folder(folder, kinds, what)
     expected = inspect.get_annotations(pipeline_class(family).__init__)
     for name in family.denoiser_names:
         kind = expected.get(name)
@@ -193,10 +193,27 @@ def _refuse_other_denoisers(family: "Family", kinds: dict[str, type], what: str)
             )
 
 
-def _tiny_vae(source: str, dtype: torch.dtype) -> nn.Module:
-    what = f"backbone.tiny_vae: {source!r} cannot be loaded as an AutoencoderTiny"
+def _check_tiny_vae(family: "Family", settings: PipelineSettings) -> None:
+    """`InputError` when there is no such tiny autoencoder, or none can be used."""
+    source = settings.tiny_vae
+    if source is None:
+        return
+    if family.modality == "videos":
+        raise InputError(
+            "backbone.tiny_vae: expected null, as tiny autoencoders are of images, "
+            f"got {shorten(source)}"
+        )
+    what = f"backbone.tiny_vae: {shorten(source)} cannot be loaded as an AutoencoderTiny"
     if Path(source).is_dir():
         components.check_network(Path(source), what)
+    elif not hub.is_id(source) or Path(source).exists():
+        raise InputError(
+            f"{what}: expected a folder or a hub id such as owner/name, and it is neither"
+        )
+
+
+def _tiny_vae(source: str, dtype: torch.dtype) -> nn.Module:
+    what = f"backbone.tiny_vae: {shorten(source)} cannot be loaded as an AutoencoderTiny"
     with boundary(what):
         tiny = components.load_network(
             diffusers.AutoencoderTiny, Path(source), what, None, dtype=dtype

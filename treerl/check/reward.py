@@ -12,7 +12,7 @@ from treerl.check.leaks import kept
 from treerl.config.schema import Config
 from treerl.engine.task import Modality, Samples, Task
 from treerl.errors import RewardError
-from treerl.reward.build import Scoring, placed
+from treerl.reward.build import Place, Scoring
 from treerl.reward.call import measure, score, validate
 from treerl.reward.contract import Reward
 from treerl.run.tasks import builtin
@@ -127,9 +127,8 @@ def findings(config: Config) -> Iterator[Finding]:
     """What the kit says of the rewards that a configuration names."""
     scoring = Scoring(**dict(config.scoring))
     for name, setting in config.rewards.items():
-        reward = placed(
-            name, {key: value for key, value in setting.spec().items() if key != "weight"}, scoring
-        )
+        fields = {key: value for key, value in setting.spec().items() if key != "weight"}
+        reward = Place.of(name, fields, scoring).reward()
         try:
             yield from run(CHECKS, subject(name, reward))
         finally:

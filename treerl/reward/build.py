@@ -36,19 +36,32 @@ def build_rewards(
     scoring: Scoring = Scoring(),
     modality: Modality = "images",
     check_interrupt: Callable[[], None] = lambda: None,
+    load: bool = True,
 ) -> Rewards:
     """The rewards by name, for samples of this modality; `InputError` when one cannot be had.
 
-    build_rewards({"hps": 0.8, "judge": {"weight": 0.2, "executor": "worker", "model": "m"}})
+        build_rewards({"hps": 0.8, "judge": {"weight": 0.2, "executor": "worker", "model": "m"}})
+
+    Without `load` they can only be asked about tasks: no weights are read, and those of a server
+    are left out.
     """
     scorers: dict[str, Reward] = {}
     weights = {}
+    missing = []
     try:
         with interruptible(check_interrupt):
             for name, spec in specs.items():
                 fields = dict(spec) if isinstance(spec, Mapping) else {"weight": spec}
-                weights[name] = float(fields.pop("weight", 1.0))
-                scorers[name] = _matched(name, placed(name, fields, scoring), scoring, modality)
+                weight = float(fields.pop("weight", 1.0))
+                try:
+                    place = Place.of(name, fields, scoring)
+                    if load or not place.on_server:
+                        scorers[name] = _matched(name, place.reward(load), scoring, modality)
+                        weights[name] = weight
+                except InputError as error:
+                    missing.append(str(error))
+        if missing:
+            raise InputError("\n".join(missing))
     except BaseException:
         for reward in scorers.values():
             reward.close()
@@ -56,36 +69,62 @@ def build_rewards(
     return Rewards(scorers, weights, scoring.on_bad_reward, scoring.retries, check_interrupt)
 
 
-def placed(name: str, fields: Mapping[str, Any], scoring: Scoring) -> Reward:
-    """A reward where it is to run: in this process, in one of its own, or on a server."""
-    parameters = dict(fields)
-    executor = str(parameters.pop("executor", scoring.executor))
-    timeout = float(parameters.pop("timeout", scoring.timeout))
-    if executor == "process":
-        return made(name, parameters)
-    if executor == "worker":
-        return Worker(name, parameters, timeout)
-    if not executor.startswith(("http://", "https://")):
-        raise InputError(
-            f"rewards.{name}.executor: expected process, worker or an address such as "
-            f"http://127.0.0.1:8000, got {executor!r}"
-        )
-    if parameters:
-        names = ", ".join(sorted(parameters))
-        raise InputError(
-            f"rewards.{name}: expected no fields, as the server has set them, got {names}"
-        )
-    return Remote.connect(name, executor, timeout)
+@dataclass(frozen=True)
+class Place:
+    """Where a reward is to run: in this process, in one of its own, or on a server."""
+
+    name: str
+    executor: str
+    timeout: float
+    parameters: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, name: str, fields: Mapping[str, Any], scoring: Scoring) -> "Place":
+        """What a reward's fields say; `InputError` when it cannot run there."""
+        parameters = dict(fields)
+        executor = str(parameters.pop("executor", scoring.executor))
+        timeout = float(parameters.pop("timeout", scoring.timeout))
+        place = cls(name, executor, timeout, parameters)
+        if executor in ("process", "worker"):
+            return place
+        if not place.on_server:
+            raise InputError(
+                f"rewards.{name}.executor: expected process, worker or an address such as "
+                f"http://127.0.0.1:8000, got {executor!r}"
+            )
+        if parameters:
+            names = ", ".join(sorted(parameters))
+            raise InputError(
+                f"rewards.{name}: expected no fields, as the server has set them, got {names}"
+            )
+        Remote.client_of(name, executor, timeout)  # refuses what is no address
+        return place
+
+    @property
+    def on_server(self) -> bool:
+        """Whether somebody else runs it."""
+        return self.executor.startswith(("http://", "https://"))
+
+    def reward(self, load: bool = True) -> Reward:
+        """The reward there; without `load` none that is on a server."""
+        if self.executor == "process":
+            return made(self.name, self.parameters, load)
+        if self.executor == "worker":
+            return Worker(self.name, self.parameters, self.timeout, load)
+        return Remote.connect(self.name, self.executor, self.timeout)
 
 
-def made(name: str, parameters: Mapping[str, Any]) -> Reward:
+def made(name: str, parameters: Mapping[str, Any], load: bool = True) -> Reward:
     """A reward of this process; `InputError` says why there is none."""
+    reward: Reward = registry.build("rewards", name, parameters, f"rewards.{name}")
+    if not load:
+        return reward
     try:
-        reward: Reward = registry.build("rewards", name, parameters, f"rewards.{name}")
+        reward.load()
     except (TreerlError, KeyboardInterrupt):
         raise
     except BaseException as error:
-        raise InputError(f"rewards.{name}: cannot be made: {reason(error)}") from error
+        raise InputError(f"rewards.{name}: cannot be loaded: {reason(error)}") from error
     return reward
 
 

@@ -18,6 +18,14 @@ class Reward(ABC):
 
     modality: Modality = "images"  # what it scores; write `modality = "videos"` for videos
 
+    def load(self) -> None:
+        """Reads weights and whatever else takes long; asked once, before a model is loaded.
+
+        What is wrong with its fields a reward says when it is made: `treerl plan` makes it, too,
+        and does not load it.
+        """
+        return
+
     @abstractmethod
     def __call__(self, samples: Samples) -> Tensor:
         """Scores `[N]`, real numbers, higher is better.
@@ -36,7 +44,7 @@ class Reward(ABC):
         return
 
     def validate_tasks(self, tasks: Sequence[Task]) -> None:
-        """`InputError` names the first task that cannot be scored; no model is loaded yet."""
+        """`InputError` names the first task that cannot be scored; it need not be loaded yet."""
         return
 
     def measures(self, samples: Samples) -> dict[str, Tensor]:

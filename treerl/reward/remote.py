@@ -30,19 +30,24 @@ class Remote(Reward):
         self.modality = modality
         self._coming: tuple[Samples, Future[Tensor]] | None = None  # what was begun
 
+    @staticmethod
+    def client_of(name: str, url: str, timeout: float) -> Client:
+        """What asks the server at this address; `InputError` when it is no address."""
+        named = f"reward {name}"
+        address = Address.parse(named, url)
+        return Client(named, address, token_for(address, TOKEN), timeout)
+
     @classmethod
     def connect(cls, name: str, url: str, timeout: float) -> "Remote":
         """`InputError` when there is no such server, or it scores nothing that we know."""
-        named = f"reward {name}"
-        address = Address.parse(named, url)
-        client = Client(named, address, token_for(address, TOKEN), timeout)
+        client = cls.client_of(name, url, timeout)
         try:
             health = _exchange(client, Question("GET", "/health"))
         except RewardError as error:
             raise InputError(str(error)) from error
         modality = health.get("modality")
         if modality not in ("images", "videos"):
-            raise InputError(f"{named}: {address} does not say what it scores")
+            raise InputError(f"{client.named}: {client.address} does not say what it scores")
         return cls(client, modality)
 
     def begin(self, samples: Samples) -> None:

@@ -46,7 +46,7 @@ def work(name: str) -> None:
     _die_with_parent()
     settings = json.loads(line)
     try:
-        reward = made(name, settings["parameters"])
+        reward = made(name, settings["parameters"], settings["load"])
         server = Server(name, reward, "127.0.0.1", 0, settings["token"], limit=2**40, tells=True)
     except TreerlError as error:
         _greet(greetings, {"error": str(error)})

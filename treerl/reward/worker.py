@@ -35,12 +35,18 @@ T = TypeVar("T")
 
 
 class Worker(Reward):
-    """Asks a reward in a process of its own; `timeout` is of each call, in seconds."""
+    """Asks a reward in a process of its own; `timeout` is of each call, in seconds.
 
-    def __init__(self, name: str, parameters: Mapping[str, Any], timeout: float) -> None:
+    Without `loaded` its weights are not read, so that it can be asked about tasks alone.
+    """
+
+    def __init__(
+        self, name: str, parameters: Mapping[str, Any], timeout: float, loaded: bool = True
+    ) -> None:
         self.name = name
         self.parameters = dict(parameters)
         self.timeout = timeout
+        self.loaded = loaded
         self._process: subprocess.Popen[bytes] | None = None
         self._remote = self._started()
         self.modality: Modality = self._remote.modality
@@ -108,7 +114,8 @@ class Worker(Reward):
             start_new_session=True,  # a Ctrl-C is for the run
         )
         try:
-            greeting = self._greeting({"token": token, "parameters": self.parameters})
+            settings = {"token": token, "parameters": self.parameters, "load": self.loaded}
+            greeting = self._greeting(settings)
         except BaseException:
             self.close()
             raise

@@ -1,7 +1,6 @@
 """Makes a session of a configuration: model, environment, rewards, algorithm and trainer."""
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -11,22 +10,28 @@ from treerl import registry
 from treerl.backbone import lora
 from treerl.backbone.compiled import compile_blocks
 from treerl.backbone.contract import Backbone
-from treerl.backbone.env import BackboneEnv, EnvSettings
-from treerl.backbone.lora import Trainable
+from treerl.backbone.env import BackboneEnv
 from treerl.config.algorithm import algorithm_of
 from treerl.config.resolve import resolve
 from treerl.config.schema import Config
 from treerl.engine.algorithm import Algorithm
-from treerl.engine.task import Task
 from treerl.engine.trainer import Trainer
 from treerl.errors import InputError
-from treerl.reward.build import Scoring, build_rewards
-from treerl.reward.rewards import Rewards
+from treerl.run.needs import (
+    available,
+    closed_on_error,
+    env_of,
+    fitted,
+    nothing,
+    start_of,
+    teacher_of,
+    trainable_of,
+)
 from treerl.run.plan import plan_of
 from treerl.run.quiet import quiet
 from treerl.run.session import Session
 from treerl.run.shard import cutter
-from treerl.run.tasks import checked
+from treerl.run.tasks import read_tasks
 from treerl.run.world import World
 
 
@@ -63,16 +68,16 @@ def build(
     quiet()
     algorithm = algorithm_of(config)
     plan = plan_of(config, algorithm)
-    tasks, heldout = checked(config)
+    tasks, heldout = read_tasks(config)
+    every = [*tasks, *heldout]
     device = device_of(config, world)
     cut = cutter(world, device) if config.parallel.shard else None
-    rewards, watched = _available(config, [*tasks, *heldout], check_interrupt, world)
-    with _closed_on_error(rewards, watched):
+    # the calls of a reward differ from process to process: there all wait for the next common point
+    check = check_interrupt if world.size == 1 else nothing
+    rewards, watched = available(config, every, check_interrupt=check)
+    with closed_on_error((rewards, watched)):
         backbone = _backbone(config, device, world)
-        backbone.validate_tasks([*tasks, *heldout])
-        env = env_of(config, backbone, algorithm)
-        for spec in plan.support:
-            env.validate_stds(spec.stochastic)
+        env = fitted(config, backbone, plan, every)
         optimizer = _optimizer(config, backbone, algorithm, cut)
         backbone.move(device)
     trainer = Trainer(
@@ -102,26 +107,11 @@ def build(
     )
 
 
-@contextmanager
-def _closed_on_error(*built: Rewards | None) -> Iterator[None]:
-    """Ends the workers of rewards when the rest fails: they would wait for what never comes."""
-    try:
-        yield
-    except BaseException:
-        for rewards in built:
-            if rewards is not None:
-                rewards.close()
-        raise
-
-
 def make_env(config: Config) -> BackboneEnv:
     """The environment of a configuration alone: nothing is trained, nothing is scored."""
     quiet()
-    return env_of(config, _backbone(config, device_of(config)), algorithm_of(config))
-
-
-def _nothing() -> None:
-    return
+    plan = plan_of(config, algorithm_of(config))
+    return env_of(config, _backbone(config, device_of(config)), plan)
 
 
 def device_of(config: Config, world: World | None = None) -> torch.device:
@@ -146,43 +136,6 @@ def device_of(config: Config, world: World | None = None) -> torch.device:
     return device
 
 
-def _available(
-    config: Config, tasks: list[Task], check_interrupt: Callable[[], None], world: World
-) -> tuple[Rewards, Rewards | None]:
-    """The rewards, trained and watched; whatever a run lacks is said at once."""
-    missing = []
-    family = registry.load("backbones", config.backbone.name)
-    try:
-        family.check_available(config.backbone.build())
-    except InputError as error:
-        missing.append(str(error))
-    tree = config.tree
-    leaps = max(tree.tail_stride, tree.tail_order, *tree.granularities) > 1
-    if leaps and not registry.load("envs", config.env.name).leaps:
-        missing.append(
-            f"tree.tail_stride: expected 1, tail_order 1 and no granularities, as the environment "
-            f"{config.env.name} takes every step, got {tree.tail_stride}, {tree.tail_order} and "
-            f"{list(tree.granularities)}"
-        )
-    # the calls of a reward differ from process to process: there all wait for the next common point
-    check = check_interrupt if world.size == 1 else _nothing
-    scoring = Scoring(**dict(config.scoring))
-    built: list[Rewards] = []
-    for path, settings in (("rewards", config.rewards), ("watch", config.watch)):
-        specs = {name: setting.spec() for name, setting in settings.items()}
-        try:
-            rewards = build_rewards(specs, scoring, family.modality, check)
-            built.append(rewards)
-            rewards.validate_tasks(tasks)
-        except InputError as error:
-            missing.append(str(error).replace("rewards.", f"{path}.", 1))
-    if missing:
-        for rewards in built:
-            rewards.close()
-        raise InputError("\n".join(missing))
-    return built[0], built[1] if config.watch else None
-
-
 def _backbone(config: Config, device: torch.device, world: World | None = None) -> Backbone:
     """The model on its device, or on the CPU where it is to be cut, as it need not fit whole."""
     world = world or World()
@@ -193,33 +146,6 @@ def _backbone(config: Config, device: torch.device, world: World | None = None) 
     return backbone
 
 
-def env_of(config: Config, backbone: Backbone, algorithm: Algorithm) -> BackboneEnv:
-    """The environment of a model that is there already."""
-    walk = config.env
-    settings = EnvSettings(
-        steps=walk.steps,
-        guidance=walk.guidance,
-        latent_dtype=walk.latent_dtype,
-        latent_device=walk.latent_device,
-        rows=config.train.micro_batch_size,
-    )
-    env: BackboneEnv = registry.load("envs", walk.name).make(backbone, algorithm.kernel, settings)
-    return env
-
-
-def trainable_of(config: Config) -> Trainable:
-    """What a configuration says about the weights that learn."""
-    train = config.train
-    quantized = config.backbone.params.get("quantize") is not None  # few bits would round it away
-    return Trainable(
-        mode=train.trainable,
-        rank=train.lora_rank,
-        alpha=train.lora_alpha,
-        gradient_checkpointing=train.gradient_checkpointing,
-        merge=train.merge_lora and not config.parallel.shard and not quantized,
-    )
-
-
 def _optimizer(
     config: Config,
     backbone: Backbone,
@@ -227,15 +153,14 @@ def _optimizer(
     cut: Callable[[nn.Module], None] | None,
 ) -> torch.optim.Optimizer:
     train = config.train
-    start = config.backbone.params.get("adapter")
     parameters = lora.attach(
         backbone,
         trainable_of(config),
-        Path(start) if start else None,
+        start_of(config),
         config.seed,
         keep_reference=algorithm.objective.weight_set == "start",
         cut=cut,
-        teacher=Path(train.teacher) if train.teacher else None,
+        teacher=teacher_of(config),
     )
     compile_blocks(backbone, config.backbone.params.get("compile", "auto"), cut is not None)
     return torch.optim.AdamW(

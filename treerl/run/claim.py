@@ -1,5 +1,6 @@
 """Makes the folder of a run, which one run alone gets, and holds it while a process works there."""
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -43,8 +44,7 @@ def claim(output: Path | None, recipe: str, leftover: bool = False) -> Claim:
             return Claim(output, ())
         made = _take(output)
         if made is None:
-            text = f"output: {output} exists and is not empty; name another folder"
-            raise InputError(printable(text))
+            raise _taken(output)
         return Claim(output, made)
     runs = Path("runs")
     prefix = f"{recipe}-"
@@ -53,6 +53,25 @@ def claim(output: Path | None, recipe: str, leftover: bool = False) -> Claim:
     while (made := _take(runs / f"{recipe}-{number:04d}")) is None:
         number += 1
     return Claim(runs / f"{recipe}-{number:04d}", made)
+
+
+def refuse_taken(output: Path) -> None:
+    """What `claim` would refuse about a named folder, without making one."""
+    with storing(output):
+        try:
+            output.lstat()
+        except FileNotFoundError:
+            above = next(parent for parent in output.parents if os.path.lexists(parent))
+            if not os.access(above, os.W_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES)) from None
+            return
+        if not output.is_dir() or any(output.iterdir()):
+            raise _taken(output)
+
+
+def _taken(output: Path) -> InputError:
+    text = f"output: {output} exists and is not empty; name another folder"
+    return InputError(printable(text))
 
 
 def _take(path: Path) -> tuple[Path, ...] | None:
@@ -104,7 +123,7 @@ def _make(folder: Path) -> bool:
         folder.mkdir()
     except FileExistsError:  # made since we looked, or a file
         if not folder.is_dir():
-            raise
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)) from None
         return False
     return True
 

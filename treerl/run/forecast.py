@@ -19,7 +19,7 @@ from treerl.backbone.unloaded import META, unloaded, weight_bytes
 from treerl.config.algorithm import algorithm_of
 from treerl.config.schema import Config
 from treerl.engine.weight_sets import copies
-from treerl.run.assemble import env_of, trainable_of
+from treerl.run.needs import env_of, trainable_of
 from treerl.run.peak import Held, Line, Peak
 from treerl.run.plan import Plan, plan_of
 from treerl.run.rehearsal import Rehearsal
@@ -118,7 +118,7 @@ def _rehearsal(
 
     task = read_tasks(config)[0][0]
     with LiveBytes(fakes.like) as live:
-        env = env_of(config, backbone, plan.algorithm).with_tasks([task])
+        env = env_of(config, backbone, plan).with_tasks([task])
     with LiveBytes(fakes.like):
         condition = backbone.encode([task])
     rehearsal = Rehearsal(

@@ -1,5 +1,6 @@
 """What `treerl plan` prints: the plan of a configuration, and the memory that it needs."""
 
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -7,11 +8,12 @@ from rich.table import Table
 
 from treerl.config.algorithm import algorithm_of
 from treerl.config.schema import Config
+from treerl.run.claim import refuse_taken
 from treerl.run.memory import memory
 from treerl.run.memory_table import print_memory, print_seconds
+from treerl.run.needs import foresee
 from treerl.run.plan import plan_of
 from treerl.run.quiet import quiet
-from treerl.run.tasks import checked
 
 
 def table(
@@ -23,8 +25,10 @@ def table(
     With `measured` the model is loaded, and the phases are timed.
     """
     quiet()
-    checked(config)
+    if config.output is not None:
+        refuse_taken(Path(config.output))
     plan = plan_of(config, algorithm_of(config))
+    foresee(config, plan)
     figures = {**plan.table(), "memory": memory(config, plan)}
     # models are built for these, on no memory or really: what they need is slow to import
     if with_peak or size is not None:

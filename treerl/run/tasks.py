@@ -12,7 +12,6 @@ from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
-from treerl import registry
 from treerl.backbone.media import KINDS, PIXELS
 from treerl.config import textfile
 from treerl.config.schema import Config
@@ -37,20 +36,6 @@ def read_tasks(config: Config) -> tuple[list[Task], list[Task]]:
     if data.heldout is not None:
         heldout = read(Path(data.heldout), data.max_length, data.prompt_field)
     return train, heldout[: config.evaluate.max_prompts]
-
-
-def checked(config: Config) -> tuple[list[Task], list[Task]]:
-    """The tasks, after everything that can be refused without loading a model or a reward."""
-    for reward in [*config.rewards.values(), *config.watch.values()]:
-        executor = reward.executor or config.scoring.executor
-        if executor in ("process", "worker"):
-            registry.complete("rewards", reward.name, reward.params, reward.place)
-        elif reward.params:
-            names = ", ".join(reward.params)
-            raise InputError(
-                f"{reward.place}: expected no parameters, as the server has set them, got {names}"
-            )
-    return read_tasks(config)
 
 
 def read(path: Path, max_length: int, field: str = "prompt") -> list[Task]:
