@@ -18,7 +18,7 @@ from treerl.backbone.contract import Backbone
 from treerl.backbone.lora import Trainable
 from treerl.backbone.settings import PipelineSettings
 from treerl.check import backbone as kit
-from treerl.check.finding import Finding, run
+from treerl.check.finding import Finding, check, run
 from treerl.check.subject import TASKS, Subject
 from treerl.config.resolve import resolve
 from treerl.run.quiet import quiet
@@ -137,6 +137,16 @@ def subjects(monkeypatch: pytest.MonkeyPatch, *sets: str) -> list[Subject]:
     names = [finding.name for finding in kit.findings(resolve(None, flags, list(sets)))]
     assert names == ["x 64x64", "x 96x80"]
     return seen
+
+
+def _exits(subject: object) -> tuple[bool, str]:
+    """It does not end the process."""
+    raise SystemExit(0)
+
+
+def test_what_ends_the_process_is_a_finding() -> None:
+    (finding,) = run([check("do not exit")(_exits)], None)
+    assert finding.wrong and "SystemExit" in finding.came
 
 
 def test_it_tries_what_would_be_trained(monkeypatch: pytest.MonkeyPatch) -> None:

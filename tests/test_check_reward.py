@@ -108,6 +108,17 @@ def test_a_fault_is_found(kind: Any, name: str) -> None:
             kept.close()
 
 
+class Exiting(Good):
+    def __call__(self, samples: Samples) -> Tensor:
+        raise SystemExit(0)
+
+
+@pytest.mark.parametrize("kind", [Infinite, Exiting])
+def test_one_cause_is_said_once(kind: Any) -> None:
+    first, rest = run(kit.CHECKS, kit.subject("mine", kind()))
+    assert first.wrong and (rest.outcome, rest.came) == ("skipped", "they need contract")
+
+
 def test_a_slow_reward_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([0.0, 1e6])
     monkeypatch.setattr(time, "perf_counter", lambda: next(clock))

@@ -142,11 +142,15 @@ def test_every_pass_takes_each_prompt_once() -> None:
     assert passes[0] != passes[1]
 
 
+# of a thousand steps the last have hardly any noise
+_DENSE = ("--set", "tree.branching.depth=1", "--set", "kernel.noise_level=1.4")
+
+
 @pytest.mark.parametrize(
     "change",
     [
         ("--recipe", "mixgrpo"),
-        ("--recipe", "treegrpo", "--set", "tree.branching.depth=1", "--set", "env.steps=1000"),
+        ("--recipe", "treegrpo", "--set", "env.steps=1000", *_DENSE),
         ("--recipe", "flowgrpo", "--set", "tree.branching=shift"),
     ],
 )

@@ -165,7 +165,8 @@ def test_a_plan_reads_no_weights_and_asks_no_server(folder: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(0)
         address = f"http://127.0.0.1:{server.getsockname()[1]}"
-        table(_config("rewards={'./own.py:Heavy': 1, jpeg: {executor: '" + address + "'}}"))
+        jpeg = "jpeg: {executor: '" + address + "', timeout: 1}"
+        table(_config("rewards={'./own.py:Heavy': 1, " + jpeg + "}"))
         with pytest.raises(BlockingIOError):
             server.accept()
     assert not (folder / "loaded").exists()

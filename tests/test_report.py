@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from recorded import Recorded, create, manifest, record
 
-from treerl.errors import StorageError
+from treerl.errors import InputError
 from treerl.report import charts, page
 from treerl.run.files import SampleRow, SamplesFile, Shot, Status, TreeFile
 from treerl.run.reading import read
@@ -173,7 +173,7 @@ def test_a_manifest_alone_is_enough(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_no_runs_has_no_page(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match=r"expected a run folder, got no manifest\.json"):
+    with pytest.raises(InputError, match=r"expected a run folder, got no manifest\.json"):
         page.write(tmp_path)
     assert not list(tmp_path.iterdir())
 

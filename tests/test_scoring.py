@@ -1,6 +1,7 @@
 """Misbehaviours of a reward in process, in a worker, behind HTTP: errors or true scores."""
 
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -163,6 +164,14 @@ def test_a_server_that_hangs_is_left_at_the_timeout(served: str) -> None:
     with pytest.raises(RewardError, match=words):
         remote(asked("hangs"))
     assert time.monotonic() - began <= TIMEOUT + 2
+
+
+def test_nobody_waits_for_a_server_that_is_not_there() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    words = rf"^reward m: no answer from http://127.0.0.1:{port}: ConnectionRefusedError: "
+    with pytest.raises(InputError, match=words):
+        Remote.connect("m", f"http://127.0.0.1:{port}", 600.0)
 
 
 @pytest.mark.parametrize(

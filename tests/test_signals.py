@@ -2,7 +2,10 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -32,3 +35,37 @@ def test_a_first_signal_waits_until_it_is_looked_at(number: signal.Signals) -> N
         with pytest.raises(Stopped):
             interrupt.check()
     assert signal.getsignal(number) is before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [["run"], ["plan"], ["serve-reward", "jpeg", "--port", "0"]])
+@pytest.mark.parametrize("seconds", [0.2, 0.5, 1.0, 1.5, 2.0, 3.0])
+def test_ctrl_c_while_packages_are_imported_ends_a_command(
+    words: list[str], seconds: float, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "treerl", *words]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+        time.sleep(seconds)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert "Traceback" not in said
+
+
+def test_ctrl_c_in_an_import_is_lost_to_nobody(tmp_path: Path) -> None:
+    """A package that tries whether another one is there takes any exception for a no."""
+    (tmp_path / "trying.py").write_text(
+        "import os, signal, time\n"
+        "try:\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    time.sleep(10)\n"
+        "except BaseException:\n"
+        "    pass\n"
+    )
+    code = (
+        "import signal, treerl.__main__ as start\n"
+        "signal.signal(signal.SIGINT, start._interrupt)\n"
+        "import trying\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True)
+    assert ended.returncode == 130

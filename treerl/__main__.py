@@ -1,10 +1,18 @@
 """The command `treerl`, also as `python -m treerl`: Ctrl-C may come while it is being imported."""
 
+import os
+import signal
 import sys
+from types import FrameType
+
+_IMPORTING = "<frozen importlib._bootstrap>"  # where Python runs an import
 
 
 def main() -> None:
     """Run the command line."""
+    # a command that was started to ignore Ctrl-C, in the background of a shell, goes on doing so
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _interrupt)
     try:
         from treerl.cli import main as run
         from treerl.run.leaving import leave_threads
@@ -16,6 +24,19 @@ def main() -> None:
             raise
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Ctrl-C before a run has its own handler.
+
+    In an import, which takes seconds here, an exception may be swallowed by the package that tries
+    what is there, or end the process in C++: there is nothing to lose yet, so that it ends at once.
+    """
+    while frame is not None:
+        if frame.f_code.co_filename == _IMPORTING:
+            os._exit(130)
+        frame = frame.f_back
+    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

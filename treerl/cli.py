@@ -123,12 +123,14 @@ def serve_reward(
     """Put a reward behind HTTP, for runs with --set scoring.executor=http://HOST:PORT."""
     from treerl.config.announce import announce
     from treerl.config.resolve import resolve
+    from treerl.config.yaml import Item
     from treerl.reward.serving import serve, work
 
     if worker:  # the process of a run's own worker, which was allowed there
         work(name)
         return
-    config = resolve(None, {"rewards": {name: 1.0}}, set_ or [], allow_plugins)
+    flags = {"rewards": Item.of({name: 1.0}, "NAME")}
+    config = resolve(None, flags, set_ or [], allow_plugins)
     announce(config)
     setting = config.rewards[name]
     timeout = setting.timeout or config.scoring.timeout

@@ -15,6 +15,7 @@ from treerl.backbone.files import boundary
 from treerl.backbone.parts import PipelineParts
 from treerl.backbone.quantized import bitsandbytes, quantize
 from treerl.backbone.settings import PipelineSettings
+from treerl.backbone.vocabulary import refuse_misfits
 from treerl.engine.task import Task
 
 _REMEMBERED = 64  # unconditional halves kept; most runs have one
@@ -29,6 +30,7 @@ class PipelineBackbone(PipelineParts):
 
     def __init__(self, pipeline: Any, settings: PipelineSettings, device: torch.device) -> None:
         super().__init__(pipeline, settings, device)
+        refuse_misfits(pipeline.components, loading.cannot(type(self), settings))
         self._uncond: dict[Task, Mapping[str, Tensor]] = {}  # by what it depends on
         self.configure_scheduler()
         self.height, self.width, self.frames = sizes.chosen(self)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from treerl.errors import TreerlError, printable, reason
+from treerl.errors import Stopped, TreerlError, printable, reason
 
 Statement = Callable[[Any], tuple[bool, str]]  # of a subject: whether it holds, and what came
 Outcome = Literal["ok", "WRONG", "skipped"]
@@ -79,10 +79,12 @@ def _finding(item: Check, subject: Any) -> Finding:
         holds, came = item.statement(subject)
     except Skip as skip:
         return Finding(item.name, "skipped", str(skip))
+    except (KeyboardInterrupt, Stopped):
+        raise
     except TreerlError as error:
         holds = False
         came = printable(error)
-    except Exception as error:
+    except BaseException as error:  # SystemExit, too: a plug-in does not decide how a check ends
         holds = False
         came = reason(error)
     return Finding(item.name, "ok" if holds else "WRONG", came, item.expected, item.mend)

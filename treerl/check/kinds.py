@@ -9,6 +9,7 @@ from treerl.check.component import COMPONENTS
 from treerl.check.finding import Finding, run
 from treerl.config.resolve import resolve
 from treerl.config.section import Plugin
+from treerl.config.yaml import Item
 from treerl.errors import InputError
 
 # kind on the command line: where its name stands in a configuration
@@ -34,7 +35,8 @@ def findings(
     if kind not in _PATHS:
         raise InputError(f"check: unknown kind {kind!r}; {registry.nearest(kind, list(_PATHS))}")
     path = _PATHS[kind]
-    flags: dict[str, object] = {path: {name: 1.0} if kind == "reward" else name}
+    chosen = Item.of({name: 1.0} if kind == "reward" else name, "NAME")
+    flags: dict[str, object] = {path: chosen}
     if kind == "branching":  # whatever it grows, there are leaves to compare and to train
         flags |= {"tree.trees_per_prompt": 2, "objective": "awm"}
     if model is not None:

@@ -53,7 +53,10 @@ def subject(name: str, reward: Reward) -> Subject:
     return Subject(name, reward, Samples.of(images, _tasks(name, reward)))
 
 
-@check("return a float tensor [N], finite for every image there can be, blank ones and noise too")
+@check(
+    "return a float tensor [N], finite for every image there can be, blank ones and noise too",
+    vital=True,
+)
 def contract(subject: Subject) -> tuple[bool, str]:
     """The scores of any samples are `[N]` finite numbers, and nothing of the process is changed."""
     scores = subject.scores(range(_COUNT))

@@ -36,8 +36,9 @@ def resolve(
     """The configuration; `InputError` with one line for each thing that is wrong.
 
     Later wins: defaults, recipe, preset, run file, flags, --set. `flags` are values by dotted path,
-    None for a flag that was not given. A mapping of rewards replaces the one of the layer below,
-    `rewards.NAME` adds to it; a plug-in of another name drops the parameters of the layers below.
+    None for a flag that was not given, an `Item` for what was said elsewhere. A mapping of rewards
+    replaces the one of the layer below, `rewards.NAME` adds to it; a plug-in of another name drops
+    the parameters of the layers below.
     """
     errors: list[str] = []
     layers: list[Item] = []
@@ -45,7 +46,9 @@ def resolve(
         with _collecting(errors):
             layers.append(yaml.read(config_file))
     for path, value in flags.items():
-        if value is not None:
+        if isinstance(value, Item):
+            layers.append(nested(path, value))
+        elif value is not None:
             layers.append(nested(path, Item.of(value, _FLAGS.get(path, f"--{path}"))))
     for text in sets:
         with _collecting(errors):

@@ -70,6 +70,8 @@ class Client:
             if time.monotonic() + pause >= end:
                 break
             self._pause(pause)
+        else:
+            raise NoAnswer(f"{self.named}: no answer from {self.address}: {failure}")
         raise NoAnswer(
             f"{self.named}: no answer from {self.address} within {self.timeout:g} s: {failure}"
         )

@@ -73,7 +73,7 @@ def read_manifest(folder: Path) -> Manifest:
     manifest = _read_model(Manifest, folder / "manifest.json")
     if manifest is None:
         text = f"{folder}: expected a run folder, got no manifest.json in it"
-        raise StorageError(printable(text))
+        raise InputError(printable(text))
     return manifest
 
 
