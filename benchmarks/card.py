@@ -74,13 +74,13 @@ class Card:
         repeats = 3 if self.quick else 5
         bench = Bench(env, trainer.rewards, trainer.optimizer, self.clock, repeats)
         rows = trainer.micro_batch_size
-        found = {}
+        costs = {}
         if self.session.backbone.compiled:
-            found["compiled"] = bench.primitives(rows, compiled=True)
+            costs["compiled"] = bench.primitives(rows, compiled=True)
         with torch.compiler.set_stance("force_eager"):
-            found["eager"] = bench.primitives(rows)
-            found["one row"] = bench.primitives(1, apart=True)
-        return found
+            costs["eager"] = bench.primitives(rows)
+            costs["one row"] = bench.primitives(1, apart=True)
+        return costs
 
     def iteration(self, cost: Mapping[str, Primitives]) -> dict[str, Any]:
         """Mean seconds by phase after a warm-up, beside the floor of the same trees."""
@@ -142,10 +142,12 @@ class Card:
 
     def _trainer(self, algorithm: Algorithm) -> Trainer:
         """Of another recipe, on the same model, rewards and encoded tasks."""
-        own = self.session.trainer
+        trainer = self.session.trainer
         env = Observed.of(self.env, algorithm.kernel, self.clock)
-        rows = own.micro_batch_size
-        return Trainer(env, own.rewards, algorithm, own.optimizer, rows, peers=Laps(self.clock))
+        rows = trainer.micro_batch_size
+        return Trainer(
+            env, trainer.rewards, algorithm, trainer.optimizer, rows, peers=Laps(self.clock)
+        )
 
 
 def of_27_leaves(name: str) -> Algorithm:
@@ -181,7 +183,7 @@ def measure(session: Session, quick: bool, rounds: int) -> dict[str, Any]:
     compared = card.compare(next(iter(cost.values())), rounds)
     return {
         "machine": facts(session),
-        "primitives_ms": {name: asdict(one) for name, one in cost.items()},
+        "primitives_ms": {name: asdict(cost_of) for name, cost_of in cost.items()},
         "iteration": iteration,
         "recipes": [asdict(row) for row in compared],
         "peak_memory_gib": memory,

@@ -46,17 +46,17 @@ def work(plan: Plan, iteration: int, rows: int | None = None) -> Work:
     uniform = noise.generator(plan.seed, Stream.SHAPE, iteration).random()
     algorithm = plan.algorithm
     trees = algorithm.trees_per_prompt
-    (own,) = algorithm.trees.forest(plan.steps, iteration, uniform, (None,), trees)
+    (specs,) = algorithm.trees.forest(plan.steps, iteration, uniform, (None,), trees)
     prompts = plan.prompts_per_iteration
     forwards = dict.fromkeys(("trunk", "window", "tails"), 0)
     folds = dict.fromkeys(forwards, 0)
     place = "trunk"
-    for level, sampled in enumerate(own[0].stochastic):
+    for level, sampled in enumerate(specs[0].stochastic):
         if sampled:
             place = "window"
         elif place == "window":
             place = "tails"
-        forwards[place] += filled(prompts * sum(spec.widths[level] for spec in own), rows)
+        forwards[place] += filled(prompts * sum(spec.widths[level] for spec in specs), rows)
         folds[place] = int(rows is not None)
     counts = plan.drawn_in(iteration)
     each, more = divmod(round(counts.update_forwards), plan.updates)

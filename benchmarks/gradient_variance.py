@@ -88,11 +88,11 @@ class Cell:
     @property
     def z(self) -> tuple[float, float, float]:
         """How far off the simulation is; NaN where nothing is known."""
-        found = self.simulated
+        simulated = self.simulated
         return (
-            found.factor.z(self.exact.factor),
-            found.along.z(self.exact.along),
-            found.across.z(self.exact.across),
+            simulated.factor.z(self.exact.factor),
+            simulated.along.z(self.exact.along),
+            simulated.across.z(self.exact.across),
         )
 
     @property
@@ -116,8 +116,8 @@ def cells(name: str, world: World, tasks: int) -> Iterator[Cell]:
         tree = world.grow(tasks, COUPLINGS[coupling])
         for weighting in WEIGHTINGS if splits else ("uniform",):
             for baseline in BASELINES if splits else ("prompt", "leave-out"):
-                found = readings(world, tree, WEIGHTINGS[weighting], BASELINES[baseline])
-                for step, reading in found.items():
+                simulated = readings(world, tree, WEIGHTINGS[weighting], BASELINES[baseline])
+                for step, reading in simulated.items():
                     known = exact(world, weighting, baseline, coupling, step)
                     place = (name, weighting, baseline, coupling, step)
                     yield Cell(*place, world.cost, size[step], known, reading)
@@ -125,18 +125,18 @@ def cells(name: str, world: World, tasks: int) -> Iterator[Cell]:
 
 def exact(world: World, weighting: str, baseline: str, coupling: str, step: int) -> Exact:
     """The closed form of a step, as far as there is one."""
-    one = world.grow(1, Independent())
+    tree = world.grow(1, Independent())
     weigh = WEIGHTINGS[weighting]
     credit = BASELINES[baseline]
     noise = COUPLINGS[coupling]
     k = max(world.spec.children)
     if density_moments.equal(weigh, noise, k):
-        known = moments(one, world.steps, credit, law(one, noise, world.shared_noise), step)
+        known = moments(tree, world.steps, credit, law(tree, noise, world.shared_noise), step)
         return Exact(known.factor, known.along, known.across, *known.origins)
     free = isinstance(noise, Independent | Orthogonal) and weighting != "softmax-value"
-    if free and len(one.edges) <= 6:  # the integral has a dimension for every edge
+    if free and len(tree.edges) <= 6:  # the integral has a dimension for every edge
         right = isinstance(noise, Orthogonal)
-        return Exact(*density_moments.moments(one, world.steps, weigh, credit, step, right, 6))
+        return Exact(*density_moments.moments(tree, world.steps, weigh, credit, step, right, 6))
     families = world.spec.widths[step]
     factor = density_moments.factor(weigh, credit, noise, k, families, world.dims)
     return Exact() if factor is None else Exact(factor)
@@ -163,18 +163,18 @@ def table(rows: Sequence[Cell]) -> Iterator[str]:
 def line(rows: Sequence[Cell], tree: str, baseline: str, coupling: str) -> Line:
     """Forwards for a gradient as large as its noise, step by step, and of all steps together."""
     key = (tree, "uniform", baseline, coupling)
-    found = [r for r in rows if (r.tree, r.weighting, r.baseline, r.coupling) == key]
+    cells_of_key = [r for r in rows if (r.tree, r.weighting, r.baseline, r.coupling) == key]
     curves: dict[str, list[float]] = {"along the gradient": [], "across it": []}
     dots: dict[str, list[float]] = {"along the gradient": [], "across it": []}
-    total = sum(r.size**2 for r in found)
+    total = sum(r.size**2 for r in cells_of_key)
     for title, name in zip(curves, ("along", "across"), strict=True):
-        for r in found:
+        for r in cells_of_key:
             curves[title].append(r.cost * getattr(r.exact, name) / r.exact.factor**2)
             simulated = getattr(r.simulated, name).value / r.simulated.factor.value**2
             dots[title].append(r.cost * simulated)
-        whole = sum(r.size**2 * v for r, v in zip(found, curves[title], strict=True)) / total
+        whole = sum(r.size**2 * v for r, v in zip(cells_of_key, curves[title], strict=True)) / total
         steps = " ".join(f"{value:.0f}" for value in curves[title])
-        mean = sum(curves[title]) / len(found)
+        mean = sum(curves[title]) / len(cells_of_key)
         words = f"{steps}; mean {mean:.0f}; by the exact gradient's square {whole:.0f}"
         print(f"{tree}, {baseline}, {coupling}; {title}: {words}")
     return Line(f"{tree}: {coupling}, {baseline}" if "x" in tree else tree, curves, dots)
@@ -185,12 +185,12 @@ def windows() -> Iterator[str]:
     for start in range(6):
         spec = window(STEPS, start, 4, 2).walked(Tail(STEPS - start - 4))
         world = World(schedule(STEPS, 3), spec)
-        one = world.grow(1, Independent())
+        tree = world.grow(1, Independent())
         size = world.steps.gradient()
         for noise in (Independent(), Mirrored()):
             words = []
             for step in world.sampled:
-                known = moments(one, world.steps, Prompt(), law(one, noise), step)
+                known = moments(tree, world.steps, Prompt(), law(tree, noise), step)
                 cost = world.cost / known.factor**2
                 words.append(f"{cost * known.along:.0f}; {cost * known.across:.0f}")
             sizes = " ".join(f"{abs(size[step]):.4f}" for step in world.sampled)
@@ -209,12 +209,14 @@ def main() -> None:
     torch.set_num_threads(1)
     noise = schedule(STEPS, 3)
     worlds = {name: World(noise, spec) for name, spec in SHAPES.items()}
-    worlds |= {name: World(noise, CHAIN, n, shared_noise=one) for name, (n, one) in CHAINS.items()}
+    worlds |= {
+        name: World(noise, CHAIN, n, shared_noise=same) for name, (n, same) in CHAINS.items()
+    }
     rows: list[Cell] = []
     for name, world in worlds.items():
-        found = list(cells(name, world, options.trees))
-        print("\n".join(table(found)), flush=True)
-        rows += found
+        results = list(cells(name, world, options.trees))
+        print("\n".join(table(results)), flush=True)
+        rows += results
     with (options.output / "gradient.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0].row))
         writer.writeheader()

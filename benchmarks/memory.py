@@ -80,11 +80,11 @@ def measured(config: Config) -> dict[str, int] | None:
 def compare(config: Config) -> dict[str, Any]:
     """Both, by phase."""
     told = predicted(config)
-    found = measured(config)
+    figures = measured(config)
     rows = {}
     for phase, size in told.items():
-        rows[phase] = {"predicted": size, "measured": None if found is None else found[phase]}
-    card = None if found is None else torch.cuda.get_device_name()
+        rows[phase] = {"predicted": size, "measured": None if figures is None else figures[phase]}
+    card = None if figures is None else torch.cuda.get_device_name()
     return {
         "backbone": config.backbone.name,
         "settings": config.backbone.params,
@@ -95,12 +95,12 @@ def compare(config: Config) -> dict[str, Any]:
     }
 
 
-def lines(found: dict[str, Any]) -> list[str]:
+def lines(figures: dict[str, Any]) -> list[str]:
     """The rows of the table."""
     shown = []
-    for phase, both in found["phases"].items():
+    for phase, both in figures["phases"].items():
         size = both["predicted"] / 2**30
-        cells = [found["backbone"], str(found["rows"]), phase, f"{size:.3f}", "", ""]
+        cells = [figures["backbone"], str(figures["rows"]), phase, f"{size:.3f}", "", ""]
         if both["measured"]:
             actual = both["measured"] / 2**30
             cells[-2:] = [f"{actual:.3f}", f"{size / actual:.3f}"]
@@ -126,9 +126,9 @@ def main() -> None:
     records = []
     for name in names:
         for rows in options.rows:
-            found = compare(settings(name, model, rows, options.sets))
-            print("\n".join(lines(found)), flush=True)
-            records.append(found)
+            figures = compare(settings(name, model, rows, options.sets))
+            print("\n".join(lines(figures)), flush=True)
+            records.append(figures)
     for record in records:
         print(json.dumps(record))
 

@@ -55,10 +55,12 @@ def seconds(pairs: int = 3, iterations: int = 6) -> None:
     ratios = []
     print("pair   1 process   2 processes   ratio")
     for number in range(pairs):
-        one = trial(1, iterations)
+        alone = trial(1, iterations)
         two = trial(2, iterations)
-        ratios.append(one / two)
-        print(f"{number + 1:>4}   {one:>7.2f} s   {two:>9.2f} s   {one / two:>5.2f}", flush=True)
+        ratios.append(alone / two)
+        print(
+            f"{number + 1:>4}   {alone:>7.2f} s   {two:>9.2f} s   {alone / two:>5.2f}", flush=True
+        )
     print(f"median ratio {statistics.median(ratios):.2f}")
 
 

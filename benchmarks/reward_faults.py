@@ -135,14 +135,14 @@ def _served(folder: Path, variables: dict[str, str]) -> Iterator[str]:
 
 def _living(mark: dict[str, str]) -> list[psutil.Process]:
     """The processes of the case with these variables."""
-    found = []
+    living = []
     for process in psutil.process_iter():
         try:
             if mark.items() <= process.environ().items():
-                found.append(process)
+                living.append(process)
         except (psutil.Error, OSError):
             continue
-    return found
+    return living
 
 
 def main() -> None:

@@ -70,13 +70,13 @@ class Held:
 
 def main(updates: int) -> int:
     torch.set_num_threads(1)
-    own = Held()
+    held = Held()
     workers = Held()
     original = Run._step
 
     def step(self: Run, *arguments: Any) -> None:
         original(self, *arguments)
-        own.read(os.getpid())
+        held.read(os.getpid())
         (worker,) = self.session.rewards.scorers.values()
         assert isinstance(worker, Worker) and worker.pid is not None
         workers.read(worker.pid)
@@ -90,10 +90,10 @@ def main(updates: int) -> int:
     with tempfile.TemporaryDirectory() as place, chdir(place), patch.object(Run, "_step", step):
         prepare(Path(place))
         run(Path("run"), *sets)
-    print(f"{len(own.kilobytes)} updates")
-    print(f"run: {own.said()}")
+    print(f"{len(held.kilobytes)} updates")
+    print(f"run: {held.said()}")
     print(f"worker: {workers.said()}")
-    return 0 if own.constant() and workers.constant() else 1
+    return 0 if held.constant() and workers.constant() else 1
 
 
 if __name__ == "__main__":

@@ -88,10 +88,10 @@ class Denoising(BackboneEnv):
         condition = self._condition(state.task)
         # compiled, a forward without gradients is another graph than the update's, and rounds
         # differently: what is to be replayed is computed by the update's own
-        own = torch.is_grad_enabled()
-        with torch.set_grad_enabled(own or (stochastic and self.backbone.compiled)):
+        with_gradient = torch.is_grad_enabled()
+        with torch.set_grad_enabled(with_gradient or (stochastic and self.backbone.compiled)):
             prediction = self.backbone.predict(x, time, condition, self.settings.guidance)
-        if not own:
+        if not with_gradient:
             prediction = prediction.detach()
         coefficients = self.coefficients if stochastic else self._ode
         gaussian = coefficients.gaussian(x, prediction, state.step)

@@ -35,17 +35,17 @@ _PLACE = re.compile(r"(visual\.)?transformer\.resblocks\.(\d+)\.(.+)\.?(weight|b
 
 def remapped(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """The tensors under transformers' names; the joint projection of an attention becomes three."""
-    found: dict[str, Tensor] = {}
+    renamed: dict[str, Tensor] = {}
     for name, tensor in state.items():
         if name in _REST:
-            found[_REST[name]] = tensor
+            renamed[_REST[name]] = tensor
         elif name in _TURNED:
-            found[_TURNED[name]] = tensor.T.contiguous()
+            renamed[_TURNED[name]] = tensor.T.contiguous()
         elif block := _PLACE.match(name):
-            found |= _within(block, tensor)
+            renamed |= _within(block, tensor)
         elif name != "attn_mask":  # a constant that some files keep
             raise KeyError(name)
-    return found
+    return renamed
 
 
 def _within(block: re.Match[str], tensor: Tensor) -> dict[str, Tensor]:

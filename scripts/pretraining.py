@@ -154,8 +154,8 @@ def train_denoiser(
     mean of late weights."""
 
     def losses() -> tuple[Tensor, Tensor]:
-        found = error()
-        return found.mean(), found
+        loss = error()
+        return loss.mean(), loss
 
     parameters = [parameter for part in parts for parameter in part.parameters()]
     average = fit("denoiser", parameters, losses, iterations, warmup=100, decay=0.01)

@@ -65,7 +65,7 @@ def train(pipe: FluxPipeline, data: Data, wrong: float, iterations: int) -> None
         text = pipe.text_encoder_2(t5_ids[distinct])[0]
 
         def velocity(x: Tensor, sigma: Tensor) -> Tensor:
-            found: Tensor = pipe.transformer(
+            predicted: Tensor = pipe.transformer(
                 hidden_states=x,
                 timestep=sigma,
                 pooled_projections=pooled[place],
@@ -74,7 +74,7 @@ def train(pipe: FluxPipeline, data: Data, wrong: float, iterations: int) -> None
                 img_ids=places,
                 return_dict=False,
             )[0]
-            return found
+            return predicted
 
         return flow_error(velocity, latents, shift, generator)
 

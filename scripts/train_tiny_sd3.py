@@ -63,10 +63,10 @@ def train(pipe: StableDiffusion3Pipeline, data: Data, wrong: float, iterations: 
     def error() -> Tensor:
         latents, caption = WORLD.batch(data, 128, wrong, generator)
         distinct, place = torch.unique(caption, return_inverse=True)
-        found = [encoder(ids[distinct], output_hidden_states=True) for encoder in encoders]
-        text = torch.cat([one.hidden_states[-2] for one in found], dim=-1)
+        outputs = [encoder(ids[distinct], output_hidden_states=True) for encoder in encoders]
+        text = torch.cat([output.hidden_states[-2] for output in outputs], dim=-1)
         text = torch.cat([text, torch.zeros(len(distinct), T5_TOKENS, 2 * TEXT)], dim=1)
-        pooled = torch.cat([one.text_embeds for one in found], dim=-1)
+        pooled = torch.cat([output.text_embeds for output in outputs], dim=-1)
 
         def velocity(x: Tensor, sigma: Tensor) -> Tensor:
             predicted: Tensor = pipe.transformer(

@@ -100,8 +100,8 @@ def train(pipe: WanPipeline, data: Data, wrong: float, iterations: int) -> None:
         )
 
         def velocity(x: Tensor, sigma: Tensor) -> Tensor:
-            found: Tensor = pipe.transformer(x, sigma * 1000, text[place], return_dict=False)[0]
-            return found
+            predicted: Tensor = pipe.transformer(x, sigma * 1000, text[place], return_dict=False)[0]
+            return predicted
 
         return flow_error(velocity, latents, SHIFT, generator)
 

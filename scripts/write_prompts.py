@@ -63,12 +63,12 @@ def binding(draw: Draw) -> tuple[str, Pair]:
     while second == first:
         second = draw.one(grammar.OBJECTS)
     colours = [draw.one(grammar.COLOURS), draw.one(grammar.COLOURS)]
-    one, other = (
+    bound, other = (
         f"{article(colour)} {colour} {thing}"
         for colour, thing in zip(colours, (first, second), strict=True)
     )
     relation = draw.one(grammar.RELATIONS)
-    return f"{one} {relation} {other}" + draw.maybe(0.3, f", {draw.one(grammar.STYLES)}"), (
+    return f"{bound} {relation} {other}" + draw.maybe(0.3, f", {draw.one(grammar.STYLES)}"), (
         first,
         second,
     )

@@ -10,7 +10,7 @@ from treerl.engine.branching import window
 from treerl.engine.grow import grow
 from treerl.engine.kernel import FlowSDE
 from treerl.engine.peers import Alone
-from treerl.engine.scoring import HELD, made, portions, score
+from treerl.engine.scoring import HELD, decoded, portions, score
 from treerl.engine.task import Samples
 from treerl.engine.tree import State
 from treerl.errors import NumericsError, RewardError
@@ -90,7 +90,7 @@ def test_no_more_than_two_portions_are_held() -> None:
     env.each = HELD  # a task at a time
     tree = grow(env, roots(6), window(6, 1, 1, 2), 8)
     begun = 0
-    for number, _ in enumerate(made(env, tree.at(tree.leaves))):
+    for number, _ in enumerate(decoded(env, tree.at(tree.leaves))):
         begun = len(env.called)
         assert begun <= number + 2
     assert begun == 6

@@ -99,16 +99,16 @@ def fault(error: BaseException) -> TreerlError | None:
     if isinstance(error, TreerlError):
         return error
     ours = None
-    own = None
+    in_file = None
     for frame, line in traceback.walk_tb(error.__traceback__):
         module = str(frame.f_globals.get("__name__", ""))
         place = f"{shown(frame.f_code.co_filename)}:{line}: {frame.f_code.co_qualname}"
         if module.startswith(OWN_FILES):
-            own = place
+            in_file = place
         elif module.partition(".")[0] == "treerl":
             ours = place
-    if own is not None:
-        return TreerlError(f"{own} raised {reason(error)}")
+    if in_file is not None:
+        return TreerlError(f"{in_file} raised {reason(error)}")
     if isinstance(error, OSError):  # of a full stream, or of a file that nobody foresaw
         named = error.filename and error.strerror
         text = f"{shown(error.filename)}: {error.strerror}" if named else reason(error)

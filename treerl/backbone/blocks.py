@@ -11,12 +11,12 @@ def blocks(module: nn.Module) -> list[nn.Module]:
     """
     names = getattr(module, "_no_split_modules", None) or ()
     inside = list(module.modules())[1:]
-    found = [part for part in inside if type(part).__name__ in names]
-    return (found or _members(module))[::-1]  # a module comes before those in it
+    chosen = [part for part in inside if type(part).__name__ in names]
+    return (chosen or _members(module))[::-1]  # a module comes before those in it
 
 
 def _members(module: nn.Module) -> list[nn.Module]:
-    found: list[nn.Module] = []
+    members: list[nn.Module] = []
     for part in module.children():
-        found += list(part) if isinstance(part, nn.ModuleList) else _members(part)
-    return found
+        members += list(part) if isinstance(part, nn.ModuleList) else _members(part)
+    return members

@@ -22,16 +22,16 @@ def compile_blocks(
         return
     if sharded:
         raise InputError("backbone.compile: expected auto or none with parallel.shard, got blocks")
-    found = [part for module in backbone.denoisers.values() for part in blocks(module)]
-    if not found and choice == "auto":
+    parts = [part for module in backbone.denoisers.values() for part in blocks(module)]
+    if not parts and choice == "auto":
         return
-    if not found:
+    if not parts:
         raise InputError(
             f"backbone.compile: expected auto or none, as {type(backbone).__name__} has no blocks "
             "in a list or in its _no_split_modules, got blocks"
         )
     # a block meets few graphs, each in as many instances as there are layers of other ranks
     torch._dynamo.config.cache_size_limit = max(torch._dynamo.config.cache_size_limit, 32)
-    for part in found:
+    for part in parts:
         part.compile(backend=backend, dynamic=False)
     backbone.compiled = True

@@ -131,13 +131,13 @@ def _taught(
         raise InputError("train.teacher: expected null with parallel.shard, got a folder")
     if trainable.mode == "full" and (folder / adapter.FILE).is_file():
         raise InputError(f"train.teacher: expected whole weights, got a LoRA in {folder}")
-    own = copies(parameters)
+    before = copies(parameters)
     try:
         backbone.restore(folder)
     except InputError as error:
         raise InputError(str(error).replace("backbone.adapter", "train.teacher")) from error
     taught = copies(parameters)
-    for parameter, value in zip(parameters, own, strict=True):
+    for parameter, value in zip(parameters, before, strict=True):
         parameter.data.copy_(value)
     return taught
 

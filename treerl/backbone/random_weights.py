@@ -63,19 +63,21 @@ def build(family: "Family", size: str, device: torch.device, dtype: torch.dtype)
     described = parts(family, size)
     # a text encoder is made for the tokenizer that it comes with
     order = sorted(described, key=lambda name: not name.startswith("tokenizer"))
-    made: dict[str, Any] = {}
+    components: dict[str, Any] = {}
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(0)
         for name in order:
-            made[name] = described[name]
+            components[name] = described[name]
             if isinstance(described[name], dict):
                 what = f"{_file(family).name}: {name}"
-                made[name] = _component(name, described[name], made, size, device, dtype, what)
+                components[name] = _component(
+                    name, described[name], components, size, device, dtype, what
+                )
     kind = getattr(diffusers, family.pipeline_class)
     for name, parameter in inspect.signature(kind.__init__).parameters.items():
         if name != "self" and parameter.default is inspect.Parameter.empty:
-            made.setdefault(name, None)
-    return kind(**made)
+            components.setdefault(name, None)
+    return kind(**components)
 
 
 def module(about: Parts, words: Any = None, size: str = "random") -> nn.Module:
@@ -101,7 +103,7 @@ def module(about: Parts, words: Any = None, size: str = "random") -> nn.Module:
 def _component(
     name: str,
     about: Parts,
-    made: Parts,
+    components: Parts,
     size: str,
     device: torch.device,
     dtype: torch.dtype,
@@ -122,7 +124,7 @@ def _component(
         if hasattr(diffusers, kind) and not issubclass(getattr(diffusers, kind), nn.Module):
             config = {key: value for key, value in about.items() if key != "class"}
             return getattr(diffusers, kind)(**config)  # a scheduler
-        words = made.get(name.replace("text_encoder", "tokenizer"))
+        words = components.get(name.replace("text_encoder", "tokenizer"))
         return _network(about, words, size, device, dtype)
     except TreerlError:
         raise

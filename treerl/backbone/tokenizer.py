@@ -54,7 +54,7 @@ def _llama(length: int) -> Any:
         *(f"<0x{number:02X}>" for number in range(256)),
         *string.printable[:95],
     ]
-    made = LlamaTokenizerFast(
+    words_to_ids = LlamaTokenizerFast(
         vocab=_numbered(words),
         merges=[],
         pad_token="<unk>",
@@ -65,22 +65,22 @@ def _llama(length: int) -> Any:
     # whole words of the template, which is then as long as in Llama 3's own tokens: the pipeline
     # drops a fixed number of them
     template = re.findall(r"<\|\w+\|>|\n\n|\w{2,}", DEFAULT_PROMPT_TEMPLATE["template"])
-    made.add_tokens(
+    words_to_ids.add_tokens(
         [
             AddedToken(word, lstrip=True, single_word=word.isalpha())
             for word in dict.fromkeys(template)
         ]
     )
-    return made
+    return words_to_ids
 
 
 def _qwen2(length: int) -> Any:
-    made = Qwen2Tokenizer(
+    words_to_ids = Qwen2Tokenizer(
         vocab=_numbered([*_bytes(), "<|endoftext|>"]), merges=[], model_max_length=length
     )
-    made.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
-    made.chat_template = _CHAT
-    return made
+    words_to_ids.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
+    words_to_ids.chat_template = _CHAT
+    return words_to_ids
 
 
 def _numbered(words: list[str]) -> dict[str, int]:

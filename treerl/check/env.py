@@ -59,10 +59,10 @@ def samples(env: BackboneEnv) -> tuple[bool, str]:
     """Samples are finite, in [0, 1], and belong to their states' tasks."""
     tree = _tree(env)
     state = tree.at(tree.leaves)
-    made = env.samples(state)
+    drawn = env.samples(state)
     tasks = tuple(env.tasks[row] for row in state.task.tolist())
-    inside = bool(((made.images >= 0) & (made.images <= 1)).all())
-    return inside and made.tasks == tasks, f"shape {tuple(made.images.shape)}"
+    inside = bool(((drawn.images >= 0) & (drawn.images <= 1)).all())
+    return inside and drawn.tasks == tasks, f"shape {tuple(drawn.images.shape)}"
 
 
 CHECKS = (initial, grows, replay, samples)

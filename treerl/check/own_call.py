@@ -58,20 +58,20 @@ def levels(subject: Subject) -> Result:
         # a multistep scheduler lists a time twice where it starts
         times = torch.unique(times).flip(0)
         levels = scheduler.alphas_cumprod[times.long()].double()
-        own = subject.schedule.alpha_bar[:-1]
+        ours = subject.schedule.alpha_bar[:-1]
     else:
         levels = scheduler.sigmas.double().cpu()
         if scheduler.config.get("invert_sigmas"):
             levels = 1 - levels
-        own = subject.schedule.noise
+        ours = subject.schedule.noise
     own_times = subject.schedule.time.double()
     own_times = own_times * (times.max() / own_times.max())  # in the scheduler's unit
-    level_gap = apart(own, levels)
+    level_gap = apart(ours, levels)
     time_gap = apart(own_times, times)
     text = f"relative difference of levels {level_gap:.1e}, of times {time_gap:.1e}"
     good = max(level_gap, time_gap) <= TOLERANCE
     if not good:
-        text = f"{text}; {_listed(own)} where the shipped scheduler has {_listed(levels)}"
+        text = f"{text}; {_listed(ours)} where the shipped scheduler has {_listed(levels)}"
     return good, text
 
 

@@ -74,5 +74,5 @@ def _name(kind: str, plugin: type) -> str:
     if "." in plugin.__qualname__ or plugin.__module__ == "__main__":
         raise InputError(f"{kind}: {place} is neither announced nor a class of a module")
     file = getattr(sys.modules[plugin.__module__], "__file__", None)
-    own = plugin.__module__.startswith("treerl_plugin_")
-    return f"{file}:{plugin.__qualname__}" if own else place
+    from_file = plugin.__module__.startswith("treerl_plugin_")
+    return f"{file}:{plugin.__qualname__}" if from_file else place

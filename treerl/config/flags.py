@@ -162,7 +162,7 @@ def _with_flags(
     for name in without:
         del shared[name]
     _, *parameters = inspect.signature(command).parameters.values()
-    own = [parameter.name for parameter in parameters]
+    named = [parameter.name for parameter in parameters]
 
     def with_flags(**values: Any) -> None:
         flags = {name: values[name] for name in shared}
@@ -171,7 +171,7 @@ def _with_flags(
             if flags["output"] is not None:
                 raise InputError("--output: expected none, as --resume DIR names the run's folder")
             flags["config"] = flags["config"] or _settings_of(Path(resume))
-        call(given(**flags), **{name: values[name] for name in own})
+        call(given(**flags), **{name: values[name] for name in named})
 
     others = [parameter for parameter in parameters if parameter.name not in shared]
     needed = [parameter for parameter in others if parameter.default is inspect.Parameter.empty]

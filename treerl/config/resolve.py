@@ -189,8 +189,8 @@ def _preset(layers: Sequence[Item], recipe: Sequence[Item]) -> list[Item]:
     presets = resources.files("treerl").joinpath("config", "presets")
     # a name that is not announced may have `..` in it
     known = name in announced("backbones") and presets.joinpath(file).is_file()
-    own = [file] if known else []
-    files = own if own and tiny else ["other.yaml", *own]
+    of_backbone = [file] if known else []
+    files = of_backbone if of_backbone and tiny else ["other.yaml", *of_backbone]
     kept = [_read(presets.joinpath(file), model, recipe) for file in files]
     return [nested("backbone.name", Item(name, kept[-1].where)), *kept]
 

@@ -40,10 +40,10 @@ def allocate(errors: Tensor, cost: Tensor, budget: float) -> Tensor:
     prompts = torch.arange(len(errors))
     while True:
         left = budget - float(cost[chosen].sum())
-        own = errors[prompts, chosen]
+        present = errors[prompts, chosen]
         affordable = cost[None] <= cost[chosen][:, None] + left
         better = errors.where(affordable, torch.inf).min(1)
-        gain = own - better.values
+        gain = present - better.values
         best = int(gain.argmax())
         if not gain[best] > 0:
             return chosen

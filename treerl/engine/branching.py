@@ -91,7 +91,7 @@ class _Walked(Branching):
         self, steps: int, iteration: int, uniform: float, tasks: Sequence[Any], trees: int
     ) -> tuple[tuple[TreeSpec, ...], ...]:
         forest = self.branching.forest(steps, iteration, uniform, tasks, trees)
-        return tuple(tuple(self._spec(spec) for spec in own) for own in forest)
+        return tuple(tuple(self._spec(spec) for spec in specs) for specs in forest)
 
     def bounds(self, trees: int) -> tuple[int, int]:
         return self.branching.bounds(trees)

@@ -78,8 +78,8 @@ def update_metrics(
     deviations = [float((loss.ratio - 1).abs().max()) for _, loss in update[0]]
     forwards = sum(batch.real for batch, _ in pairs)
     deviation = max(deviations, default=0.0)  # a selection may train nothing
-    own = torch.tensor([sum(losses), edges, clipped, forwards, deviation], dtype=torch.float64)
-    every = torch.stack([part["update"] for part in peers.gather({"update": own})])
+    sums = torch.tensor([sum(losses), edges, clipped, forwards, deviation], dtype=torch.float64)
+    every = torch.stack([part["update"] for part in peers.gather({"update": sums})])
     total = every.sum(0)
     compares = objective.weight_set is not None
     return {

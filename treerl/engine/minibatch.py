@@ -76,11 +76,11 @@ def _step(
     first = torch.searchsorted(parents, nodes)
     count = torch.searchsorted(parents, nodes, right=True) - first
     weight = _weights(tree, nodes, count, reduction)
-    own = tree.slot[nodes] != Tree.DROPPED  # after the weights: they are those of all processes
-    nodes = nodes[own]
-    first = first[own]
-    count = count[own]
-    weight = weight[own]
+    kept = tree.slot[nodes] != Tree.DROPPED  # after the weights: they are those of all processes
+    nodes = nodes[kept]
+    first = first[kept]
+    count = count[kept]
+    weight = weight[kept]
     batches = []
     for low in range(0, len(nodes), rows):
         part = slice(low, low + rows)

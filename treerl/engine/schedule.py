@@ -135,8 +135,8 @@ class Flow(Schedule):
 
     def implied(self) -> Implied:
         sigma = self.sigma[:-1]
-        one = torch.ones_like(sigma)
-        return Implied(x0=(one, -sigma), eps=(one, 1 - sigma))
+        ones = torch.ones_like(sigma)
+        return Implied(x0=(ones, -sigma), eps=(ones, 1 - sigma))
 
 
 @dataclass(frozen=True)

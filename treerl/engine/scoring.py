@@ -27,15 +27,15 @@ def portions(task: Tensor, sample_bytes: int) -> list[Tensor]:
         return [torch.arange(len(task))]
     parts: list[Tensor] = []
     for number in torch.unique(task).tolist():
-        own = (task == number).nonzero().flatten()
-        if parts and (len(parts[-1]) + len(own)) * sample_bytes <= HELD:
-            parts[-1] = torch.cat([parts[-1], own])
+        rows_of_task = (task == number).nonzero().flatten()
+        if parts and (len(parts[-1]) + len(rows_of_task)) * sample_bytes <= HELD:
+            parts[-1] = torch.cat([parts[-1], rows_of_task])
         else:
-            parts.append(own)
+            parts.append(rows_of_task)
     return parts
 
 
-def made(env: Env, state: State) -> Iterator[tuple[Tensor, Samples]]:
+def decoded(env: Env, state: State) -> Iterator[tuple[Tensor, Samples]]:
     """The samples of finished states, a portion of rows after the other.
 
     While one is scored the next is made, so that two are held.
@@ -72,7 +72,7 @@ def score(env: Env, tree: Tree, rewards: Scorer, peers: Peers) -> tuple[Tree, Te
     for which, nodes, state in wanted:
         scored[nodes] = True
         if len(nodes):
-            for rows, samples in made(env, state):
+            for rows, samples in decoded(env, state):
                 scores[nodes[rows], which] = rewards(samples)[:, None]
     tree = replace(tree, finishes=())
     peers.phase("merge")

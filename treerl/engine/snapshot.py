@@ -71,11 +71,11 @@ def put_back(
 
 
 def _below(start: str, tensors: Mapping[str, Tensor]) -> Snapshot:
-    found = {}
+    parts = {}
     for name, tensor in tensors.items():
         if name.startswith(start):
-            found[name.removeprefix(start)] = tensor
-    return found
+            parts[name.removeprefix(start)] = tensor
+    return parts
 
 
 def named_parameters(optimizer: torch.optim.Optimizer) -> dict[str, torch.nn.Parameter]:

@@ -130,7 +130,7 @@ class Trainer:
         trees = algorithm.trees_per_prompt
         uniform = noise.generator(self.seed, Stream.SHAPE, self.iteration).random()
         forest = algorithm.trees.forest(env.steps, self.iteration, uniform, env.tasks, trees)
-        counts = [len(own) for own in forest]
+        counts = [len(specs) for specs in forest]
         roots = make_roots(keys, counts, algorithm.shared_noise)
         share = self._share(counts)
         every = list(chain.from_iterable(forest))
@@ -154,8 +154,8 @@ class Trainer:
         """
         if len(counts) < self.peers.size:
             return self.peers.share(sum(counts))
-        own = self.peers.share(len(counts))
-        return range(sum(counts[: own.start]), sum(counts[: own.stop]))
+        share = self.peers.share(len(counts))
+        return range(sum(counts[: share.start]), sum(counts[: share.stop]))
 
     @torch.no_grad()
     def _credit(self, env: Env, tree: Tree, every: Tensor) -> Advantages:

@@ -84,8 +84,8 @@ class Tree:
 
     def finished(self) -> list[State]:
         """The samples of the leaves: as the tree has them, and of each further walk."""
-        own = self.at(self.leaves)
-        return [own, *(State(x, own.step, own.task) for x in self.finishes)]
+        leaves = self.at(self.leaves)
+        return [leaves, *(State(x, leaves.step, leaves.task) for x in self.finishes)]
 
     def level(self, number: int) -> slice:
         """The nodes after `number` moves."""

@@ -108,13 +108,13 @@ class Place:
     def reward(self, load: bool = True) -> Reward:
         """The reward there; without `load` none that is on a server."""
         if self.executor == "process":
-            return made(self.name, self.parameters, load)
+            return make_here(self.name, self.parameters, load)
         if self.executor == "worker":
             return Worker(self.name, self.parameters, self.timeout, load)
         return Remote.connect(self.name, self.executor, self.timeout)
 
 
-def made(name: str, parameters: Mapping[str, Any], load: bool = True) -> Reward:
+def make_here(name: str, parameters: Mapping[str, Any], load: bool = True) -> Reward:
     """A reward of this process; `InputError` says why there is none."""
     reward: Reward = registry.build("rewards", name, parameters, f"rewards.{name}")
     if not load:

@@ -42,12 +42,12 @@ def _kill(process: Started) -> None:
 
 
 def _children(parent: int) -> set[Started]:
-    found = set()
+    processes = set()
     for path in Path(f"/proc/{parent}/task").glob("*/children"):
         with suppress(OSError):
             for number in path.read_text().split():
-                found.add((int(number), _start(int(number))))
-    return found
+                processes.add((int(number), _start(int(number))))
+    return processes
 
 
 def _start(number: int) -> str:

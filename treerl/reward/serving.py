@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from treerl.errors import TreerlError
-from treerl.reward.build import made
+from treerl.reward.build import make_here
 from treerl.reward.server import Server, refuse_open
 from treerl.reward.tokens import TOKEN, read
 from treerl.reward.worker import Worker
@@ -46,7 +46,7 @@ def work(name: str) -> None:
     _die_with_parent()
     settings = json.loads(line)
     try:
-        reward = made(name, settings["parameters"], settings["load"])
+        reward = make_here(name, settings["parameters"], settings["load"])
         server = Server(name, reward, "127.0.0.1", 0, settings["token"], limit=2**40, tells=True)
     except TreerlError as error:
         _greet(greetings, {"error": str(error)})

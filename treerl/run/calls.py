@@ -11,7 +11,7 @@ def calls(config: Config, plan: Plan, tasks: int) -> dict[str, float]:
     """
     rows = config.train.micro_batch_size
     prompts = plan.prompts_per_iteration
-    found = dict.fromkeys(("encode", "rollout", "decode", "reward", "update"), 0.0)
+    counts = dict.fromkeys(("encode", "rollout", "decode", "reward", "update"), 0.0)
     iterations = max(plan.iterations, 1)
     for times, spec in plan.expected(iterations):
         share = times / iterations
@@ -20,14 +20,14 @@ def calls(config: Config, plan: Plan, tasks: int) -> dict[str, float]:
         leaves = _chunks(spec.leaves * trees, rows)
         previews = round(work.decodes) - spec.finished * trees
         nodes = work.update_forwards / plan.updates
-        found["rollout"] += share * sum(_chunks(width * trees, rows) for width in spec.widths[:-1])
-        found["rollout"] += share * leaves * sum(map(len, spec.walks))
-        found["decode"] += share * (leaves * (1 + len(spec.walks)) + _chunks(previews, rows))
-        found["reward"] += share * round(work.decodes)
-        found["update"] += share * plan.updates * _chunks(nodes, rows)
-    found["encode"] = min(tasks, iterations * prompts) / iterations
-    found["optimizer step"] = plan.updates
-    return found
+        counts["rollout"] += share * sum(_chunks(width * trees, rows) for width in spec.widths[:-1])
+        counts["rollout"] += share * leaves * sum(map(len, spec.walks))
+        counts["decode"] += share * (leaves * (1 + len(spec.walks)) + _chunks(previews, rows))
+        counts["reward"] += share * round(work.decodes)
+        counts["update"] += share * plan.updates * _chunks(nodes, rows)
+    counts["encode"] = min(tasks, iterations * prompts) / iterations
+    counts["optimizer step"] = plan.updates
+    return counts
 
 
 def evaluation_calls(config: Config, heldout: int) -> dict[str, float]:

@@ -104,8 +104,8 @@ def rotate(folder: Path, keep: Iterable[int]) -> None:
 
 def everyone(folder: Path) -> list[Path]:
     """The checkpoints of a run's `checkpoints` folder by iteration, whole or not."""
-    found = [path for path in folder.glob(f"{_PREFIX}*") if path.is_dir() and number(path) >= 0]
-    return sorted(found, key=number)
+    folders = [path for path in folder.glob(f"{_PREFIX}*") if path.is_dir() and number(path) >= 0]
+    return sorted(folders, key=number)
 
 
 def path_of(folder: Path, iteration: int) -> Path:
@@ -121,10 +121,10 @@ def number(path: Path) -> int:
 
 def newest(folder: Path) -> Path:
     """The last checkpoint, whole or not."""
-    found = everyone(folder)
-    if not found:
+    folders = everyone(folder)
+    if not folders:
         raise InputError(printable(f"{folder}: expected a checkpoint in it, and there is none"))
-    return found[-1]
+    return folders[-1]
 
 
 def is_one(path: Path) -> bool:

@@ -23,13 +23,13 @@ class Claim:
     """A folder that is ours."""
 
     path: Path
-    made: tuple[Path, ...]  # the folders that did not exist before, parents first
+    folders: tuple[Path, ...]  # the folders that did not exist before, parents first
 
     def give_back(self) -> None:
         """Take away what was made for a run that cannot begin; others' files stay."""
         with suppress(OSError):
             (self.path / _LOCK).unlink()
-        for folder in reversed(self.made):
+        for folder in reversed(self.folders):
             with suppress(OSError):
                 folder.rmdir()
 
@@ -42,17 +42,17 @@ def claim(output: Path | None, recipe: str, leftover: bool = False) -> Claim:
     if output is not None:
         if leftover and _is_leftover(output):
             return Claim(output, ())
-        made = _take(output)
-        if made is None:
+        folders = _take(output)
+        if folders is None:
             raise _taken(output)
-        return Claim(output, made)
+        return Claim(output, folders)
     runs = Path("runs")
     prefix = f"{recipe}-"
     names = [path.name.removeprefix(prefix) for path in runs.glob("*")]
     number = max((int(name) for name in names if name.isdecimal()), default=0) + 1
-    while (made := _take(runs / f"{recipe}-{number:04d}")) is None:
+    while (folders := _take(runs / f"{recipe}-{number:04d}")) is None:
         number += 1
-    return Claim(runs / f"{recipe}-{number:04d}", made)
+    return Claim(runs / f"{recipe}-{number:04d}", folders)
 
 
 def refuse_taken(output: Path) -> None:
@@ -80,24 +80,24 @@ def _take(path: Path) -> tuple[Path, ...] | None:
     An empty folder may be there already: of two runs that both see one, the one that makes
     `samples` has it.
     """
-    made: list[Path] = []
+    folders: list[Path] = []
     with storing(path):
         if os.path.lexists(path) and not path.is_dir():
             return None
         try:
             for folder in (*reversed(path.parents), path):
                 if _make(folder):
-                    made.append(folder)
-            if path not in made and any(path.iterdir()):
+                    folders.append(folder)
+            if path not in folders and any(path.iterdir()):
                 return None
             for name in _FOLDERS:
                 if not _make(path / name):
                     return None
-                made.append(path / name)
+                folders.append(path / name)
         except OSError:
-            Claim(path, tuple(made)).give_back()
+            Claim(path, tuple(folders)).give_back()
             raise
-    return tuple(made)
+    return tuple(folders)
 
 
 def _is_leftover(path: Path) -> bool:
@@ -105,7 +105,7 @@ def _is_leftover(path: Path) -> bool:
     with storing(path):
         if not path.is_dir():
             return False
-        inside = {found.name for found in path.iterdir() if not is_draft(found)}
+        inside = {entry.name for entry in path.iterdir() if not is_draft(entry)}
         if "samples" not in inside or inside - {*_FOLDERS, *_BEFORE_MANIFEST}:
             return False
         for name in _FOLDERS:

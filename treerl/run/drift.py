@@ -23,8 +23,8 @@ def refuse_drift(parameters: Sequence[Tensor], peers: Peers, when: str) -> None:
     for parameter in parameters:
         raw = parameter.detach().cpu().contiguous().flatten().view(torch.uint8)
         digest.update(raw.numpy().tobytes())
-    own = torch.frombuffer(bytearray(digest.digest()), dtype=torch.uint8)
-    first, *others = [part["digest"] for part in peers.gather({"digest": own})]
+    ours = torch.frombuffer(bytearray(digest.digest()), dtype=torch.uint8)
+    first, *others = [part["digest"] for part in peers.gather({"digest": ours})]
     for rank, other in enumerate(others, 1):
         if not torch.equal(first, other):
             raise PeerError(f"{when}: the weights of rank {rank} differ from those of rank 0")

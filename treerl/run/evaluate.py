@@ -14,7 +14,7 @@ from treerl.engine.grow import grow
 from treerl.engine.noise import Stream
 from treerl.engine.peers import Alone, Peers
 from treerl.engine.roots import make_roots
-from treerl.engine.scoring import made
+from treerl.engine.scoring import decoded
 from treerl.engine.task import Samples
 from treerl.engine.tree import Tree
 from treerl.reward.rewards import Rewards
@@ -76,11 +76,11 @@ def evaluate(
     keys = [noise.key(seed, Stream.EVALUATION, row) for row in range(len(tasks))]
     roots = make_roots(keys, samples_per_task)
     share = peers.share(len(tasks))
-    own = range(share.start * samples_per_task, share.stop * samples_per_task)
-    part = roots.part(own)
+    rows_here = range(share.start * samples_per_task, share.stop * samples_per_task)
+    part = roots.part(rows_here)
     tree = grow(env, part, ode(env.steps), rows, check_interrupt, peers=peers)
     shown = torch.arange(0, len(roots), samples_per_task)[:SHOWN]
-    columns, samples, here = _scored(env, tree, own.start, shown, rewards, watched)
+    columns, samples, here = _scored(env, tree, rows_here.start, shown, rewards, watched)
     columns = _joined(peers.gather(columns))
     every = Samples(samples.images, tuple(env.tasks[row] for row in roots.task), roots.task)
     samples, here = bring(samples, here, shown, every, peers)
@@ -114,7 +114,7 @@ def _scored(
     parts = []
     kept = []
     rows = []
-    for places, samples in made(env, tree.at(tree.leaves)):
+    for places, samples in decoded(env, tree.at(tree.leaves)):
         parts.append(_columns(rewards, watched, samples))
         here = places + first
         if len(places) < len(tree.leaves):

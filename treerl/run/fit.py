@@ -62,9 +62,9 @@ class Fit:
 
 def fit(forecast: Forecast, size: int) -> Fit:
     """The most rows whose peak fits into a card of that size, or advice where none do."""
-    one = forecast.at(1)
-    if one.needed > size:
-        return Fit(size, 0, one, one.phase, tuple(_advice(forecast, one)))
+    single = forecast.at(1)
+    if single.needed > size:
+        return Fit(size, 0, single, single.phase, tuple(_advice(forecast, single)))
     low = 1
     high = MOST + 1  # does not fit, or may not be named
     while high - low > 1:
@@ -73,15 +73,15 @@ def fit(forecast: Forecast, size: int) -> Fit:
             low = middle
         else:
             high = middle
-    peak = one if low == 1 else forecast.along(low)
+    peak = single if low == 1 else forecast.along(low)
     return Fit(size, low, peak, forecast.along(low + 1).phase)
 
 
-def _advice(forecast: Forecast, one: Peak) -> list[tuple[Change, Peak]]:
+def _advice(forecast: Forecast, single: Peak) -> list[tuple[Change, Peak]]:
     """What lowers the peak of one row, each change alone."""
-    found = []
+    changes = []
     for change in _changes(forecast):
-        if one.phase not in change.helps:
+        if single.phase not in change.helps:
             continue
         try:
             config = changed(forecast.config, change.settings)
@@ -90,9 +90,9 @@ def _advice(forecast: Forecast, one: Peak) -> list[tuple[Change, Peak]]:
         # parts on several processes are those of the same model, which need not be built again
         other = forecast if change.processes > 1 else forecast.changed(config, change.anew)
         peak = other.at(1, change.processes)
-        if peak.bytes < one.bytes:
-            found.append((change, peak))
-    return sorted(found, key=lambda pair: pair[1].bytes)
+        if peak.bytes < single.bytes:
+            changes.append((change, peak))
+    return sorted(changes, key=lambda pair: pair[1].bytes)
 
 
 def changed(config: Config, settings: Mapping[str, Any]) -> Config:

@@ -101,10 +101,10 @@ def _seconds(session: Session, rows: int) -> dict[str, float]:
 
 def _samples(rehearsal: Rehearsal, session: Session, rows: int) -> Samples:
     with torch.no_grad():
-        one = session.backbone.decode(
+        sample = session.backbone.decode(
             rehearsal.latents(1).to(session.env.device), rehearsal.condition
         )
-    images = one.cpu().repeat_interleave(rows, 0)
+    images = sample.cpu().repeat_interleave(rows, 0)
     return Samples(images, (session.tasks[0],) * rows, torch.zeros(rows, dtype=torch.int64))
 
 

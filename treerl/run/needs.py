@@ -68,9 +68,9 @@ def foresee(config: Config, plan: Plan) -> None:
     """`InputError` for whatever a run would refuse that can be known without loading anything."""
     tasks, heldout = read_tasks(config)
     rewards, watched = available(config, [*tasks, *heldout], load=False)
-    for made in (rewards, watched):
-        if made is not None:
-            made.close()
+    for asked in (rewards, watched):
+        if asked is not None:
+            asked.close()
     family = registry.load("backbones", config.backbone.name)
     if issubclass(family, PipelineParts):  # what others need is known by loading them alone
         backbone = unloaded(family, config.backbone.build())

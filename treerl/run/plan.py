@@ -134,9 +134,9 @@ class Plan:
         """The work of one iteration with the trees that the seed draws."""
         uniform = noise.generator(self.seed, Stream.SHAPE, iteration).random()
         trees = self.algorithm.trees_per_prompt
-        (own,) = self.algorithm.trees.forest(self.steps, iteration, uniform, (None,), trees)
+        (specs,) = self.algorithm.trees.forest(self.steps, iteration, uniform, (None,), trees)
         work = Counts()
-        for spec in own:
+        for spec in specs:
             work += self._count(spec)
         return work * self.prompts_per_iteration
 

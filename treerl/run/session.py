@@ -98,9 +98,9 @@ class Session:
         def measure() -> float:
             return replay_noise(env, self.plan.support, trainer.micro_batch_size, self.config.seed)
 
-        found = fitting(trainer, "forward", measure)
-        refuse_noise(found, self.algorithm.objective)
-        return found
+        deviation = fitting(trainer, "forward", measure)
+        refuse_noise(deviation, self.algorithm.objective)
+        return deviation
 
     def save(self, folder: Path | str) -> None:
         """Write what was trained, as `backbone.adapter` and `treerl export` read it.

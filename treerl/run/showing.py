@@ -1,4 +1,4 @@
-"""Brings the pictures that a run shows to rank 0, from the processes that drew them."""
+"""Brings the images that a run shows to rank 0, from the processes that drew them."""
 
 import torch
 from torch import Tensor
@@ -16,25 +16,25 @@ def bring(
     """On rank 0 the own samples `[S]` and those of the `shown` rows, with the rows they are.
 
     `rows` `[S]` are those of `samples` among `every`, whose images nobody has. Elsewhere the own
-    ones come back. Pictures travel in 256 levels, as files keep them, and one by one.
+    ones come back. Images travel in 256 levels, as files keep them, and one by one.
     """
     if peers.size == 1:
         return samples, rows
-    pictures = []
+    images = []
     places = []
     for row in shown.tolist():
-        own = (rows == row).nonzero().flatten()
-        package = {"picture": _levels(samples.images[own])} if len(own) else {}
+        ours = (rows == row).nonzero().flatten()
+        package = {"images": _levels(samples.images[ours])} if len(ours) else {}
         for part in peers.gather(package):
-            if "picture" in part and peers.rank == 0 and not len(own):
-                pictures.append(_floats(part["picture"]))
+            if "images" in part and peers.rank == 0 and not len(ours):
+                images.append(_floats(part["images"]))
                 places.append(row)
-    if not pictures:
+    if not images:
         return samples, rows
     own_images = [samples.images] if len(rows) else []
     rows = torch.cat([rows, torch.tensor(places)])
     tasks = tuple(every.tasks[row] for row in rows.tolist())
-    return Samples(torch.cat([*own_images, *pictures]), tasks, every.group[rows]), rows
+    return Samples(torch.cat([*own_images, *images]), tasks, every.group[rows]), rows
 
 
 def _levels(images: Tensor) -> Tensor:

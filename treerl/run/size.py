@@ -9,10 +9,10 @@ _SIZE = re.compile(r"(\d{1,9}(?:\.\d{1,9})?) ?([KMGT])(i?)B", re.ASCII | re.IGNO
 
 def parse_size(text: str) -> int:
     """Bytes of a size such as 24GB (of 1000 MB) or 80GiB (of 1024 MiB)."""
-    found = _SIZE.fullmatch(text.strip())
+    match = _SIZE.fullmatch(text.strip())
     size = 0
-    if found is not None:
-        number, unit, binary = found.groups()
+    if match is not None:
+        number, unit, binary = match.groups()
         power = "KMGT".index(unit.upper()) + 1
         size = int(float(number) * (1024 if binary else 1000) ** power)
     if size == 0:

@@ -76,8 +76,8 @@ def builtin(name: str) -> tuple[list[Task], list[Task]]:
         if not file.is_file():
             raise InputError(f"built-in prompts {name}: {file.name} is missing")
         text = textfile.decode(file.read_bytes(), file.name)
-        found = counted(lines(text, file.name, "prompt"), file.name)
-        parts.append(_tasks(found, Path(file.name), 10_000, "prompt"))
+        numbered = counted(lines(text, file.name, "prompt"), file.name)
+        parts.append(_tasks(numbered, Path(file.name), 10_000, "prompt"))
     return parts[0], parts[1]
 
 

@@ -49,9 +49,9 @@ class Adaptive(Branching):
     memory: dict[str, Tensor] = field(init=False, repr=False, default_factory=dict)
 
     def walked(self, tail: Tail) -> "Adaptive":
-        own = copy.copy(self)  # with the same memory
-        object.__setattr__(own, "tail", tail)
-        return own
+        copied = copy.copy(self)  # with the same memory
+        object.__setattr__(copied, "tail", tail)
+        return copied
 
     def distribution(self, steps: int, iteration: int) -> Distribution:
         return ((1.0, self._even(steps)),)
