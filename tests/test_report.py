@@ -90,6 +90,11 @@ def test_a_figure_of_ones_own_is_a_chart_with_a_caption(run: Recorded) -> None:
     assert "mine · &lt;b&gt; −1" in rendered
 
 
+def test_a_figure_of_one_iteration_is_not_said_of_all(run: Recorded) -> None:
+    run.folder.append_metrics({"iteration": 3, "entropy_of_mine": 0.5})
+    assert "entropy of mine 0.5 (in 1 of 3)" in _text(page.render(read(run.path)))
+
+
 def test_the_first_tree_stands_beside_the_last(written: Recorded) -> None:
     rendered = page.render(read(written.path))
     text = _text(rendered)

@@ -64,8 +64,8 @@ def render(record: RunRecord) -> str:
                 charts.chart(c, planned, c.name == "reward") for c in during if not c.constant
             ],
             held_out=[charts.chart(curve, planned) for curve in apart if not curve.constant],
-            constant=constants(during),
-            held_out_constant=constants(apart),
+            constant=constants(during, len(record.rows)),
+            held_out_constant=constants(apart, len(summaries)),
             drawings=drawings,
             compared=compared(record.trees),
             left_out=any(not edge.trained for d in drawings.values() for edge in d.edges),
@@ -172,9 +172,15 @@ def change(samples: Sequence[SampleRow]) -> str:
     return f"{count} {better} score higher than before and {worse} lower."
 
 
-def constants(curves: Sequence[Curve]) -> str:
-    """The figures that never changed, in words."""
-    return ", ".join(f"{c.name} {show(c.points[0][1])}" for c in curves if c.constant)
+def constants(curves: Sequence[Curve], times: int) -> str:
+    """The figures that never changed, in words; of `times` readings, or of those that had one."""
+    words = []
+    for curve in curves:
+        if curve.constant:
+            read = len(curve.points)
+            seldom = f" (in {read} of {times})" if read < times else ""
+            words.append(f"{curve.name} {show(curve.points[0][1])}{seldom}")
+    return ", ".join(words)
 
 
 def compared(trees: Mapping[str, TreeFile]) -> str:
