@@ -2,6 +2,7 @@
 
     python benchmarks/damage.py flips 300      one byte of a checkpoint changed
     python benchmarks/damage.py points         a crash before each file operation of a run
+    python benchmarks/damage.py again          the same of a run that goes on after a crash
     python benchmarks/damage.py full 20        files that may not grow beyond so many limits
 
 Runs are small, and compared as `resuming.py` beside this script compares them.
@@ -104,22 +105,50 @@ _OPERATIONS = (
 def points() -> bool:
     """A crash before every file operation under the run folder, from its first to its last;
     whether each is made up for."""
-    ended(child(partial(take, Path("whole"), "lora")))
+    total, wrong = crashes(None)
+    print(f"{total} crash points: {wrong} wrong")
+    return wrong == 0
+
+
+def again() -> bool:
+    """The same when the run goes on after a crash in its middle, and is taken up a third time."""
+    ended(child(partial(counting, Path("counted").resolve())))
+    first = int(Path("count").read_text())
+    total = 0
+    wrong = 0
+    for start in (first // 3, first // 2, first * 2 // 3):
+        left = Path(f"left-{start}").resolve()
+        ended(child(partial(crashing, left, start)))
+        count, bad = crashes(left)
+        print(f"after a crash at {start} of {first}: {count} crash points, {bad} wrong", flush=True)
+        total += count
+        wrong += bad
+    print(f"{total} crash points of runs that go on: {wrong} wrong")
+    return wrong == 0
+
+
+def crashes(left: Path | None) -> tuple[int, int]:
+    """How many points a run has that begins, or goes on with what is `left`, and how many of them
+    it does not recover from."""
+    whole = Path("whole")
+    if not whole.exists():
+        ended(child(partial(take, whole, "lora")))
     total = 0
     wrong = 0
     while True:
         folder = Path(f"point-{total}").resolve()
+        if left is not None:
+            shutil.copytree(left, folder)
         code = ended(child(partial(crashing, folder, total)))
         if code == 0:
-            break
+            shutil.rmtree(folder)
+            return total, wrong
         last = ended(child(partial(take, folder, "lora")))
-        if last != 0 or figures(folder) != figures(Path("whole")) or litter(folder):
+        if last != 0 or figures(folder) != figures(whole) or litter(folder):
             print(f"point {total}: exit code {last}, {litter(folder)}", flush=True)
             wrong += 1
         shutil.rmtree(folder)
         total += 1
-    print(f"{total} crash points: {wrong} wrong")
-    return wrong == 0
 
 
 def crashing(folder: Path, point: int) -> None:
@@ -127,16 +156,33 @@ def crashing(folder: Path, point: int) -> None:
     left = [point]
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
-        if event not in _OPERATIONS or str(folder) not in str(arguments[0]):
-            return
-        if event == "open" and not int(arguments[2]) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
-            return
-        if left[0] == 0:
-            os._exit(77)
-        left[0] -= 1
+        if changes(event, arguments, folder):
+            if left[0] == 0:
+                os._exit(77)
+            left[0] -= 1
 
     sys.addaudithook(hook)
     take(folder, "lora")
+
+
+def counting(folder: Path) -> None:
+    """A run; how many file operations it has is left in the file `count`."""
+    seen = [0]
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        seen[0] += changes(event, arguments, folder)
+
+    sys.addaudithook(hook)
+    take(folder, "lora")
+    Path("count").write_text(str(seen[0]))
+
+
+def changes(event: str, arguments: tuple[Any, ...], folder: Path) -> bool:
+    """Whether what Python is about to do changes a file below the folder."""
+    if event not in _OPERATIONS or str(folder) not in str(arguments[0]):
+        return False
+    written = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+    return event != "open" or bool(int(arguments[2]) & written)
 
 
 def main(words: list[str]) -> int:
@@ -147,6 +193,8 @@ def main(words: list[str]) -> int:
             right = flips(count)
         elif what == "points":
             right = points()
+        elif what == "again":
+            right = again()
         elif what == "full":
             right = full(count)
         else:

@@ -70,6 +70,7 @@ TRIALS = (
     Trial("every-iteration", "resuming.py every 30"),
     Trial("flips", "damage.py flips 300"),
     Trial("crash-points", "damage.py points"),
+    Trial("crash-points-again", "damage.py again"),
     Trial("file-limits", "damage.py full 20"),
     Trial("full-disk", "full_disk.py 20"),
     Trial("soak", "soak.py"),
