@@ -22,6 +22,7 @@ from treerl.run import shard
 from treerl.run.assemble import build
 from treerl.run.export import export
 from treerl.run.start import start
+from treerl.run.stored import Stored
 
 CPU = torch.device("cpu")
 # sums in another order, or follow from such gradients
@@ -100,7 +101,7 @@ def test_what_is_saved_is_the_whole_that_one_process_reads(case: str, folder: Pa
 
 
 def tensors_of(run: Path, iteration: int) -> Told:
-    return load_file(run / f"checkpoints/iteration-{iteration:06d}/training/tensors.safetensors")
+    return dict(Stored(run / f"checkpoints/iteration-{iteration:06d}/training"))
 
 
 def test_a_stopped_run_goes_on_to_the_last_bit(folder: Path) -> None:
@@ -114,6 +115,20 @@ def test_a_stopped_run_goes_on_to_the_last_bit(folder: Path) -> None:
     assert sum(name.endswith("/exp_avg") for name in straight) > 100
     for name, tensor in straight.items():
         assert torch.equal(tensor, resumed[name]), name
+
+
+def test_moments_are_kept_by_the_process_that_has_them(folder: Path) -> None:
+    """Each writes its half; nobody ever holds the moments of the whole model."""
+    training = folder / "straight/checkpoints/iteration-000002/training"
+    together = load_file(training / "tensors.safetensors")
+    halves = [load_file(training / f"part-0000{rank}-of-00002.safetensors") for rank in range(2)]
+    assert not any(name.endswith("/exp_avg") for name in together)
+    assert halves[0].keys() == halves[1].keys()
+    whole = tensors_of(folder / "straight", 2)
+    for name, half in halves[0].items():
+        assert len(half) + len(halves[1][name]) == len(whole[name]), name
+    sizes = [sum(half.numel() for half in each.values()) for each in halves]
+    assert 0.45 <= sizes[0] / sum(sizes) <= 0.55
 
 
 def test_one_process_goes_on_with_the_whole_model(folder: Path, tmp_path: Path) -> None:

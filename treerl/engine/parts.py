@@ -30,6 +30,25 @@ def whole_on_first(tensor: Tensor) -> Tensor:
     return full.to("cpu", copy=True)  # so that nothing stays on the device
 
 
+def part_of(tensor: Tensor) -> Tensor:
+    """This process's part of a tensor that lies in parts; the first dimension is what was cut."""
+    assert isinstance(tensor, DTensor)
+    return tensor.to_local()
+
+
+def of_part(like: Tensor, part: Tensor) -> Tensor:
+    """A tensor that lies in parts as `like` does, of this process's part."""
+    assert isinstance(like, DTensor)
+    return DTensor.from_local(
+        part.to(like.device),
+        like.device_mesh,
+        like.placements,
+        run_check=False,
+        shape=like.shape,
+        stride=like.stride(),
+    )
+
+
 def part_like(like: Tensor, tensor: Tensor) -> Tensor:
     """The tensor; of a whole one this process's part, where `like` lies in parts."""
     if not isinstance(like, DTensor) or tensor.shape != like.shape:

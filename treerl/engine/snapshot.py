@@ -6,9 +6,12 @@ import torch
 from torch import Tensor
 
 from treerl.engine.component import Component
-from treerl.engine.parts import part_like, whole_on_first
+from treerl.engine.parts import in_parts, of_part, part_like, part_of, whole_on_first
 
-Snapshot = dict[str, Tensor]  # "weights/NAME", "optimizer/NAME/MOMENT", "memory/PART/NAME"
+# "weights/NAME", "optimizer/NAME/MOMENT", "memory/PART/NAME"; of a moment that lies in parts on
+# several processes each has "part/optimizer/NAME/MOMENT"
+Snapshot = dict[str, Tensor]
+PART = "part/"
 _SHOWN = 3  # names that an error lists
 
 
@@ -16,8 +19,9 @@ def take(optimizer: torch.optim.Optimizer, components: Mapping[str, Component]) 
     """What the optimizer moves, its moments, and what the parts of the algorithm have learned.
 
     The tensors are those in use, not copies. Parameters go by the names that the optimizer was
-    given (`AdamW(module.named_parameters())`), or by their places. Of those that lie in parts on
-    several processes rank 0 gets the whole; all call it.
+    given (`AdamW(module.named_parameters())`), or by their places. Of weights that lie in parts on
+    several processes rank 0 gets the whole, as others are to read them; of their moments, which are
+    twice as many numbers, each process gives its part. All call it.
     """
     parameters = named_parameters(optimizer)
     names = list(parameters)
@@ -26,9 +30,13 @@ def take(optimizer: torch.optim.Optimizer, components: Mapping[str, Component]) 
         tensors[f"weights/{name}"] = whole_on_first(parameter.detach())
     for place, moments in optimizer.state_dict()["state"].items():
         for key, value in moments.items():
-            if value is not None:
-                whole = whole_on_first(torch.as_tensor(value))
-                tensors[f"optimizer/{names[place]}/{key}"] = whole
+            path = f"optimizer/{names[place]}/{key}"
+            if value is None:
+                continue
+            if in_parts(value):
+                tensors[PART + path] = part_of(value)
+            else:
+                tensors[path] = torch.as_tensor(value)
     for part, component in components.items():
         for key, value in component.state().items():
             tensors[f"memory/{part}/{key}"] = value
@@ -43,39 +51,38 @@ def put_back(
 ) -> None:
     """Take up what `take` gave, in place; `ValueError` when it is of other parameters or parts."""
     parameters = named_parameters(optimizer)
-    weights = _below("weights/", tensors)
-    _refuse_others(set(parameters), set(weights))
-    for name, parameter in parameters.items():
-        if weights[name].shape != parameter.shape:
-            got = tuple(weights[name].shape)
-            raise ValueError(f"weights {name}: expected {tuple(parameter.shape)}, got {got}")
+    _refuse_others(set(parameters), set(_below("weights/", tensors)))
     state: dict[int, dict[str, Tensor]] = {}
     places = {name: place for place, name in enumerate(parameters)}
-    for path, value in _below("optimizer/", tensors).items():
-        name, _, key = path.rpartition("/")
-        place = places[name]
-        state.setdefault(place, {})[key] = part_like(parameters[name], value).clone()
+    for start in ("optimizer/", f"{PART}optimizer/"):
+        for path in _below(start, tensors):
+            name, _, key = path.rpartition("/")
+            value = tensors[start + path]
+            belongs = of_part if start.startswith(PART) else part_like
+            state.setdefault(places[name], {})[key] = belongs(parameters[name], value).clone()
     memories: dict[str, Snapshot] = {part: {} for part in components}
-    for path, value in _below("memory/", tensors).items():
+    for path in _below("memory/", tensors):
         part, _, key = path.partition("/")
         if part not in memories:
             raise ValueError(f"this algorithm has no {part}, whose memory was kept")
-        memories[part][key] = value
+        memories[part][key] = tensors[f"memory/{path}"]
+    shapes = {name: tensors[f"weights/{name}"].shape for name in parameters}
+    for name, parameter in parameters.items():
+        if shapes[name] != parameter.shape:
+            got = tuple(shapes[name])
+            raise ValueError(f"weights {name}: expected {tuple(parameter.shape)}, got {got}")
     for part, component in components.items():
         component.restore(memories[part])
     optimizer.load_state_dict(
         {"state": state, "param_groups": optimizer.state_dict()["param_groups"]}
     )
     for name, parameter in parameters.items():
-        parameter.copy_(part_like(parameter, weights[name]))
+        parameter.copy_(part_like(parameter, tensors[f"weights/{name}"]))
 
 
-def _below(start: str, tensors: Mapping[str, Tensor]) -> Snapshot:
-    parts = {}
-    for name, tensor in tensors.items():
-        if name.startswith(start):
-            parts[name.removeprefix(start)] = tensor
-    return parts
+def _below(start: str, tensors: Mapping[str, Tensor]) -> list[str]:
+    """Names alone: tensors may be read from a file one by one, when they are asked for."""
+    return [name.removeprefix(start) for name in tensors if name.startswith(start)]
 
 
 def named_parameters(optimizer: torch.optim.Optimizer) -> dict[str, torch.nn.Parameter]:

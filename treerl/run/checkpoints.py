@@ -4,6 +4,7 @@ checkpoints/iteration-000020/
     manifest.json               the size and sha256 of every other file
     training/state.json         where the run stood
     training/tensors.safetensors    weights, moments, memories, the evaluation before training
+    training/part-0000R-of-0000N.safetensors    of a model in parts: the moments of each process
     ...                         what the backbone saves, which `treerl export` reads
 """
 
@@ -15,18 +16,16 @@ from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
 
 from pydantic import Field
-from safetensors import safe_open
 from torch import Tensor
 
-from treerl.backbone.files import write_tensors
-from treerl.errors import InputError, StorageError, TreerlError, first_line, printable
-from treerl.run import durable
+from treerl.errors import InputError, StorageError, TreerlError, printable
+from treerl.run import durable, stored
 from treerl.run.files import File, Number, Numbers, Text, checked
 
 _PREFIX = "iteration-"
 _MANIFEST = "manifest.json"
 _STATE = "training/state.json"
-_TENSORS = "training/tensors.safetensors"
+_TRAINING = "training"
 _BLOCK = 1 << 20
 _MARGIN = 1.1  # of the tensors' bytes: headers, and what others write meanwhile
 _BESIDE = 1 << 14  # bytes of the files without tensors, and of blocks that are filled in part
@@ -65,6 +64,7 @@ class RunState(File):
 
 
 Write = Callable[[Path, Mapping[str, Tensor]], None]  # files of the model into a folder
+Bring = Callable[[Path], None]  # what all processes have of what lies in parts into a folder
 
 
 @dataclass(frozen=True)
@@ -73,18 +73,31 @@ class Checkpoint:
 
     path: Path
     state: RunState
-    tensors: dict[str, Tensor]
+    tensors: Mapping[str, Tensor]  # read one by one
 
 
-def save(folder: Path, state: RunState, tensors: dict[str, Tensor], write: Write | None) -> Path:
-    """Publish `folder/iteration-NNNNNN`, verified; what `write` makes of the tensors lies in it."""
+def save(
+    folder: Path,
+    state: RunState,
+    tensors: dict[str, Tensor],
+    write: Write | None,
+    bring: Bring | None = None,
+    beside: int = 0,
+) -> Path:
+    """Publish `folder/iteration-NNNNNN`, verified; what `write` makes of the tensors lies in it.
+
+    `bring` adds what lies in parts, of `beside` bytes.
+    """
     target = path_of(folder, state.iteration)
-    durable.require_space(folder, _needed(tensors, write is not None))
+    durable.require_space(folder, _needed(tensors, write is not None) + beside)
 
     def fill(draft: Path) -> None:
+        if bring is not None:
+            (draft / _TRAINING).mkdir()
+            bring(draft / _TRAINING)
         if write is not None:
             write(draft, tensors)
-        write_tensors(tensors, draft / _TENSORS)
+        stored.write_whole(draft / _TRAINING, tensors)
         (draft / _STATE).write_text(_canonical(state), encoding="utf-8")
         files = {name: _sum(draft / name) for name in _names(draft)}
         (draft / _MANIFEST).write_text(_canonical(Contents(files=files)), encoding="utf-8")
@@ -153,7 +166,7 @@ def load(path: Path, run: str) -> Checkpoint:
         raise StorageError(printable(f"{path}: of run {state.run}, expected one of {run}"))
     if state.iteration != number(path):
         raise StorageError(printable(f"{path}: its state is of iteration {state.iteration}"))
-    return Checkpoint(path, state, _read_tensors(path / _TENSORS))
+    return Checkpoint(path, state, stored.Stored(path / _TRAINING))
 
 
 def read_state(path: Path) -> RunState:
@@ -210,15 +223,6 @@ def _read(path: Path) -> bytes:
         if not path.is_file() or path.stat().st_size > _LARGEST:
             raise StorageError(printable(f"{path}: expected a file of at most {_LARGEST:,} bytes"))
         return path.read_bytes()
-
-
-def _read_tensors(path: Path) -> dict[str, Tensor]:
-    with durable.storing(path):
-        try:
-            with safe_open(path, framework="pt") as file:
-                return {name: file.get_tensor(name) for name in file.keys()}
-        except ValueError as error:
-            raise StorageError(printable(f"{path}: {first_line(error)}")) from error
 
 
 def _needed(tensors: dict[str, Tensor], portable: bool) -> int:

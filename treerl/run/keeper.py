@@ -4,24 +4,23 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 
-import torch
 from torch import Tensor
 
+from treerl.engine.snapshot import PART
 from treerl.engine.task import Task
 from treerl.errors import InputError, Stopped, StorageError, printable
-from treerl.run import checkpoints, durable, reading
+from treerl.run import checkpoints, durable, first_evaluation, reading, stored
 from treerl.run.checkpoints import RunState
-from treerl.run.evaluate import Figures
 from treerl.run.folder import RunFolder
 from treerl.run.guard import SPAN
 from treerl.run.heartbeat import SAVING
 from treerl.run.plan import Counts
 from treerl.run.progress import Progress
 from treerl.run.world import World
-
-_BEFORE = "before/"  # the evaluation before training, among a checkpoint's tensors
 
 
 class Keeper:
@@ -78,11 +77,14 @@ class Keeper:
         self._world.phase(SAVING)
         session = run.session
         tensors = {name: value.contiguous() for name, value in session.trainer.state().items()}
+        cut = [name for name in tensors if name.startswith(PART)]
+        parts = {name.removeprefix(PART): tensors.pop(name) for name in cut}
         if self._world.rank > 0:
+            self._bring(parts, None)
             return
         self._run_folder.force_metrics()
         if run.before is not None:
-            tensors |= _tensors_of(run.before)
+            tensors |= first_evaluation.tensors_of(run.before)
         state = RunState(
             run=self.run_number,
             iteration=run.iterations,
@@ -97,8 +99,17 @@ class Keeper:
         )
         # a LoRA of random weights could be mistaken for a trained one: it is kept for us alone
         named = None if session.backbone.random_weights else session.write
-        checkpoints.save(self._folder, state, tensors, named)
+        bring = partial(self._bring, parts) if self._world.sharded else None
+        size = sum(part.numel() * part.element_size() for part in parts.values())
+        checkpoints.save(self._folder, state, tensors, named, bring, size * self._world.size)
         checkpoints.rotate(self._folder, self._kept(run))
+
+    def _bring(self, parts: dict[str, Tensor], draft: Path | None) -> None:
+        """Every process writes its own parts into the folder that rank 0 has made."""
+        world = self._world
+        if world.sharded:
+            place = Path(world.text_of_first("" if draft is None else str(draft)))
+            world.attempt(lambda: stored.write_part(place, parts, world.rank, world.size))
 
     def take_up(self, run: Progress) -> list[str]:
         """Put a run back to its newest whole checkpoint, or to its beginning; what was wrong."""
@@ -149,15 +160,9 @@ class Keeper:
         session = run.session
         if state.tasks != digest(session.tasks, session.heldout):
             raise InputError("data: expected the prompts that the run began with, got others")
-        before = {}
-        training = {}
-        for name, tensor in checkpoint.tensors.items():
-            if name.startswith(_BEFORE):
-                before[name.removeprefix(_BEFORE)] = tensor
-            else:
-                training[name] = tensor
+        before = first_evaluation.among(checkpoint.tensors)
         try:
-            session.trainer.restore(training)
+            session.trainer.restore(checkpoint.tensors)
         except ValueError as error:
             raise StorageError(printable(f"{path}: {error}")) from error
         if session.trainer.iteration != iteration:
@@ -167,7 +172,7 @@ class Keeper:
             where = self._run_folder.path / "metrics.jsonl"
             raise StorageError(printable(f"{where}: expected iterations 1 to {iteration}"))
         if before:
-            run.before = _figures_of(before, state)
+            run.before = first_evaluation.figures_of(before, state.quality)
         run.spent = Counts(**{name: float(value or 0) for name, value in state.spent.items()})
         run.seconds = {name: float(value or 0) for name, value in state.seconds.items()}
         run.alarms = list(state.alarms)
@@ -218,29 +223,3 @@ def digest(train: Sequence[Task], heldout: Sequence[Task]) -> str:
         text = "null" if task is None else json.dumps(asdict(task), default=str, sort_keys=True)
         checksum.update(f"{text}\n".encode("utf-8", "surrogatepass"))
     return checksum.hexdigest()
-
-
-def _tensors_of(before: Figures) -> dict[str, Tensor]:
-    tensors = {"scores": before.scores, "total": before.total}
-    for name, value in before.measures.items():
-        tensors[f"measures/{name}"] = value
-    for name, value in before.watched.items():
-        tensors[f"watched/{name}"] = value
-    # clones: columns of one tensor would be refused as tensors that share their memory
-    whole = torch.contiguous_format
-    return {f"{_BEFORE}{name}": value.clone(memory_format=whole) for name, value in tensors.items()}
-
-
-def _figures_of(tensors: dict[str, Tensor], state: RunState) -> Figures:
-    parts: dict[str, dict[str, Tensor]] = {"measures": {}, "watched": {}}
-    for name, value in tensors.items():
-        part, _, title = name.partition("/")
-        if part in parts:
-            parts[part][title] = value
-    return Figures(
-        scores=tensors["scores"],
-        total=tensors["total"],
-        measures=parts["measures"],
-        watched=parts["watched"],
-        quality={name: float("nan" if v is None else v) for name, v in state.quality.items()},
-    )
