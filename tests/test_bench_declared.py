@@ -1,5 +1,6 @@
 """What `treerl bench` compares: variants, budgets, and a sweep that tunes all alike."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -236,6 +237,9 @@ def test_the_largest_area_is_taken_and_one_that_failed_never() -> None:
     compared = comparison.compared(chosen)
     assert [cell.seed for cell in compared] == [0, 1]
     assert {cell.config.train.learning_rate for cell in compared} == {2e-4}
+    by_end = replace(comparison, tune_by="end")
+    chosen = by_end.choose(cells, rows, Score("reward", comparison.budget))
+    assert chosen == {Variant("treegrpo"): ("train.learning_rate=1e-4",)}
 
 
 def test_a_key_is_that_of_all_that_decides_the_figures() -> None:

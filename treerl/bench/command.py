@@ -1,11 +1,14 @@
 """The command `treerl bench`; nothing slow is imported before it is called."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from treerl.config.flags import Given, takes_given
+
+if TYPE_CHECKING:
+    from treerl.bench.declared import TuneBy
 
 Recipes = Annotated[
     list[str],
@@ -55,6 +58,15 @@ SweepTexts = Annotated[
 SweepSeeds = Annotated[
     int, typer.Option(min=1, max=1000, metavar="N", help="Seeds of the sweep, from 100 on.")
 ]
+TuneByText = Annotated[
+    str,
+    typer.Option(
+        "--tune-by",
+        metavar="area|end",
+        help="What the sweep looks at: the mean of the held-out figure over the marks, or its value "
+        "when the budget is spent; the mean over the sweep's seeds.",
+    ),
+]
 Output = Annotated[
     Path | None,
     typer.Option(
@@ -88,6 +100,7 @@ def bench(
     marks: Marks = 4,
     sweep: SweepTexts = None,
     sweep_seeds: SweepSeeds = 1,
+    tune_by: TuneByText = "area",
     score: ScoreName = None,
     levels: Levels = None,
 ) -> None:
@@ -107,9 +120,21 @@ def bench(
         seeds=range(config.seed, config.seed + seeds),
         sweep=sweeps.parse(sweep or []),
         tuning_seeds=range(declared.TUNING, declared.TUNING + sweep_seeds),
+        tune_by=_tune_by(tune_by),
     )
     wishes = Wishes(output=output, jobs=jobs, score=score, levels=_levels(levels))
     start(comparison, wishes)
+
+
+def _tune_by(text: str) -> "TuneBy":
+    """`area` or `end`."""
+    from treerl.errors import InputError, shorten
+
+    if text == "area":
+        return "area"
+    if text == "end":
+        return "end"
+    raise InputError(f"--tune-by: expected area or end, got {shorten(text)}")
 
 
 def _levels(text: str | None) -> tuple[float, ...] | None:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
+from typing import Literal
 
 from treerl.bench.budget import Budget
 from treerl.bench.cell import Cell, Phase, configured
@@ -14,6 +15,7 @@ from treerl.config.flags import Given
 from treerl.errors import InputError
 
 TUNING = 100  # the first seed that only the sweep uses
+TuneBy = Literal["area", "end"]  # the mean over the marks, or the figure when all is spent
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class Declared:
     seeds: range
     sweep: Sweep | None
     tuning_seeds: range
+    tune_by: TuneBy = "area"
 
     def __post_init__(self) -> None:
         if self.sweep is None:
@@ -61,23 +64,24 @@ class Declared:
     def choose(
         self, cells: Sequence[Cell], rows: Mapping[str, Row], score: Score | None
     ) -> dict[Variant, tuple[str, ...]]:
-        """What each variant is compared with: the settings of the largest mean area.
+        """What each variant is compared with: the settings of the best mean over tuning seeds.
 
         A variant whose settings all failed on some seed of the sweep has none.
         """
         if self.sweep is None or score is None:
             return {variant: () for variant in self.variants} if self.sweep is None else {}
+        figure = score.area if self.tune_by == "area" else score.end
         chosen = {}
         for variant in self.variants:
-            areas: dict[tuple[str, ...], float] = {}
+            means: dict[tuple[str, ...], float] = {}
             for tried in self.sweep.settings(variant):
                 mine = [rows[cell.key] for cell in cells if _is(cell, variant, tried)]
-                values = [score.area(row) for row in mine]
+                values = [figure(row) for row in mine]
                 known = [value for value in values if value is not None]
                 if len(known) == len(mine):
-                    areas[tried] = fmean(known)
-            if areas:
-                chosen[variant] = max(areas, key=lambda tried: areas[tried])
+                    means[tried] = fmean(known)
+            if means:
+                chosen[variant] = max(means, key=lambda tried: means[tried])
         return chosen
 
     def _cell(self, phase: Phase, variant: Variant, tried: Sequence[str], seed: int) -> Cell:

@@ -55,6 +55,7 @@ class Declaration(File):
     seeds: list[int]
     sweep: dict[Text, list[list[Text]]]  # what is tried, by variant
     tuning_seeds: list[int]
+    tune_by: Literal["area", "end"] = "area"
     score: Text | None = None  # null is right, or else reward
     levels: list[float] | None = None  # null are those of right
     device: Text

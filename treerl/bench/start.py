@@ -85,6 +85,7 @@ def _declare(
             seeds=list(declared.seeds),
             sweep=sweep,
             tuning_seeds=list(declared.tuning_seeds) if sweep else [],
+            tune_by=declared.tune_by,
             score=wishes.score,
             levels=None if wishes.levels is None else list(wishes.levels),
             device=device_name(config),
