@@ -45,6 +45,7 @@ def test_a_quick_run_gives_every_section(figures: dict[str, Any]) -> None:
     assert figures["peak_memory_gib"] == {}
 
 
+@pytest.mark.slow
 def test_the_work_is_what_the_plan_counts(figures: dict[str, Any]) -> None:
     counts = figures["iteration"]["counts"]
     settings = {"recipe": "treegrpo", "train.prompts_per_iteration": 2}
@@ -61,6 +62,7 @@ def test_the_work_is_what_the_plan_counts(figures: dict[str, Any]) -> None:
     assert filled["trunk_folds"] == int(counts["trunk"] > 0) and filled["tail_folds"] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("column", "counted", "which"),
     [
@@ -89,6 +91,7 @@ def test_the_floor_is_the_counts_times_the_primitives(
         assert floor[phase] == pytest.approx(spent / 1e3), phase
 
 
+@pytest.mark.slow
 def test_the_recipes_have_the_counts_of_27_leaves(figures: dict[str, Any]) -> None:
     rows = {row["recipe"]: row for row in figures["recipes"]}
     assert list(rows) == ["treegrpo", "dancegrpo", "mixgrpo", "ddpo"]

@@ -86,6 +86,7 @@ def test_two_processes_train_as_one(
     agree(one[name], two[name])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(ALGORITHMS))
 def test_three_processes_train_as_one(
     name: str, one: dict[str, dict[str, Tensor]], three: Told
@@ -93,6 +94,7 @@ def test_three_processes_train_as_one(
     agree(one[name], three[name])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["uneven", "edges"])
 def test_four_processes_train_as_one(
     name: str, one: dict[str, dict[str, Tensor]], four: Told
@@ -106,6 +108,7 @@ def test_all_processes_see_the_same(name: str, two: Told) -> None:
     identical(first, second, "here", "latents", "shown.")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", _NAMES)
 def test_the_same_number_of_processes_does_the_same_again(
     name: str, two: Told, again: Told

@@ -103,6 +103,7 @@ def test_no_prompt_is_skipped_or_doubled(kind: str, folder: Path) -> None:
     assert len(seen) == 6 * 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", _KINDS)
 def test_the_weights_are_those_of_one_process(kind: str, folder: Path) -> None:
     one = weights(folder / "whole" / kind)

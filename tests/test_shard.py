@@ -63,6 +63,7 @@ def test_a_model_in_parts_trains_as_a_whole_one(case: str, folder: Path) -> None
             assert apart(tensor, parts[f"weight.{name}"]) <= 1e-6, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_each_process_holds_half_and_makes_every_forward(case: str, folder: Path) -> None:
     first, second = told(folder, case, "parts")
@@ -72,12 +73,14 @@ def test_each_process_holds_half_and_makes_every_forward(case: str, folder: Path
         assert 0.45 * seen["all"] <= seen["held"] <= 0.55 * seen["all"]
 
 
+@pytest.mark.slow
 def test_whole_models_make_the_forwards_that_each_process_needs(folder: Path) -> None:
     """So that there is something to fill up: the cases are what they are for."""
     first, second = (below(seen, "forwards.") for seen in told(folder, "idle", "whole"))
     assert int(first["transformer"]) == 0 < int(second["transformer"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["lora", "checkpointed", "experts"])
 def test_what_is_saved_is_the_whole_that_one_process_reads(case: str, folder: Path) -> None:
     """As for any backbone: a LoRA, a folder of diffusers, one for each of two networks."""
@@ -104,6 +107,7 @@ def tensors_of(run: Path, iteration: int) -> Told:
     return dict(Stored(run / f"checkpoints/iteration-{iteration:06d}/training"))
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_to_the_last_bit(folder: Path) -> None:
     outcomes = [json.loads((folder / f"outcomes.{rank}").read_text()) for rank in range(2)]
     for said in outcomes:
@@ -117,6 +121,7 @@ def test_a_stopped_run_goes_on_to_the_last_bit(folder: Path) -> None:
         assert torch.equal(tensor, resumed[name]), name
 
 
+@pytest.mark.slow
 def test_moments_are_kept_by_the_process_that_has_them(folder: Path) -> None:
     """Each writes its half; nobody ever holds the moments of the whole model."""
     training = folder / "straight/checkpoints/iteration-000002/training"
@@ -131,6 +136,7 @@ def test_moments_are_kept_by_the_process_that_has_them(folder: Path) -> None:
     assert 0.45 <= sizes[0] / sum(sizes) <= 0.55
 
 
+@pytest.mark.slow
 def test_one_process_goes_on_with_the_whole_model(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder / "left", tmp_path / "run")
     threads = torch.get_num_threads()
@@ -148,6 +154,7 @@ def test_a_run_in_parts_is_exported(folder: Path, tmp_path: Path) -> None:
     assert export(folder / "straight", tmp_path / "out").difference == 0.0
 
 
+@pytest.mark.slow
 def test_a_run_in_parts_is_rolled_back(folder: Path) -> None:
     for rank in range(2):
         said = json.loads((folder / f"outcomes.{rank}").read_text())
@@ -156,6 +163,7 @@ def test_a_run_in_parts_is_rolled_back(folder: Path) -> None:
     assert json.loads(state.read_text())["rollbacks"] == 1
 
 
+@pytest.mark.slow
 def test_a_process_that_fails_is_named(folder: Path) -> None:
     first, second = (json.loads((folder / f"outcomes.{rank}").read_text()) for rank in range(2))
     assert first["lost"] == "PeerError 5: rank 1: the second one"

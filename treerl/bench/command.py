@@ -63,8 +63,8 @@ TuneByText = Annotated[
     typer.Option(
         "--tune-by",
         metavar="area|end",
-        help="What the sweep looks at: the mean of the held-out figure over the marks, or its value "
-        "when the budget is spent; the mean over the sweep's seeds.",
+        help="What the sweep looks at: the mean of the held-out figure over the marks, or what it "
+        "is when the budget is spent.",
     ),
 ]
 Output = Annotated[
