@@ -48,3 +48,8 @@ def test_who_came_and_died_is_not_waited_for() -> None:
 def test_who_never_comes_is_named() -> None:
     with pytest.raises(PeerError, match=r"rank 0 of 3 could not join: no answer of rank 1, 2$"):
         muster(HashStore(), 0, 3, 0.2)
+
+
+def test_of_many_who_never_come_a_few_are_named() -> None:
+    with pytest.raises(PeerError, match=r"no answer of rank 1, 2, 3, 4, 5, 6, 7, 8 and 91 more$"):
+        muster(HashStore(), 0, 100, 0.2)

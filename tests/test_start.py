@@ -80,6 +80,16 @@ def test_a_rank_beyond_the_world_is_refused(
         run(tmp_path / "run")
 
 
+@pytest.mark.parametrize("text", ["0", "-1", "two", "1e3", "1000000000", "9" * 5000])
+def test_an_absurd_number_of_processes_is_refused(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", text)
+    with pytest.raises(InputError, match="WORLD_SIZE: expected a whole number up to 65536") as said:
+        run(tmp_path / "run")
+    assert len(str(said.value)) < 200
+
+
 def test_weights_are_kept_on_the_way_and_only_the_last_two(tmp_path: Path) -> None:
     run(tmp_path / "run", "train.iterations=3", "train.save_every=2")
     names = [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()]

@@ -10,11 +10,13 @@ import torch.distributed as dist
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
-from treerl.errors import InputError, PeerError, first_line
+from treerl.errors import InputError, PeerError, first_line, shorten
 from treerl.run import heartbeat
 from treerl.run.heartbeat import Heartbeat
 from treerl.run.muster import muster
 from treerl.run.world import World
+
+_MOST = 65_536  # processes
 
 
 def join(timeout: float = 300.0, patience: float = 10.0) -> World:
@@ -84,9 +86,12 @@ def _number(name: str, default: int) -> int:
     text = os.environ.get(name, "").strip()
     if not text:
         return default
-    if not text.isdecimal() or (name == "WORLD_SIZE" and int(text) == 0):
-        raise InputError(f"{name}: expected a whole number, as torchrun sets it, got {text!r}")
-    return int(text)
+    digits = text.isdecimal() and text.isascii() and len(text) <= len(str(_MOST))
+    number = int(text) if digits else -1
+    if not (1 if name == "WORLD_SIZE" else 0) <= number <= _MOST:
+        expected = f"expected a whole number up to {_MOST}, as torchrun sets it"
+        raise InputError(f"{name}: {expected}, got {shorten(text)}")
+    return number
 
 
 def _refuse_strangers() -> None:

@@ -10,6 +10,7 @@ from torch.distributed.distributed_c10d import Store
 from treerl.errors import PeerError
 
 _PAUSE = 0.02  # seconds between two looks
+_NAMED = 8  # of those who did not come
 _LIST = "muster/list"  # keys of the store
 _GO = "muster/go"
 
@@ -35,7 +36,9 @@ def muster(store: Store, rank: int, size: int, timeout: float) -> str:
     name = _hash(_read(store, _LIST))
     others = [other for other in range(size) if other != rank]
     missing = [str(other) for other in others if _read(store, _answer(other)) != name]
-    raise PeerError(f"rank {rank} of {size} could not join: no answer of rank {', '.join(missing)}")
+    named = ", ".join(missing[:_NAMED])
+    more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
+    raise PeerError(f"rank {rank} of {size} could not join: no answer of rank {named}{more}")
 
 
 def _write_down(store: Store, size: int) -> None:
