@@ -1,5 +1,7 @@
 """The command `treerl`, also as `python -m treerl`: Ctrl-C may come while it is being imported."""
 
+import atexit
+import gc
 import os
 import signal
 import sys
@@ -10,6 +12,8 @@ _IMPORTING = "<frozen importlib._bootstrap>"  # where Python runs an import
 
 def main() -> None:
     """Run the command line."""
+    # last of all: Python would look through a million objects of imports again, to free them all
+    atexit.register(gc.freeze)
     # a command that was started to ignore Ctrl-C, in the background of a shell, goes on doing so
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _interrupt)
