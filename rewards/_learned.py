@@ -1,7 +1,7 @@
 """What learned rewards share: weights, devices, and images as the published code sees them."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -35,7 +35,6 @@ class Learned(Reward):
     device: str = "auto"  # the GPU when there is one
     dtype: str = "float32"
     batch: int = 32  # images in a forward
-    loaded: bool = field(default=False, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.dtype not in ("float32", "bfloat16", "float16"):
@@ -60,7 +59,6 @@ class Learned(Reward):
         except Exception as error:  # of tensors that are not what their names say
             named = f"reward {self.title}: its weights"
             raise InputError(f"{named} are of another model: {reason(error)}") from error
-        self.loaded = True
 
     def _tried(self, device: Callable[[], torch.device]) -> torch.device:
         try:
@@ -83,8 +81,6 @@ class Learned(Reward):
 
     def __call__(self, samples: Samples) -> Tensor:
         """Scores `[N]`, in batches."""
-        if not self.loaded:
-            self.load()
         parts = []
         prompts = samples.prompts
         with torch.no_grad():

@@ -6,7 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
+import treerl
 from treerl.config.resolve import resolve
 from treerl.config.schema import Config
 from treerl.errors import InputError, TreerlError
@@ -172,6 +174,31 @@ def test_a_plan_reads_no_weights_and_asks_no_server(folder: Path) -> None:
     assert not (folder / "loaded").exists()
     build(_config("rewards={'./own.py:Heavy': 1}")).close()
     assert (folder / "loaded").exists()
+
+
+def test_weights_are_read_when_nothing_else_is_wrong(folder: Path) -> None:
+    with pytest.raises(InputError, match=r"^rewards.judge.url: expected one"):
+        build(_config("rewards={'./own.py:Heavy': 1, judge: 1}"))
+    assert not (folder / "loaded").exists()
+
+
+def test_rewards_that_somebody_made_are_loaded_once(folder: Path) -> None:
+    loads: list[str] = []
+
+    class Counted(treerl.Reward):
+        def load(self) -> None:
+            loads.append("again")
+
+        def __call__(self, samples: treerl.Samples) -> torch.Tensor:
+            assert loads
+            return samples.images.mean((1, 2, 3))
+
+    rewards = treerl.Rewards({"counted": Counted()})
+    samples = treerl.Samples.of(torch.rand(2, 3, 8, 8), ["a", "b"])
+    rewards(samples)
+    rewards.measures(samples)
+    rewards(samples)
+    assert loads == ["again"]
 
 
 @pytest.mark.parametrize("executor", ["process", "worker"])

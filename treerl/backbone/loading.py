@@ -46,7 +46,8 @@ def check_available(family: "Family", settings: PipelineSettings) -> None:
         kinds = _kinds(family, settings)
         folder = Path(source_of(family, settings))
         if folder.is_dir():
-            _check_folder(family, folder, kinds, what)
+            with boundary(what):
+                _check_folder(family, folder, kinds, what)
     _check_tiny_vae(family, settings)
 
 
@@ -74,6 +75,7 @@ def load(family: "Family", settings: PipelineSettings, device: torch.device) -> 
 def arrange_vae(backbone: "PipelineParts") -> None:
     """Exchange the autoencoder for a tiny one, and decode in slices or tiles, as settings say."""
     settings = backbone.settings
+    _check_tiny_vae(type(backbone), settings)
     if settings.tiny_vae is not None:
         backbone.pipeline.vae = _tiny_vae(settings.tiny_vae, backbone.pipeline.vae.dtype).to(
             backbone.device

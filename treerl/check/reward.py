@@ -13,7 +13,7 @@ from treerl.config.schema import Config
 from treerl.engine.task import Modality, Samples, Task
 from treerl.errors import RewardError
 from treerl.reward.build import Place, Scoring
-from treerl.reward.call import measure, score, validate
+from treerl.reward.call import load, measure, score, validate
 from treerl.reward.contract import Reward
 from treerl.run.tasks import builtin
 
@@ -133,6 +133,7 @@ def findings(config: Config) -> Iterator[Finding]:
         fields = {key: value for key, value in setting.spec().items() if key != "weight"}
         reward = Place.of(name, fields, scoring).reward()
         try:
+            load(name, reward)
             yield from run(CHECKS, subject(name, reward))
         finally:
             reward.close()

@@ -6,7 +6,7 @@ from typing import Any
 
 from treerl import registry
 from treerl.engine.task import Modality
-from treerl.errors import InputError, TreerlError, reason
+from treerl.errors import InputError
 from treerl.reward.contract import Reward
 from treerl.reward.frames import OverFrames
 from treerl.reward.interrupt import interruptible
@@ -36,14 +36,14 @@ def build_rewards(
     scoring: Scoring = Scoring(),
     modality: Modality = "images",
     check_interrupt: Callable[[], None] = lambda: None,
-    load: bool = True,
+    connect: bool = True,
 ) -> Rewards:
     """The rewards by name, for samples of this modality; `InputError` when one cannot be had.
 
         build_rewards({"hps": 0.8, "judge": {"weight": 0.2, "executor": "worker", "model": "m"}})
 
-    Without `load` they can only be asked about tasks: no weights are read, and those of a server
-    are left out.
+    They are made and not loaded yet, as `Rewards.load` does. Without `connect` those of a server
+    are left out, and the others can only be asked about tasks.
     """
     scorers: dict[str, Reward] = {}
     weights = {}
@@ -55,8 +55,9 @@ def build_rewards(
                 weight = float(fields.pop("weight", 1.0))
                 try:
                     place = Place.of(name, fields, scoring)
-                    if load or not place.on_server:
-                        scorers[name] = _matched(name, place.reward(load), scoring, modality)
+                    if connect or not place.on_server:
+                        reward = place.reward(connect)
+                        scorers[name] = _matched(name, reward, scoring, modality)
                         weights[name] = weight
                 except InputError as error:
                     missing.append(str(error))
@@ -106,25 +107,17 @@ class Place:
         return self.executor.startswith(("http://", "https://"))
 
     def reward(self, load: bool = True) -> Reward:
-        """The reward there; without `load` none that is on a server."""
+        """The reward there; one in a worker is loaded at once, as that process is there for it."""
         if self.executor == "process":
-            return make_here(self.name, self.parameters, load)
+            return make(self.name, self.parameters)
         if self.executor == "worker":
             return Worker(self.name, self.parameters, self.timeout, load)
         return Remote.connect(self.name, self.executor, self.timeout)
 
 
-def make_here(name: str, parameters: Mapping[str, Any], load: bool = True) -> Reward:
-    """A reward of this process; `InputError` says why there is none."""
+def make(name: str, parameters: Mapping[str, Any]) -> Reward:
+    """A reward of this process, not loaded; `InputError` says why there is none."""
     reward: Reward = registry.build("rewards", name, parameters, f"rewards.{name}")
-    if not load:
-        return reward
-    try:
-        reward.load()
-    except (TreerlError, KeyboardInterrupt):
-        raise
-    except BaseException as error:
-        raise InputError(f"rewards.{name}: cannot be loaded: {reason(error)}") from error
     return reward
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from treerl.engine.task import Samples
-from treerl.errors import RewardError, Stopped, TreerlError, printable, reason
+from treerl.errors import InputError, RewardError, Stopped, TreerlError, printable, reason
 from treerl.reward.contract import Reward
 from treerl.reward.guard import guarded, unchanged
 from treerl.reward.interrupt import foreign_code
@@ -73,6 +73,16 @@ def measure(name: str, reward: Reward, samples: Samples) -> dict[str, Tensor]:
 def validate(name: str, reward: Reward, tasks: Sequence[Any]) -> None:
     """`InputError` when the reward cannot score one of the tasks."""
     _called(name, lambda: reward.validate_tasks(tasks), "")
+
+
+def load(name: str, reward: Reward) -> None:
+    """Let a reward read what it needs; `InputError` when it cannot."""
+    try:
+        reward.load()
+    except (TreerlError, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        raise InputError(f"rewards.{name}: cannot be loaded: {reason(error)}") from error
 
 
 def close(name: str, reward: Reward) -> TreerlError | None:

@@ -19,10 +19,10 @@ class Reward(ABC):
     modality: Modality = "images"  # what it scores; write `modality = "videos"` for videos
 
     def load(self) -> None:
-        """Reads weights and whatever else takes long; asked once, before a model is loaded.
+        """Reads weights and whatever else takes long; asked once, before the first call.
 
-        What is wrong with its fields a reward says when it is made: `treerl plan` makes it, too,
-        and does not load it.
+        What is wrong with its fields a reward says when it is made, and what is wrong with tasks in
+        `validate_tasks`: `treerl plan` asks both, and loads nothing.
         """
         return
 

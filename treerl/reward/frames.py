@@ -20,6 +20,9 @@ class OverFrames(Reward):
 
     modality = "videos"
 
+    def load(self) -> None:
+        self.reward.load()
+
     def __call__(self, samples: Samples) -> Tensor:
         return self._over(self.reward(self._frames(samples)), len(samples))
 

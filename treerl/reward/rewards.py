@@ -10,7 +10,7 @@ from torch import Tensor
 
 from treerl.engine.task import Samples, Task
 from treerl.errors import InputError, RewardError, printable
-from treerl.reward.call import Scorer, begin, close, measure, rate, score, validate
+from treerl.reward.call import Scorer, begin, close, load, measure, rate, score, validate
 from treerl.reward.children import Children
 from treerl.reward.contract import Reward
 from treerl.reward.interrupt import check_interrupt as ask, interruptible
@@ -55,9 +55,11 @@ class Rewards:
         self.retries = retries
         self.check_interrupt = check_interrupt
         self._children = Children()
+        self._loaded: set[str] = set()
 
     def __call__(self, samples: Samples) -> Tensor:
         """Scores `[N, K]`, float64 on the CPU, all finite (NaN in a row only with `drop_tree`)."""
+        self.load()
         columns = []
         with interruptible(self.check_interrupt), self._children.noted():
             if len(self.scorers) > 1:  # servers work side by side, and beside what is here
@@ -81,6 +83,7 @@ class Rewards:
 
         A name that two rewards use is the first one's; the second's is called `reward.name`.
         """
+        self.load()
         figures: dict[str, Tensor] = {}
         with interruptible(self.check_interrupt), self._children.noted():
             for name, scorer in self.scorers.items():
@@ -88,6 +91,17 @@ class Rewards:
                     for title, column in self._figures(name, scorer, samples).items():
                         figures[f"{name}.{title}" if title in figures else title] = column
         return figures
+
+    def load(self) -> None:
+        """Lets each reward read what it needs, once; the first call does so, too.
+
+        `InputError` names the one that cannot.
+        """
+        with interruptible(self.check_interrupt):
+            for name, scorer in self.scorers.items():
+                if isinstance(scorer, Reward) and name not in self._loaded:
+                    load(name, scorer)
+                    self._loaded.add(name)
 
     def validate_tasks(self, tasks: Sequence[Task | str]) -> None:
         """`InputError` names the reward and the first task that it cannot score."""

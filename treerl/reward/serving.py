@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from treerl.errors import TreerlError
-from treerl.reward.build import make_here
+from treerl.reward.build import make
+from treerl.reward.call import load
 from treerl.reward.server import Server, refuse_open
 from treerl.reward.tokens import TOKEN, read
 from treerl.reward.worker import Worker
@@ -46,7 +47,9 @@ def work(name: str) -> None:
     _die_with_parent()
     settings = json.loads(line)
     try:
-        reward = make_here(name, settings["parameters"], settings["load"])
+        reward = make(name, settings["parameters"])
+        if settings["load"]:
+            load(name, reward)
         server = Server(name, reward, "127.0.0.1", 0, settings["token"], limit=2**40, tells=True)
     except TreerlError as error:
         _greet(greetings, {"error": str(error)})

@@ -37,19 +37,26 @@ def available(
     missing = [*_missing_model(config, load), *_missing_leaps(config)]
     family = registry.load("backbones", config.backbone.name)
     scoring = Scoring(**dict(config.scoring))
-    built: list[Rewards] = []
-    with closed_on_error(built):
+    built: dict[str, Rewards] = {}
+    with closed_on_error(built.values()):
         for path, settings in (("rewards", config.rewards), ("watch", config.watch)):
             specs = {name: setting.spec() for name, setting in settings.items()}
             try:
-                rewards = build_rewards(specs, scoring, family.modality, check_interrupt, load)
-                built.append(rewards)
-                rewards.validate_tasks(tasks)
+                built[path] = build_rewards(
+                    specs, scoring, family.modality, check_interrupt, connect=load
+                )
+                built[path].validate_tasks(tasks)
             except InputError as error:
-                missing += [line.replace("rewards.", f"{path}.", 1) for line in _lines(error)]
+                missing += _lines(error, path)
+        if not missing and load:  # the slow part, when nothing else is wrong
+            for path, rewards in built.items():
+                try:
+                    rewards.load()
+                except InputError as error:
+                    missing += _lines(error, path)
         if missing:
             raise InputError("\n".join(missing))
-    return built[0], built[1] if config.watch else None
+    return built["rewards"], built["watch"] if config.watch else None
 
 
 @contextmanager
@@ -163,5 +170,6 @@ def _missing_leaps(config: Config) -> list[str]:
     ]
 
 
-def _lines(error: InputError) -> list[str]:
-    return str(error).split("\n")
+def _lines(error: InputError, path: str = "rewards") -> list[str]:
+    """What an error says, with the path of watched rewards where it is of one."""
+    return [line.replace("rewards.", f"{path}.", 1) for line in str(error).split("\n")]
