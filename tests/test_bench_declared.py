@@ -237,8 +237,8 @@ def test_the_largest_area_is_taken_and_one_that_failed_never() -> None:
     compared = comparison.compared(chosen)
     assert [cell.seed for cell in compared] == [0, 1]
     assert {cell.config.train.learning_rate for cell in compared} == {2e-4}
-    by_end = replace(comparison, tune_by="end")
-    chosen = by_end.choose(cells, rows, Score("reward", comparison.budget))
+    comparison = replace(comparison, tune_by="end")
+    chosen = comparison.choose(cells, rows, Score("reward", comparison.budget))
     assert chosen == {Variant("treegrpo"): ("train.learning_rate=1e-4",)}
 
 
@@ -248,7 +248,4 @@ def test_a_key_is_that_of_all_that_decides_the_figures() -> None:
     (other, _) = declared("treegrpo").compared({Variant("treegrpo"): ("train.lora_rank=3",)})
     assert first.key == same.key
     assert len({first.key, second.key, other.key}) == 3
-    longer = Cell(
-        first.phase, first.variant, first.tried, first.seed, first.config, first.budget, 3
-    )
-    assert longer.key != first.key
+    assert replace(first, marks=3).key != first.key
