@@ -232,13 +232,13 @@ def test_the_largest_area_is_taken_and_one_that_failed_never() -> None:
     for place, cell in enumerate(cells):
         curve, status = curves.get((cell.variant.recipe, place % 3), ([0.0], "failed"))
         rows[cell.key] = row(cell, curve, status)
-    chosen = comparison.choose(cells, rows, Score("reward", comparison.budget))
+    score = Score("reward", comparison.budget)
+    chosen = comparison.choose(cells, rows, score)
     assert chosen == {Variant("treegrpo"): ("train.learning_rate=2e-4",)}
     compared = comparison.compared(chosen)
     assert [cell.seed for cell in compared] == [0, 1]
     assert {cell.config.train.learning_rate for cell in compared} == {2e-4}
-    comparison = replace(comparison, tune_by="end")
-    chosen = comparison.choose(cells, rows, Score("reward", comparison.budget))
+    chosen = replace(comparison, tune_by="end").choose(cells, rows, score)
     assert chosen == {Variant("treegrpo"): ("train.learning_rate=1e-4",)}
 
 
