@@ -47,11 +47,8 @@ def test_a_setting_belongs_to_the_recipe_before_it() -> None:
 
 def test_commas_in_brackets_do_not_part() -> None:
     assert split("a,b=[1,2],c={x: 1, y: 2}", "x") == ["a", "b=[1,2]", "c={x: 1, y: 2}"]
-    own = "treegrpo:advantage.weighting=./mine.py:Mine,train.reduction=edges"
-    assert variants([own])[0].settings == (
-        "advantage.weighting=./mine.py:Mine",
-        "train.reduction=edges",
-    )
+    (mine,) = variants(["treegrpo:advantage.weighting=./mine.py:Mine,train.reduction=edges"])
+    assert mine.settings == ("advantage.weighting=./mine.py:Mine", "train.reduction=edges")
 
 
 @pytest.mark.parametrize(
