@@ -13,7 +13,6 @@ from treerl.config.resolve import resolve
 from treerl.config.schema import Config
 from treerl.errors import InputError, TreerlError
 from treerl.run.assemble import build
-from treerl.run.claim import claim
 from treerl.run.plan_table import table
 
 OWN = """
@@ -207,42 +206,3 @@ def test_a_reward_that_cannot_be_loaded_is_one_line(folder: Path, executor: str)
     table(_config(setting))
     says = _refusal(build, setting)
     assert says == "2: rewards../own.py:Unloadable: cannot be loaded: OSError: the weights are gone"
-
-
-def _file(folder: Path) -> Path:
-    (folder / "taken").write_text("")
-    return folder / "taken"
-
-
-def _below_a_file(folder: Path) -> Path:
-    return _file(folder) / "run"
-
-
-def _in_use(folder: Path) -> Path:
-    (folder / "used").mkdir()
-    (folder / "used" / "a").write_text("")
-    return folder / "used"
-
-
-def _too_long(folder: Path) -> Path:
-    return folder / ("n" * 300)
-
-
-@pytest.mark.parametrize("make", [_file, _below_a_file, _in_use, _too_long])
-def test_a_plan_refuses_an_output_that_a_run_cannot_have(
-    folder: Path, make: Callable[[Path], Path]
-) -> None:
-    output = make(folder)
-    with pytest.raises(TreerlError) as of_run:
-        claim(output, "treerl")
-    with pytest.raises(TreerlError) as of_plan:
-        table(_config(f"output={output}"))
-    assert (str(of_plan.value), of_plan.value.code) == (str(of_run.value), of_run.value.code)
-
-
-def test_a_plan_makes_no_folder(folder: Path) -> None:
-    (folder / "empty").mkdir()
-    before = sorted(folder.rglob("*"))
-    for output in ("new", "new/deep", "empty"):
-        table(_config(f"output={output}"))
-    assert sorted(folder.rglob("*")) == before

@@ -6,10 +6,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
+import treerl
 from treerl.errors import Stopped
+from treerl.reward.interrupt import ctrl_c
 from treerl.run.signals import interruptible
 
 
@@ -63,9 +67,26 @@ def test_ctrl_c_in_an_import_is_lost_to_nobody(tmp_path: Path) -> None:
         "    pass\n"
     )
     code = (
-        "import signal, treerl.__main__ as start\n"
-        "signal.signal(signal.SIGINT, start._interrupt)\n"
+        "import signal, treerl.reward.interrupt as waiting\n"
+        "signal.signal(signal.SIGINT, waiting.ctrl_c)\n"
         "import trying\n"
     )
     ended = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True)
     assert ended.returncode == 130
+
+
+@pytest.mark.parametrize("handler", [signal.default_int_handler, ctrl_c])
+def test_ctrl_c_in_a_call_is_the_users_and_no_fault_of_the_reward(handler: Any) -> None:
+    class Slow(treerl.Reward):
+        def __call__(self, samples: treerl.Samples) -> torch.Tensor:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(10)
+            raise AssertionError
+
+    samples = treerl.Samples.of(torch.rand(1, 3, 8, 8), ["a"])
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            treerl.Rewards({"slow": Slow()})(samples)
+    finally:
+        signal.signal(signal.SIGINT, before)

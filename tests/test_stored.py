@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from treerl.errors import StorageError
-from treerl.run.stored import Stored, write_part, write_whole
+from treerl.run.stored import Stored, refuse_missing, write_part, write_whole
 
 
 @pytest.mark.parametrize(("rows", "size"), [(5, 2), (1, 3), (6, 3), (0, 2)])
@@ -43,3 +43,19 @@ def test_a_file_that_holds_no_tensors_is_refused(tmp_path: Path) -> None:
     (tmp_path / "tensors.safetensors").write_bytes(b"nothing")
     with pytest.raises(StorageError, match=r"tensors\.safetensors: "):
         Stored(tmp_path)
+
+
+def test_a_process_that_does_not_see_the_folder_says_so(tmp_path: Path) -> None:
+    """It would make one of its own, on its own machine."""
+    with pytest.raises(StorageError, match="which all processes must see"):
+        write_part(tmp_path / "elsewhere", {"m": torch.ones(2)}, 1, 2)
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_checkpoint_is_not_published_without_a_part(tmp_path: Path) -> None:
+    write_part(tmp_path, {"m": torch.ones(2)}, 0, 2)
+    for size in (1, 2):
+        with pytest.raises(StorageError, match="expected the parts of"):
+            refuse_missing(tmp_path, size)
+    write_part(tmp_path, {"m": torch.ones(2)}, 1, 2)
+    refuse_missing(tmp_path, 2)

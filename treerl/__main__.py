@@ -2,12 +2,10 @@
 
 import atexit
 import gc
-import os
 import signal
 import sys
-from types import FrameType
 
-_IMPORTING = "<frozen importlib._bootstrap>"  # where Python runs an import
+from treerl.reward.interrupt import ctrl_c
 
 
 def main() -> None:
@@ -16,7 +14,7 @@ def main() -> None:
     atexit.register(gc.freeze)
     # a command that was started to ignore Ctrl-C, in the background of a shell, goes on doing so
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, _interrupt)
+        signal.signal(signal.SIGINT, ctrl_c)
     try:
         from treerl.cli import main as run
         from treerl.run.leaving import leave_threads
@@ -28,19 +26,6 @@ def main() -> None:
             raise
     except KeyboardInterrupt:
         sys.exit(130)
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    """Ctrl-C before a run has its own handler.
-
-    In an import, which takes seconds here, an exception may be swallowed by the package that tries
-    what is there, or end the process in C++: there is nothing to lose yet, so that it ends at once.
-    """
-    while frame is not None:
-        if frame.f_code.co_filename == _IMPORTING:
-            os._exit(130)
-        frame = frame.f_back
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from diffusers.utils import logging as diffusers_logging
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -68,7 +69,8 @@ def read_tensors(path: Path, what: str) -> tuple[dict[str, Tensor], dict[str, st
     """The tensors of a safetensors file by name, and its metadata."""
     refuse_no_file(path, what)
     try:
-        with safe_open(path, framework="pt") as file:
+        # whatever device networks are being made on, a file's numbers are read to be looked at
+        with torch.device("cpu"), safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}
             return tensors, dict(file.metadata() or {})
     except (OSError, SafetensorError, ValueError) as error:

@@ -39,16 +39,24 @@ def pipeline_class(family: "Family") -> Any:
     return getattr(diffusers, family.pipeline_class)
 
 
-def check_available(family: "Family", settings: PipelineSettings) -> None:
+def check_available(family: "Family", settings: PipelineSettings, ask_hub: bool = True) -> None:
     """`InputError` when there is no such model, or it is another family's."""
-    if settings.model not in MADE:
+    _check_tiny_vae(family, settings)
+    if settings.model in MADE:
+        return
+    source = source_of(family, settings)
+    there = Path(source).is_dir()
+    if there or ask_hub or not hub.is_id(source):
         what = cannot(family, settings)
         kinds = _kinds(family, settings)
-        folder = Path(source_of(family, settings))
-        if folder.is_dir():
+        if there:
             with boundary(what):
-                _check_folder(family, folder, kinds, what)
-    _check_tiny_vae(family, settings)
+                _check_folder(family, Path(source), kinds, what)
+
+
+def is_at_hand(family: "Family", settings: PipelineSettings) -> bool:
+    """Whether the very model is known without the hub, and not its family's published one alone."""
+    return settings.model in MADE or Path(source_of(family, settings)).is_dir()
 
 
 def load(family: "Family", settings: PipelineSettings, device: torch.device) -> Any:

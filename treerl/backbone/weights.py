@@ -78,13 +78,23 @@ def read(module: nn.Module, folder: Path) -> None:
     for path in sorted(folder.glob("*.safetensors")):
         tensors |= read_tensors(path, what)[0]
     # a tied tensor is filled under its other name
-    filled = {wanted[name].data_ptr() for name in tensors if name in wanted}
+    owners = _owners(module)
+    filled = {owners.get(name) for name in tensors if name in wanted}
     refuse_other_tensors(
         what,
         {name: tuple(tensor.shape) for name, tensor in wanted.items()},
         {name: tuple(tensor.shape) for name, tensor in tensors.items()},
-        [name for name, tensor in wanted.items() if tensor.data_ptr() not in filled],
+        [name for name in wanted if owners.get(name) not in filled],
     )
     with torch.no_grad():
         for name, tensor in tensors.items():
             wanted[name].copy_(tensor)
+
+
+def _owners(module: nn.Module) -> dict[str, int]:
+    """Which tensor each name of a module stands for: two names of a tied one stand for the same."""
+    named = [
+        *module.named_parameters(remove_duplicate=False),
+        *module.named_buffers(remove_duplicate=False),
+    ]
+    return {name: id(tensor) for name, tensor in named}

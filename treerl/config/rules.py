@@ -19,7 +19,7 @@ _TREES = ("tree.branching", "tree.trees_per_prompt")
 def conflicts(config: Config) -> list[Problem]:
     """Everything that does not fit together; empty for a configuration that can run."""
     problems = [*_precision(config), *_quantized(config), *_watch(config)]
-    problems += [*_evaluation(config), *_keeping(config)]
+    problems += [*_evaluation(config), *_keeping(config), *_sharded(config)]
     tree = config.tree
     branching = tree.branching.build().walked(_tail(tree))
     try:
@@ -165,6 +165,18 @@ def _quantized(config: Config) -> Iterator[Problem]:
     if config.parallel.shard:
         message = f"expected null with parallel.shard, which cuts whole weights, got {how}"
         yield Problem(message, paths=("backbone.quantize", "parallel.shard"))
+
+
+def _sharded(config: Config) -> Iterator[Problem]:
+    """What a model in parts cannot have."""
+    if not config.parallel.shard:
+        return
+    if config.train.teacher is not None:
+        message = f"expected null with parallel.shard, got {shorten(config.train.teacher)}"
+        yield Problem(message, paths=("train.teacher", "parallel.shard"))
+    if config.backbone.params.get("compile") == "blocks":
+        message = "expected auto or none with parallel.shard, got blocks"
+        yield Problem(message, paths=("backbone.compile", "parallel.shard"))
 
 
 def _watch(config: Config) -> Iterator[Problem]:

@@ -66,18 +66,20 @@ def put_back(
         if part not in memories:
             raise ValueError(f"this algorithm has no {part}, whose memory was kept")
         memories[part][key] = tensors[f"memory/{path}"]
-    shapes = {name: tensors[f"weights/{name}"].shape for name in parameters}
+    values = {}
     for name, parameter in parameters.items():
-        if shapes[name] != parameter.shape:
-            got = tuple(shapes[name])
+        weights = tensors[f"weights/{name}"]
+        if weights.shape != parameter.shape:
+            got = tuple(weights.shape)
             raise ValueError(f"weights {name}: expected {tuple(parameter.shape)}, got {got}")
+        values[name] = part_like(parameter, weights)
     for part, component in components.items():
         component.restore(memories[part])
     optimizer.load_state_dict(
         {"state": state, "param_groups": optimizer.state_dict()["param_groups"]}
     )
     for name, parameter in parameters.items():
-        parameter.copy_(part_like(parameter, tensors[f"weights/{name}"]))
+        parameter.copy_(values[name])
 
 
 def _below(start: str, tensors: Mapping[str, Tensor]) -> list[str]:

@@ -1,8 +1,6 @@
 """One call of a reward: what it does is noticed, and nothing that it returns is believed."""
 
 import math
-import signal
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -14,7 +12,7 @@ from treerl.engine.task import Samples
 from treerl.errors import InputError, RewardError, Stopped, TreerlError, printable, reason
 from treerl.reward.contract import Reward
 from treerl.reward.guard import guarded, unchanged
-from treerl.reward.interrupt import foreign_code
+from treerl.reward.interrupt import foreign_code, raises
 
 T = TypeVar("T")
 Scorer = Callable[[Samples], Tensor]  # a `Reward`, or any function
@@ -120,15 +118,9 @@ def _called(name: str, work: Callable[[], T], where: str) -> T:
                 raise
             raise type(error)(printable(error, 2000)) from error
         except BaseException as error:
-            if isinstance(error, KeyboardInterrupt) and _interrupts():
+            if isinstance(error, KeyboardInterrupt) and raises():
                 raise  # the user's own Ctrl-C
             raise RewardError(f"reward {name}: {reason(error)}{where}") from error
-
-
-def _interrupts() -> bool:
-    """Whether Ctrl-C raises KeyboardInterrupt here, as it does outside a run."""
-    main = threading.current_thread() is threading.main_thread()
-    return main and signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def _column(named: str, value: object, count: int) -> Tensor:

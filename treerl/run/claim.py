@@ -56,8 +56,13 @@ def claim(output: Path | None, recipe: str, leftover: bool = False) -> Claim:
 
 
 def refuse_taken(output: Path) -> None:
-    """What `claim` would refuse about a named folder, without making one."""
+    """What `claim` would refuse about a named folder, without making one.
+
+    A run's folder is left alone: that run may be what is to go on.
+    """
     with storing(output):
+        if os.path.isfile(output / "manifest.json"):
+            return
         try:
             output.lstat()
         except FileNotFoundError:

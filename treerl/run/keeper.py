@@ -110,6 +110,8 @@ class Keeper:
         if world.sharded:
             place = Path(world.text_of_first("" if draft is None else str(draft)))
             world.attempt(lambda: stored.write_part(place, parts, world.rank, world.size))
+            if draft is not None:
+                stored.refuse_missing(draft, world.size)
 
     def take_up(self, run: Progress) -> list[str]:
         """Put a run back to its newest whole checkpoint, or to its beginning; what was wrong."""

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from treerl import registry
-from treerl.backbone import hub, lora
+from treerl.backbone import loading, lora
 from treerl.backbone.contract import Backbone
 from treerl.backbone.env import BackboneEnv, EnvSettings
 from treerl.backbone.lora import Trainable
@@ -79,8 +79,10 @@ def foresee(config: Config, plan: Plan) -> None:
         if asked is not None:
             asked.close()
     family = registry.load("backbones", config.backbone.name)
-    if issubclass(family, PipelineParts):  # what others need is known by loading them alone
-        backbone = unloaded(family, config.backbone.build())
+    settings = config.backbone.build()
+    # what others need is known by loading them alone
+    if issubclass(family, PipelineParts) and loading.is_at_hand(family, settings):
+        backbone = unloaded(family, settings)
         fitted(config, backbone, plan, [*tasks, *heldout])
         with META:
             lora.attach(
@@ -148,12 +150,14 @@ def _missing_model(config: Config, load: bool) -> list[str]:
         if folder is not None and not folder.is_dir():
             missing.append(f"{path}: no such folder: {shown(folder)}")
     family = registry.load("backbones", config.backbone.name)
-    published = hub.is_id(str(config.backbone.params.get("model")))
-    if load or not published:
-        try:
-            family.check_available(config.backbone.build())
-        except InputError as error:
-            missing += _lines(error)
+    settings = config.backbone.build()
+    try:
+        if load or not issubclass(family, PipelineParts):
+            family.check_available(settings)
+        else:  # a plan needs no package that only the run's machine must have
+            loading.check_available(family, settings, ask_hub=False)
+    except InputError as error:
+        missing += _lines(error)
     return missing
 
 

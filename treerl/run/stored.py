@@ -24,10 +24,19 @@ def write_whole(folder: Path, tensors: Mapping[str, Tensor]) -> None:
 
 def write_part(folder: Path, parts: Mapping[str, Tensor], rank: int, size: int) -> None:
     """What a process has of those that lie in parts, on the disk when this returns."""
+    if not folder.is_dir():
+        text = f"{folder}: expected the folder that rank 0 has made, which all processes must see"
+        raise StorageError(printable(text))
     path = folder / _PART.format(rank=rank, size=size)
     contiguous = {name: part.contiguous() for name, part in parts.items()}
     write_tensors(contiguous, path)
     durable.force(path)
+
+
+def refuse_missing(folder: Path, size: int) -> None:
+    """`StorageError` unless every one of `size` processes has written its part."""
+    if len(_parts(folder)) != size:
+        raise StorageError(printable(f"{folder}: expected the parts of {size} processes"))
 
 
 class Stored(Mapping[str, Tensor]):
