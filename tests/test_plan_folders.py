@@ -85,8 +85,12 @@ def test_a_plan_needs_no_package_of_the_machine_that_trains(
 def test_a_tiny_autoencoder_is_looked_at_whatever_the_model(
     model: str, family: str, vae: str, says: str, folder: Path
 ) -> None:
-    flags = {"backbone.name": family, "backbone.model": model, "backbone.tiny_vae": vae}
-    flags |= {"rewards": {"jpeg": 1.0}}
+    flags: dict[str, object] = {
+        "backbone.name": family,
+        "backbone.model": model,
+        "backbone.tiny_vae": vae,
+    }
+    flags["rewards"] = {"jpeg": 1.0}
     with pytest.raises(InputError, match=rf"^backbone.tiny_vae: {says}"):
         table(resolve(None, flags, []))
 
