@@ -150,7 +150,9 @@ _DENSE = ("--set", "tree.branching.depth=1", "--set", "kernel.noise_level=1.4")
     "change",
     [
         ("--recipe", "mixgrpo"),
-        ("--recipe", "treegrpo", "--set", "env.steps=1000", *_DENSE),
+        pytest.param(
+            ("--recipe", "treegrpo", "--set", "env.steps=1000", *_DENSE), marks=pytest.mark.slow
+        ),
         ("--recipe", "flowgrpo", "--set", "tree.branching=shift"),
     ],
 )
@@ -211,7 +213,7 @@ RUNNING = {"treerl.run.assemble", "treerl.run.session", "treerl.engine.trainer",
         (["list"], HEAVY | {"treerl.config.schema"}),
         (["list", "recipes", "--json"], HEAVY | {"treerl.config.schema"}),
         (["plan", "--set", "tree.brnch=1"], HEAVY),
-        (["plan"], {"gymnasium"} | RUNNING),
+        pytest.param(["plan"], {"gymnasium"} | RUNNING, marks=pytest.mark.slow),
     ],
     ids=["help", "version", "help of bench", "list", "list recipes", "mistake", "plan"],
 )

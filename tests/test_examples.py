@@ -15,6 +15,7 @@ def test_an_example_fits_on_a_screen(path: Path) -> None:
     assert len(path.read_text(encoding="utf-8").splitlines()) <= most
 
 
+@pytest.mark.slow
 def test_the_flow_on_the_plane_comes_near_its_point() -> None:
     rewards = [float(line.split()[-1]) for line in printed("plane_flow.py")]
     assert len(rewards) == 5
@@ -50,6 +51,7 @@ def bill(gains: Tensor) -> Tensor:
     return cost + of_noise
 
 
+@pytest.mark.slow
 def test_trees_come_within_a_hundredth_of_the_best_regulator() -> None:
     rows = [re.findall(r"\d\.\d+", row) for row in printed("regulator.py")]
     trained, best = (torch.tensor([float(gain) for gain in row]).double() for row in rows)

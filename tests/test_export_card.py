@@ -11,6 +11,7 @@ from test_export import trained
 from treerl.run.export import export
 
 
+@pytest.mark.slow
 def test_the_snippet_names_the_model_whatever_its_folder_is_called(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

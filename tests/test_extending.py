@@ -216,6 +216,7 @@ def test_the_environment_page_shows_the_example_as_it_is() -> None:
     assert code == "# plane_flow.py\n" + example
 
 
+@pytest.mark.slow
 def test_discrete_states_learn(tmp_path: Path) -> None:
     write_files(EXTENDING / "env.md", tmp_path)
     rewards = [float(line.split()[-1]) for line in python(tmp_path, "tokens.py").splitlines()]

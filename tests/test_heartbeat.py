@@ -94,6 +94,7 @@ def test_a_process_that_takes_its_time_is_left_alone(
     assert {path.name for path in folder.glob("lived.*")} == {"lived.0", "lived.1"}
 
 
+@pytest.mark.slow
 def test_saving_has_until_the_timeout(
     begun: dict[str, tuple[ProcessContext, Path]],
 ) -> None:

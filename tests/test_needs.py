@@ -146,7 +146,13 @@ def _refusal(work: Callable[[Config], object], setting: str) -> str:
     return f"{caught.value.code}: {caught.value}"
 
 
-@pytest.mark.parametrize(("setting", "says"), REFUSED.values(), ids=list(REFUSED))
+_CASES = [
+    pytest.param(*case, id=name, marks=pytest.mark.slow if "worker" in name else [])
+    for name, case in REFUSED.items()
+]
+
+
+@pytest.mark.parametrize(("setting", "says"), _CASES)
 def test_a_plan_refuses_what_a_run_refuses(folder: Path, setting: str, says: str) -> None:
     of_run = _refusal(build, setting)
     assert says in of_run
@@ -200,7 +206,7 @@ def test_rewards_that_somebody_made_are_loaded_once(folder: Path) -> None:
     assert loads == ["again"]
 
 
-@pytest.mark.parametrize("executor", ["process", "worker"])
+@pytest.mark.parametrize("executor", ["process", pytest.param("worker", marks=pytest.mark.slow)])
 def test_a_reward_that_cannot_be_loaded_is_one_line(folder: Path, executor: str) -> None:
     setting = "rewards={'./own.py:Unloadable': {executor: " + executor + "}}"
     table(_config(setting))

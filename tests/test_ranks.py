@@ -79,6 +79,7 @@ def identical(one: dict[str, Tensor], other: dict[str, Tensor], *but: str) -> No
         assert name.startswith(but) or same(tensor, other[name]), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", _NAMES)
 def test_two_processes_train_as_one(
     name: str, one: dict[str, dict[str, Tensor]], two: Told
@@ -102,6 +103,7 @@ def test_four_processes_train_as_one(
     agree(one[name], four[name])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", _NAMES)
 def test_all_processes_see_the_same(name: str, two: Told) -> None:
     first, second = two[name]
@@ -117,6 +119,7 @@ def test_the_same_number_of_processes_does_the_same_again(
         identical(before, after)
 
 
+@pytest.mark.slow
 def test_the_scenarios_are_what_they_are_for(one: dict[str, dict[str, Tensor]], two: Told) -> None:
     dropped = int(one["dropped"]["metric.0.dropped_trees"])
     assert 0 < dropped < 6
@@ -125,6 +128,7 @@ def test_the_scenarios_are_what_they_are_for(one: dict[str, dict[str, Tensor]], 
     assert "gradient.0" in one["idle"] and float(one["idle"]["gradient.0"].abs().max()) > 0
 
 
+@pytest.mark.slow
 def test_an_evaluation_is_that_of_one_process(one: dict[str, dict[str, Tensor]], two: Told) -> None:
     whole = one["lora"]
     for told in two["lora"]:

@@ -169,6 +169,7 @@ def test_another_file_of_the_same_name_is_another_plug_in(tmp_path: Path) -> Non
     assert sizes == [1, 2]
 
 
+@pytest.mark.slow
 def test_a_checkout_finds_its_shelves_where_the_package_is_installed_elsewhere() -> None:
     # as after `pip install .` in a clone: Python finds the clone's own folder first
     code = (

@@ -204,6 +204,7 @@ def test_a_stop_ends_the_wait_for_a_worker_within_a_second() -> None:
         rewards.close()
 
 
+@pytest.mark.slow
 def test_the_worker_of_a_reward_ends_when_a_later_reward_cannot_be_had(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(
         "import os, pathlib\n"

@@ -71,7 +71,7 @@ def test_every_misbehaviour_ends_as_documented(
     places: dict[str, Reward],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("treerl.reward.call._interrupts", lambda: False)  # as in a run
+    monkeypatch.setattr("treerl.reward.call.raises", lambda: False)  # as in a run
     before = shared_state()
     began = time.monotonic()
     if BEHAVIOURS[behaviour][1]:
@@ -178,7 +178,7 @@ def test_nobody_waits_for_a_server_that_is_not_there() -> None:
     ("target", "words"),
     [("Nothing", "no class 'Nothing'"), ("Broken", "ZeroDivisionError"), ("Exits", "SystemExit")],
 )
-@pytest.mark.parametrize("executor", ["process", "worker"])
+@pytest.mark.parametrize("executor", ["process", pytest.param("worker", marks=pytest.mark.slow)])
 def test_a_reward_that_cannot_be_made_says_why(
     target: str, words: str, executor: str, tmp_path: Path
 ) -> None:
