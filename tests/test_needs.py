@@ -16,7 +16,6 @@ from treerl.run.assemble import build
 from treerl.run.plan_table import table
 
 OWN = """
-from abc import abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from treerl import Reward
@@ -24,41 +23,35 @@ from treerl import Reward
 class Abstract(Reward):
     pass
 
-@dataclass
-class Raising(Reward):
-    def __post_init__(self):
-        raise KeyError("no such key")
+class Good(Reward):
     def __call__(self, samples):
         return samples.images.mean((1, 2, 3))
 
 @dataclass
-class Ruled(Reward):
+class Raising(Good):
+    def __post_init__(self):
+        raise KeyError("no such key")
+
+@dataclass
+class Ruled(Good):
     count: int = 1
     def __post_init__(self):
         if self.count > 3:
             raise ValueError("count: expected at most 3")
-    def __call__(self, samples):
-        return samples.images.mean((1, 2, 3))
 
-class Exiting(Reward):
+class Exiting(Good):
     def __init__(self):
         raise SystemExit(0)
-    def __call__(self, samples):
-        return samples.images.mean((1, 2, 3))
 
-class Picky(Reward):
-    def __call__(self, samples):
-        return samples.images.mean((1, 2, 3))
+class Picky(Good):
     def validate_tasks(self, tasks):
         raise RuntimeError("I like none of them")
 
-class Heavy(Reward):
+class Heavy(Good):
     def load(self):
         Path("loaded").touch()
-    def __call__(self, samples):
-        return samples.images.mean((1, 2, 3))
 
-class Unloadable(Heavy):
+class Unloadable(Good):
     def load(self):
         raise OSError("the weights are gone")
 
